@@ -1,0 +1,30 @@
+//! Placet's vocabulary, signed bytes and proofs.
+//!
+//! Pure: no I/O, no clock, no threads. An auditor or a PEP links this crate alone to verify what Placet issued.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+
+mod decision;
+mod digest;
+mod event;
+mod id;
+mod request;
+mod resource;
+mod verdict;
+
+pub use decision::{
+    DECISION_TYP, DECISION_VERSION, Decision, Grant, ReservationGrant, ReservationState,
+};
+pub use digest::{CanonicalError, Digest, DigestError, canonical_json};
+pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, Refund};
+pub use id::{AccountPath, Code, Id, NameError};
+pub use request::{
+    AdmissionRequest, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT,
+    MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES, MAX_REFERENCES, MILLI_PER_GPU, Principal,
+    PriorityClass, Subject, SubjectKind, Workload,
+};
+pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
+pub use verdict::{
+    Cost, Effect, Level, Mode, Obligation, Outcome, PolicyVerdict, PreemptionRule, Reason, Verdict,
+    Warning,
+};

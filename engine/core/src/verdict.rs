@@ -1,0 +1,177 @@
+//! One policy's answer, and the rule that combines many into one.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Claim, Code, Id, PriorityClass};
+
+/// What one policy says (XACML 3.0 §7.3.5's four values).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Verdict {
+    /// It applies and denies nothing.
+    Permit,
+    /// It denies, with reasons.
+    Deny,
+    /// It has no opinion on this request.
+    NotApplicable,
+    /// It could not decide: an error, a spent budget, a trap, an unreadable answer.
+    Indeterminate,
+}
+
+/// The final word on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Effect {
+    /// Admitted.
+    Permit,
+    /// Refused.
+    Deny,
+}
+
+/// Whether a policy's denial can be lifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Never.
+    Mandatory,
+    /// By a signed, expiring waiver.
+    Overridable,
+    /// It only warns.
+    Advisory,
+}
+
+/// Whether a policy's verdict counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It counts.
+    Enforce,
+    /// Evaluated and logged, without effect.
+    Shadow,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// Stable code.
+    pub code: Code,
+    /// Path of the offending input field, such as `lease.isolation_level`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub field: Option<String>,
+    /// What would help.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+    /// For a person to read.
+    pub message: String,
+    /// Policy that denies, or `placet` for the engine's own reasons (resolve, combine, ledger).
+    pub policy: Id,
+    /// Whether the same request may be admitted later.
+    pub retry: bool,
+}
+
+/// Something that a person should know, though the request may pass.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Warning {
+    /// Stable code.
+    pub code: Code,
+    /// For a person to read.
+    pub message: String,
+    /// Policy that warns.
+    pub policy: Id,
+}
+
+/// What the PEP must do, or refuse (XACML 3.0 §7.18).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Obligation {
+    /// Which duty, such as `network.partition`.
+    pub id: Id,
+    /// Its parameters.
+    pub params: BTreeMap<String, String>,
+}
+
+/// Whom a request may displace. Recorded in the decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreemptionRule {
+    /// Seconds that a victim keeps running after its eviction order.
+    pub grace_seconds: u32,
+    /// Most victims of one request.
+    pub max_victims: u32,
+    /// Seconds that a victim must have had before it may be displaced.
+    pub min_runtime_seconds: u32,
+    /// Classes that may be displaced.
+    pub victim_classes: Vec<PriorityClass>,
+}
+
+/// What an evaluation used of its deterministic budget. Same bundle and input, same cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Fuel of a Wasm guest; 0 for Rego.
+    pub fuel: u64,
+    /// Ticks of the Rego interpreter; 0 for Wasm.
+    pub ticks: u64,
+}
+
+/// One policy's answer to one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyVerdict {
+    /// Quota to take if admitted, in account order.
+    pub claims: Vec<Claim>,
+    /// What it cost.
+    pub cost: Cost,
+    /// What went wrong, if the verdict is `Indeterminate`: one line.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// Whether its denial can be lifted.
+    pub level: Level,
+    /// Whether it counts.
+    pub mode: Mode,
+    /// Duties, sorted.
+    pub obligations: Vec<Obligation>,
+    /// Name of the policy.
+    pub policy: Id,
+    /// Whom the request may displace.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preemption: Option<PreemptionRule>,
+    /// Its denials, sorted; not empty exactly if the verdict is `Deny`.
+    pub reasons: Vec<Reason>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its warnings, sorted.
+    pub warnings: Vec<Warning>,
+}
+
+impl PolicyVerdict {
+    /// Whether the verdict has a say in the effect.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.mode == Mode::Enforce && self.level != Level::Advisory
+    }
+}
+
+/// Many verdicts combined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// Quota to take; empty unless permitted.
+    pub claims: Vec<Claim>,
+    /// Before the ledger has its say.
+    pub effect: Effect,
+    /// Duties of the PEP; empty unless permitted.
+    pub obligations: Vec<Obligation>,
+    /// Whom the request may displace; absent unless permitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preemption: Option<PreemptionRule>,
+    /// Every denial; empty exactly if permitted.
+    pub reasons: Vec<Reason>,
+    /// What a person should know.
+    pub warnings: Vec<Warning>,
+}
