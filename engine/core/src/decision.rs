@@ -25,7 +25,8 @@ pub struct Grant {
     pub gpu_count: u32,
     /// Share of each GPU in thousandths, 1..=1,000.
     pub gpu_milli: u32,
-    /// Which model: the first acceptable one that could be admitted; for a denial the first asked for.
+    /// Which model: the first acceptable one that could be admitted; for a denial the first asked
+    /// for.
     pub gpu_model: Id,
     /// How far it is kept apart.
     pub isolation_level: IsolationLevel,

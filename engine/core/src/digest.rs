@@ -99,7 +99,8 @@ impl TryFrom<String> for Digest {
     }
 }
 
-/// A value that has no canonical form: it holds a number beyond 2^53, or cannot be serialised at all.
+/// A value that has no canonical form: it holds a number beyond 2^53, or cannot be serialised at
+/// all.
 #[derive(Debug, thiserror::Error)]
 #[error("has no canonical JSON form")]
 pub struct CanonicalError(#[source] serde_json::Error);

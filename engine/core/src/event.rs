@@ -6,7 +6,8 @@ use crate::{AccountPath, Digest, Id, Level};
 
 /// Version byte of the leaf format.
 pub const LEAF_VERSION: u8 = 1;
-/// Longest leaf in bytes: what an entry of a C2SP tile can hold (C2SP tlog-tiles, "Log entries": a 16-bit length).
+/// Longest leaf in bytes: what an entry of a C2SP tile can hold (C2SP tlog-tiles, "Log entries": a
+/// 16-bit length).
 pub const MAX_LEAF_BYTES: usize = 65_535;
 
 /// One leaf: canonical JSON (RFC 8785) of this struct, stored and hashed as it is.
@@ -41,7 +42,8 @@ pub struct Refund {
     pub amount: u64,
 }
 
-/// What happened. Kinds that no code writes yet are here so that the format need not change for them.
+/// What happened. Kinds that no code writes yet are here so that the format need not change for
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {

@@ -1,30 +1,48 @@
 //! Placet's vocabulary, signed bytes and proofs.
 //!
-//! Pure: no I/O, no clock, no threads. An auditor or a PEP links this crate alone to verify what Placet issued.
+//! Pure: no I/O, no clock, no threads. An auditor or a PEP links this crate alone to verify what
+//! Placet issued.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
+mod checkpoint;
+mod combine;
 mod decision;
 mod digest;
 mod event;
 mod id;
+mod jwks;
+pub mod merkle;
 mod request;
 mod resource;
+mod signature;
+mod token;
 mod verdict;
 
+pub use checkpoint::{
+    Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, MAX_ORIGIN_BYTES, note_verifier_key,
+};
+pub use combine::combine;
 pub use decision::{
     DECISION_TYP, DECISION_VERSION, Decision, Grant, ReservationGrant, ReservationState,
 };
 pub use digest::{CanonicalError, Digest, DigestError, canonical_json};
 pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, Refund};
-pub use id::{AccountPath, Code, Id, NameError};
+pub use id::{
+    AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
+};
+pub use jwks::{JwksError, KeySet, MAX_JWKS_BYTES, MAX_KEYS};
 pub use request::{
     AdmissionRequest, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT,
     MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES, MAX_REFERENCES, MILLI_PER_GPU, Principal,
     PriorityClass, Subject, SubjectKind, Workload,
 };
 pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
+pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};
+pub use token::{
+    CLOCK_LEEWAY_SECONDS, Expect, MAX_TOKEN_BYTES, SignError, Verifier, VerifyError, sign_decision,
+};
 pub use verdict::{
-    Cost, Effect, Level, Mode, Obligation, Outcome, PolicyVerdict, PreemptionRule, Reason, Verdict,
-    Warning,
+    Cost, Effect, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict, PreemptionRule,
+    Reason, Verdict, Warning,
 };

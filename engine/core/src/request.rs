@@ -7,7 +7,8 @@ use crate::Id;
 
 /// Most GPUs in one request: several times the largest fleet.
 pub const MAX_GPU_COUNT: u32 = 1_000_000;
-/// Longest lease or job in seconds: 366 days. Longer needs are renewed, so that facts and policies are looked at again.
+/// Longest lease or job in seconds: 366 days. Longer needs are renewed, so that facts and policies
+/// are looked at again.
 pub const MAX_DURATION_SECONDS: u64 = 31_622_400;
 /// Thousandths in a whole GPU.
 pub const MILLI_PER_GPU: u32 = 1_000;
@@ -59,7 +60,8 @@ pub struct Principal {
     pub groups: Vec<Id>,
     /// Issuer of the identity.
     pub issuer: String,
-    /// Subject at that issuer. Personal: never serialised, so that no digest or log entry can hold it.
+    /// Subject at that issuer. Personal: never serialised, so that no digest or log entry can hold
+    /// it.
     #[serde(skip)]
     pub subject: String,
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AccountPath, Code};
 
-/// Largest amount or limit: 2^53 - 1, the largest integer that every JSON reader keeps exact (RFC 8785 §3.2.2.3).
+/// Largest amount or limit: 2^53 - 1, the largest integer that every JSON reader keeps exact (RFC
+/// 8785 §3.2.2.3).
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
 /// How use of an account behaves over time.

@@ -157,12 +157,22 @@ impl PolicyVerdict {
     }
 }
 
+/// A claim that stands after combining, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyClaim {
+    /// What to take.
+    pub claim: Claim,
+    /// The policy whose limit stands: the one to name if the ledger refuses.
+    pub policy: Id,
+}
+
 /// Many verdicts combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// Quota to take; empty unless permitted.
-    pub claims: Vec<Claim>,
+    /// Quota to take, one claim an account, in account order; empty unless permitted.
+    pub claims: Vec<PolicyClaim>,
     /// Before the ledger has its say.
     pub effect: Effect,
     /// Duties of the PEP; empty unless permitted.

@@ -1,0 +1,49 @@
+# Thin: sets up what a fresh machine lacks, then calls plain cargo.
+
+BIN := target/debug/placet
+REQUESTS := policies/requests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench trace guests check-guests build
+
+help: ## Tell what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need: a C compiler, rustfmt, clippy, a wasm target, Python libraries
+	@.ci/setup test
+
+build:
+	@.ci/setup build
+	cargo build --locked --package placet
+
+run: build ## Start a server on this machine with the reference policies; its state is in run/
+	@mkdir -p run
+	@exec $(BIN) serve --bundle policies/reference --facts policies/facts.yaml \
+	    --store run/placet.db --keys run/keys \
+	    --try $(REQUESTS)/lease-permitted.json --try $(REQUESTS)/lease-denied.json
+
+test: setup lint ## Run everything that the CI runs
+	cargo test --locked --workspace
+	$(BIN) test policies/reference
+	.ci/check-guests
+
+lint: ## Check format, lints, documentation and dependencies
+	cargo fmt --all --check
+	cargo fmt --check --manifest-path policies/guests/isolation/Cargo.toml
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps
+	.ci/check-dependencies
+
+bench: ## Measure evaluation, signing, commits and round trips
+	cargo bench --locked --package placet-policy --package placet-server
+
+trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
+	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }
+	examples/trace.sh "$(DATA)"
+
+guests: build ## Build the Wasm components of the shipped policies anew
+	@.ci/setup-wasm
+	$(BIN) build policies/guests/isolation --output policies/reference/isolation/isolation.wasm
+
+check-guests: setup build ## Build them anew, elsewhere, and hold them equal to their twins on all cases
+	.ci/check-guests

@@ -1,0 +1,127 @@
+//! `placet test`: runs a bundle's cases, and its twins against them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use placet_policy::{Bundle, CaseReport, CaseRunner, LoadError, PolicySet, WasmRuntime};
+use serde_json::Value;
+
+use crate::exit::{Exit, Failure};
+use crate::print::{Printer, Tone, plain};
+
+const EXAMPLES: &str = "\
+Cases are the files <dir>/cases/*.yaml of the bundle. Where a policy has a twin,
+both must give the same verdicts. Exit code: 0 all passed, 1 a case failed,
+3 the bundle is invalid.
+
+Examples:
+  placet test policies/reference
+  placet test --format json policies/reference";
+
+/// Run the cases of a policy bundle
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TestArgs {
+    /// Directory of the bundle
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Only cases whose file or name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+/// Counts over all files.
+#[derive(Debug, Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    files: usize,
+}
+
+pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failure> {
+    let bundle = Bundle::load(&args.directory).map_err(|error| invalid(&error))?;
+    let runtime = WasmRuntime::new().map_err(|error| invalid(&error))?;
+    let policies = PolicySet::compile(&bundle, &runtime).map_err(|error| invalid(&error))?;
+    let twins = PolicySet::compile_twins(&bundle, &runtime).map_err(|error| invalid(&error))?;
+    let twinned = twins.is_some();
+    let mut runner = CaseRunner::new(Arc::new(policies), twins.map(Arc::new));
+    let mut counts = Counts::default();
+    for file in bundle.case_files() {
+        let reports = runner.run(&file, request).map_err(|error| invalid(&error))?;
+        counts.files += 1;
+        for report in reports.iter().filter(|report| wanted(args, report)) {
+            if report.failures.is_empty() {
+                counts.passed += 1;
+            } else {
+                counts.failed += 1;
+            }
+            tell(report, &args.directory, printer)?;
+        }
+    }
+    printer.flush()?;
+    summary(&counts, twinned, args, printer)
+}
+
+fn summary(
+    counts: &Counts,
+    twinned: bool,
+    args: &TestArgs,
+    printer: &Printer,
+) -> Result<Exit, Failure> {
+    let Counts { passed, failed, files } = counts;
+    if passed + failed == 0 {
+        let failure = Failure::new(format!("no case ran in `{}`", args.directory.display()));
+        return Err(match args.only {
+            Some(_) => failure.hint("no case has the text of --only in its file or name"),
+            None => failure.hint("write cases in files <dir>/cases/<name>.yaml of the bundle"),
+        });
+    }
+    let twins = if twinned { ", twins held equal" } else { "" };
+    printer.note(&format!("{passed} passed, {failed} failed in {files} files{twins}"));
+    Ok(if *failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn wanted(args: &TestArgs, report: &CaseReport) -> bool {
+    let text = args.only.as_deref().unwrap_or_default();
+    report.name.contains(text) || report.file.display().to_string().contains(text)
+}
+
+/// Reads a case's request as the server reads one.
+fn request(json: &Value) -> Result<placet_core::AdmissionRequest, String> {
+    placet_server::convert::parse_admit(&json.to_string()).map_err(|error| error.to_string())
+}
+
+fn tell(report: &CaseReport, directory: &Path, printer: &mut Printer) -> Result<(), Failure> {
+    let file = report.file.strip_prefix(directory).unwrap_or(&report.file).display().to_string();
+    if printer.json() {
+        let line = serde_json::json!({
+            "file": file,
+            "case": report.name,
+            "passed": report.failures.is_empty(),
+            "failures": report.failures,
+        });
+        return printer.data(&line.to_string());
+    }
+    let name = plain(&report.name);
+    if report.failures.is_empty() {
+        let word = printer.tone(Tone::Good, "ok");
+        return printer.data(&format!("{word}    {file}: {name}"));
+    }
+    let word = printer.tone(Tone::Bad, "FAIL");
+    printer.data(&format!("{word}  {file}: {name}"))?;
+    for failure in &report.failures {
+        for line in plain(failure).lines() {
+            printer.data(&format!("      {line}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn invalid(error: &LoadError) -> Failure {
+    let exit = match error {
+        LoadError::Invalid(_) => Exit::PolicyInvalid,
+        _ => Exit::Failed,
+    };
+    Failure::from_error(error).with_exit(exit)
+}

@@ -1,0 +1,21 @@
+//! `placet`: the policy decision point, and the commands of those who use it.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod command;
+mod connection;
+mod events;
+mod exit;
+mod jwks_source;
+mod print;
+mod proof;
+mod settings;
+mod settle;
+mod stream;
+mod tally;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run().into()
+}

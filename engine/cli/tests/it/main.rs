@@ -1,0 +1,16 @@
+//! The binary as its users meet it: exit code, standard output and standard error.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so; clippy grants this to test functions alone"
+)]
+
+mod bad_input;
+mod commands;
+mod crash;
+mod help;
+mod local;
+mod running;
+mod server;
+mod settings;
+mod tokens;

@@ -1,0 +1,251 @@
+//! The Merkle tree of the log (RFC 6962 §2.1), its stored hashes and its proofs.
+//!
+//! A log of `n` leaves keeps every hash of a complete subtree, in one dense row: [`stored_count`]
+//! of them. Appending a leaf adds one or more at the end of the row, two on average, and needs at
+//! most [`MAX_DEPTH`] older ones. Whoever keeps the row gives a function that reads positions of
+//! it; this module asks for all that it needs in one call.
+
+use std::cell::RefCell;
+
+use tlog_tiles::tlog;
+
+use crate::Digest;
+
+/// Most leaves of a tree: 2^48, nine years of a million decisions a second.
+pub const MAX_TREE_SIZE: u64 = 1 << 48;
+/// Most hashes of an inclusion proof, and most older hashes that appending needs.
+pub const MAX_DEPTH: usize = 48;
+
+/// Why a hash, a root or a proof was not computed. `E` is the error of the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError<E> {
+    /// The sizes or positions asked for do not exist.
+    #[error("asks for {what}, which is not possible")]
+    Range {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The store could not read stored hashes.
+    #[error("the stored hashes could not be read")]
+    Store(#[source] E),
+    /// The store answered with another number of hashes than asked for.
+    #[error("{asked} stored hashes were asked for and {got} came")]
+    Answer {
+        /// How many were asked for.
+        asked: usize,
+        /// How many came.
+        got: usize,
+    },
+}
+
+/// Why a proof is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// The sizes or the position do not exist.
+    #[error("names sizes or a position that are not possible")]
+    Range,
+    /// It does not lead to the root.
+    #[error("does not lead to the root")]
+    Mismatch,
+}
+
+/// Hash of a leaf: SHA-256 over 0x00 and its bytes (RFC 6962 §2.1).
+#[must_use]
+pub fn leaf_hash(leaf: &[u8]) -> Digest {
+    Digest::of_parts(&[&[0], leaf])
+}
+
+/// Root of the tree without leaves: SHA-256 of nothing (RFC 6962 §2.1).
+#[must_use]
+pub fn empty_root() -> Digest {
+    Digest::of(b"")
+}
+
+/// Stored hashes of a tree of `size` leaves: the length of the row. 0..=2^49.
+///
+/// # Errors
+/// [`TreeError::Range`] if `size` is above [`MAX_TREE_SIZE`].
+pub fn stored_count(size: u64) -> Result<u64, TreeError<std::convert::Infallible>> {
+    if size > MAX_TREE_SIZE {
+        return Err(TreeError::Range { what: "a tree above 2^48 leaves" });
+    }
+    Ok(tlog::stored_hash_count(size))
+}
+
+/// The hashes to store when a leaf is appended to a tree of `size` leaves: 1 to 49, the leaf's own
+/// first.
+///
+/// They go to the end of the row, from position [`stored_count`] of `size` on.
+///
+/// # Errors
+/// [`TreeError`]: the tree is full, or `read` failed.
+pub fn append<E>(
+    size: u64,
+    leaf: Digest,
+    read: impl FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+) -> Result<Vec<Digest>, TreeError<E>> {
+    if size >= MAX_TREE_SIZE {
+        return Err(TreeError::Range { what: "a tree above 2^48 leaves" });
+    }
+    let hash = tlog::Hash(*leaf.as_bytes());
+    Reader::run(read, |reader| tlog::stored_hashes_for_record_hash(size, hash, reader)).map(digests)
+}
+
+/// Root of the tree of the first `size` leaves. The row may be longer than that tree's.
+///
+/// # Errors
+/// [`TreeError`]: `size` is not possible, or `read` failed.
+pub fn root<E>(
+    size: u64,
+    read: impl FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+) -> Result<Digest, TreeError<E>> {
+    if size > MAX_TREE_SIZE {
+        return Err(TreeError::Range { what: "a tree above 2^48 leaves" });
+    }
+    Reader::run(read, |reader| tlog::tree_hash(size, reader)).map(|hash| Digest::from_bytes(hash.0))
+}
+
+/// Proof that a leaf is in a tree (RFC 6962 §2.1.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InclusionProof {
+    /// The hashes beside the way from the leaf to the root, the lowest first: at most 48.
+    pub hashes: Vec<Digest>,
+}
+
+impl InclusionProof {
+    /// Proves the leaf at `position` (from 0) of the tree of `size` leaves.
+    ///
+    /// # Errors
+    /// [`TreeError`]: the position is not in the tree, or `read` failed.
+    pub fn new<E>(
+        position: u64,
+        size: u64,
+        read: impl FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+    ) -> Result<Self, TreeError<E>> {
+        if size > MAX_TREE_SIZE || position >= size {
+            return Err(TreeError::Range { what: "a leaf that is not in the tree" });
+        }
+        let hashes = Reader::run(read, |reader| tlog::prove_record(size, position, reader))?;
+        Ok(Self { hashes: digests(hashes) })
+    }
+
+    /// Checks that the tree of `size` leaves under `root` has, at `position` (from 0), the leaf
+    /// with hash `leaf`.
+    ///
+    /// # Errors
+    /// [`ProofError`] if it does not follow.
+    pub fn verify(
+        &self,
+        position: u64,
+        size: u64,
+        root: Digest,
+        leaf: Digest,
+    ) -> Result<(), ProofError> {
+        if size > MAX_TREE_SIZE || position >= size {
+            return Err(ProofError::Range);
+        }
+        if self.hashes.len() > MAX_DEPTH {
+            return Err(ProofError::Mismatch);
+        }
+        let (root, leaf) = (tlog::Hash(*root.as_bytes()), tlog::Hash(*leaf.as_bytes()));
+        match tlog::check_record(&hashes(&self.hashes), size, root, position, leaf) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(ProofError::Mismatch),
+        }
+    }
+}
+
+/// Proof that a tree only grew (RFC 6962 §2.1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsistencyProof {
+    /// The hashes from which both roots follow: at most 49.
+    pub hashes: Vec<Digest>,
+}
+
+impl ConsistencyProof {
+    /// Proves that the tree of `new` leaves begins with that of `old` leaves, 1 or more.
+    ///
+    /// # Errors
+    /// [`TreeError`]: the sizes are not possible, or `read` failed.
+    pub fn new<E>(
+        old: u64,
+        new: u64,
+        read: impl FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+    ) -> Result<Self, TreeError<E>> {
+        if new > MAX_TREE_SIZE || old == 0 || old > new {
+            return Err(TreeError::Range { what: "trees of which one does not begin the other" });
+        }
+        let hashes = Reader::run(read, |reader| tlog::prove_tree(new, old, reader))?;
+        Ok(Self { hashes: digests(hashes) })
+    }
+
+    /// Checks that the tree `new` (leaves and root) begins with the tree `old`.
+    ///
+    /// # Errors
+    /// [`ProofError`] if it does not follow.
+    pub fn verify(&self, old: (u64, Digest), new: (u64, Digest)) -> Result<(), ProofError> {
+        if new.0 > MAX_TREE_SIZE || old.0 == 0 || old.0 > new.0 {
+            return Err(ProofError::Range);
+        }
+        if self.hashes.len() > MAX_DEPTH + 1 {
+            return Err(ProofError::Mismatch);
+        }
+        let (old_root, new_root) = (tlog::Hash(*old.1.as_bytes()), tlog::Hash(*new.1.as_bytes()));
+        match tlog::check_tree(&hashes(&self.hashes), new.0, new_root, old.0, old_root) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(ProofError::Mismatch),
+        }
+    }
+}
+
+fn digests(hashes: Vec<tlog::Hash>) -> Vec<Digest> {
+    hashes.into_iter().map(|hash| Digest::from_bytes(hash.0)).collect()
+}
+
+fn hashes(digests: &[Digest]) -> Vec<tlog::Hash> {
+    digests.iter().map(|digest| tlog::Hash(*digest.as_bytes())).collect()
+}
+
+/// Carries the store's own error past the library, whose errors have no room for it.
+struct Reader<F, E> {
+    read: RefCell<F>,
+    failure: RefCell<Option<TreeError<E>>>,
+}
+
+impl<F, E> Reader<F, E>
+where
+    F: FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+{
+    fn run<T>(
+        read: F,
+        compute: impl FnOnce(&Self) -> Result<T, tlog::Error>,
+    ) -> Result<T, TreeError<E>> {
+        let reader = Self { read: RefCell::new(read), failure: RefCell::new(None) };
+        match compute(&reader) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(reader.failure.into_inner().unwrap_or(TreeError::Range {
+                what: "what the checks before should have refused",
+            })),
+        }
+    }
+}
+
+impl<F, E> tlog::HashReader for Reader<F, E>
+where
+    F: FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+{
+    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<tlog::Hash>, tlog::Error> {
+        if indexes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failure = match (self.read.borrow_mut())(indexes) {
+            Ok(found) if found.len() == indexes.len() => return Ok(hashes(&found)),
+            Ok(found) => TreeError::Answer { asked: indexes.len(), got: found.len() },
+            Err(error) => TreeError::Store(error),
+        };
+        *self.failure.borrow_mut() = Some(failure);
+        Err(tlog::Error::IndexesNotInTree)
+    }
+}

@@ -1,0 +1,9 @@
+//! Everything that tests this crate from outside, linked once.
+
+mod checkpoint;
+mod merkle;
+mod python;
+mod sample;
+mod tidy;
+mod token;
+mod vectors;

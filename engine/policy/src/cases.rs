@@ -1,0 +1,311 @@
+//! Cases: requests with what is expected of them, in files beside the policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use placet_core::{AccountPath, AdmissionRequest, Code, Effect, Id, PolicyVerdict, Verdict};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::document;
+use crate::error::{Fault, LoadError};
+use crate::evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
+use crate::facts::Facts;
+use crate::resolve::resolve;
+
+/// Largest file of cases in bytes.
+const MAX_CASES_BYTES: u64 = 4 << 20;
+
+/// The format of a file of cases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseFile {
+    facts: String,
+    #[serde(default)]
+    request: Value,
+    cases: Vec<Case>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    time: u64,
+    #[serde(default)]
+    request: Value,
+    expect: Expect,
+}
+
+/// What is expected; what is absent is not looked at.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    effect: Option<Effect>,
+    codes: Option<BTreeSet<Code>>,
+    warnings: Option<BTreeSet<Code>>,
+    obligations: Option<BTreeSet<Id>>,
+    claims: Option<Vec<ExpectedClaim>>,
+    verdicts: Option<BTreeMap<Id, Verdict>>,
+    preemption: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedClaim {
+    account: AccountPath,
+    amount: u64,
+    limit: Option<u64>,
+}
+
+/// What became of one case.
+#[derive(Debug, Clone)]
+pub struct CaseReport {
+    /// The file that holds it.
+    pub file: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// What was not as expected, a line each; empty if it passed.
+    pub failures: Vec<String>,
+    /// What the bundle said; absent if the request could not be resolved to an input.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Runs files of cases against a set of policies and, where it has them, their twins.
+#[derive(Debug)]
+pub struct CaseRunner {
+    policies: Evaluator,
+    twins: Option<Evaluator>,
+    facts: BTreeMap<PathBuf, Arc<Facts>>,
+}
+
+impl CaseRunner {
+    /// A runner for a compiled bundle; `twins` are those of the same bundle.
+    #[must_use]
+    pub fn new(policies: Arc<PolicySet>, twins: Option<Arc<PolicySet>>) -> Self {
+        let facts = BTreeMap::new();
+        Self { policies: Evaluator::new(policies), twins: twins.map(Evaluator::new), facts }
+    }
+
+    /// Runs every case of a file. `convert` reads a request from JSON, as the server does.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the file or its facts cannot be read or break a rule. A case that fails is
+    /// no error.
+    pub fn run(
+        &mut self,
+        path: &Path,
+        convert: impl Fn(&Value) -> Result<AdmissionRequest, String>,
+    ) -> Result<Vec<CaseReport>, LoadError> {
+        let name = path.display().to_string();
+        let bytes = document::read(path, &name, MAX_CASES_BYTES)?;
+        let file: CaseFile = document::parse(document::text(&bytes, &name)?, &name)?;
+        if file.cases.is_empty() {
+            return Err(Fault::new(&name, "has no cases").hint("add one under `cases`").into());
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = file.cases.iter().find(|case| !names.insert(&case.name)) {
+            let fault = Fault::new(&name, format!("two cases are named `{}`", twice.name));
+            return Err(fault.hint("give each case a name of its own").into());
+        }
+        let facts = self.facts(&path.parent().unwrap_or(Path::new("")).join(&file.facts))?;
+        let cases = file.cases.iter().map(|case| {
+            let mut request = file.request.clone();
+            merge(&mut request, &case.request);
+            let (failures, evaluation) = match convert(&request) {
+                Ok(request) => self.one(case, &facts, &request),
+                Err(error) => (vec![format!("the request cannot be read: {error}")], None),
+            };
+            CaseReport { file: path.to_owned(), name: case.name.clone(), failures, evaluation }
+        });
+        Ok(cases.collect())
+    }
+
+    fn facts(&mut self, path: &Path) -> Result<Arc<Facts>, LoadError> {
+        let cannot = |source| LoadError::Read { path: path.to_owned(), source };
+        let key = path.canonicalize().map_err(cannot)?;
+        if let Some(facts) = self.facts.get(&key) {
+            return Ok(Arc::clone(facts));
+        }
+        let facts = Arc::new(Facts::load(path)?);
+        self.facts.insert(key, Arc::clone(&facts));
+        Ok(facts)
+    }
+
+    fn one(
+        &mut self,
+        case: &Case,
+        facts: &Facts,
+        request: &AdmissionRequest,
+    ) -> (Vec<String>, Option<Evaluation>) {
+        // The salt hides who acts from readers of the log; a case has no log.
+        let input = match resolve(facts, request, case.time, &[0; 32]) {
+            Ok((input, _)) => input,
+            Err(reasons) => {
+                let codes = reasons.into_iter().map(|reason| reason.code).collect();
+                let told = Told { effect: Effect::Deny, codes, candidate: None };
+                return (case.expect.compare(&told), None);
+            }
+        };
+        let evaluation = match self.policies.evaluate(&input) {
+            Ok(evaluation) => evaluation,
+            Err(error) => return (vec![error.to_string()], None),
+        };
+        // As the sequencer does: the first candidate that is permitted, else the first.
+        let candidate = evaluation.permitted().or(evaluation.candidates.first());
+        let told = Told {
+            effect: candidate.map_or(Effect::Deny, |candidate| candidate.outcome.effect),
+            codes: candidate
+                .map(|c| c.outcome.reasons.iter().map(|reason| reason.code.clone()).collect())
+                .unwrap_or_default(),
+            candidate,
+        };
+        let mut failures = case.expect.compare(&told);
+        if let Some(twins) = &mut self.twins {
+            match twins.evaluate(&input) {
+                Ok(other) => failures.extend(differences(&evaluation, &other)),
+                Err(error) => failures.push(format!("twin: {error}")),
+            }
+        }
+        (failures, Some(evaluation))
+    }
+}
+
+/// What was said of a case's request.
+struct Told<'a> {
+    effect: Effect,
+    codes: BTreeSet<Code>,
+    candidate: Option<&'a Candidate>,
+}
+
+impl Expect {
+    fn compare(&self, told: &Told<'_>) -> Vec<String> {
+        let mut failures = Vec::new();
+        same("effect", self.effect.as_ref(), &told.effect, &mut failures);
+        same("codes", self.codes.as_ref(), &told.codes, &mut failures);
+        let outcome = told.candidate.map(|candidate| &candidate.outcome);
+        let warnings = outcome.iter().flat_map(|outcome| &outcome.warnings);
+        let warnings = warnings.map(|warning| warning.code.clone()).collect();
+        same("warnings", self.warnings.as_ref(), &warnings, &mut failures);
+        let obligations = outcome.iter().flat_map(|outcome| &outcome.obligations);
+        let obligations = obligations.map(|obligation| obligation.id.clone()).collect();
+        same("obligations", self.obligations.as_ref(), &obligations, &mut failures);
+        let preemption = outcome.is_some_and(|outcome| outcome.preemption.is_some());
+        same("preemption", self.preemption.as_ref(), &preemption, &mut failures);
+        self.compare_claims(told, &mut failures);
+        for (policy, expected) in self.verdicts.iter().flatten() {
+            let verdicts = told.candidate.iter().flat_map(|candidate| &candidate.verdicts);
+            match verdicts.into_iter().find(|verdict| verdict.policy == *policy) {
+                Some(found) if found.verdict == *expected => {}
+                Some(found) => {
+                    let why = found.error.as_ref().map(|error| format!(": {error}"));
+                    let why = why.unwrap_or_default();
+                    let found = found.verdict;
+                    failures.push(format!("`{policy}` said {found:?}{why}, not {expected:?}"));
+                }
+                None => failures.push(format!("`{policy}` was not asked, expected {expected:?}")),
+            }
+        }
+        failures
+    }
+
+    /// Claims are an exact set; a limit that is not written down is not looked at.
+    fn compare_claims(&self, told: &Told<'_>, failures: &mut Vec<String>) {
+        let Some(expected) = &self.claims else { return };
+        let claims = told.candidate.iter().flat_map(|candidate| &candidate.outcome.claims);
+        let mut expected: Vec<_> = expected.iter().collect();
+        expected.sort();
+        let found: Vec<_> = claims
+            .map(|claim| {
+                let claim = &claim.claim;
+                let same = expected.iter().find(|expected| expected.account == claim.account);
+                let limit = same.is_none_or(|expected| expected.limit.is_some());
+                ExpectedClaim {
+                    account: claim.account.clone(),
+                    amount: claim.amount,
+                    limit: claim.limit.filter(|_| limit),
+                }
+            })
+            .collect();
+        if found.iter().ne(expected.iter().copied()) {
+            failures.push(format!("claims are {}, not {}", show(&found), show(expected)));
+        }
+    }
+}
+
+fn show<'a>(claims: impl IntoIterator<Item = &'a ExpectedClaim>) -> String {
+    let claims = claims.into_iter().map(|claim| {
+        let limit = claim.limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+        format!("{} {}{limit}", claim.account, claim.amount)
+    });
+    format!("[{}]", claims.collect::<Vec<_>>().join(", "))
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    expected: Option<&T>,
+    found: &T,
+    failures: &mut Vec<String>,
+) {
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        failures.push(format!("{what}: {found:?}, not {expected:?}"));
+    }
+}
+
+/// Where a policy and its twin differ in anything but cost and the words of an error.
+fn differences(one: &Evaluation, other: &Evaluation) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (one, other) in one.candidates.iter().zip(&other.candidates) {
+        for (policy, twin) in one.verdicts.iter().zip(&other.verdicts) {
+            let plain = |verdict: &PolicyVerdict| PolicyVerdict {
+                cost: placet_core::Cost::default(),
+                error: None,
+                ..verdict.clone()
+            };
+            if plain(policy) != plain(twin) {
+                let show = |verdict: &PolicyVerdict| {
+                    serde_json::to_string(verdict).unwrap_or_else(|error| error.to_string())
+                };
+                let (name, policy, twin) = (&policy.policy, show(policy), show(twin));
+                differences.push(format!("`{name}` and its twin differ: {policy} and {twin}"));
+            }
+        }
+    }
+    differences
+}
+
+/// Lays `over` on `base`: objects field by field, `null` removes, all else replaces.
+fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (_, Value::Null) => {}
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                if value.is_null() {
+                    base.remove(key);
+                } else {
+                    merge(base.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (base @ Value::Null, Value::Object(over)) => {
+            *base = Value::Object(serde_json::Map::new());
+            merge(base, &Value::Object(over.clone()));
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_merge_deeply_and_null_removes() {
+        let mut base = json!({"a": {"b": 1, "c": [1, 2]}, "d": 4});
+        merge(&mut base, &json!({"a": {"c": [3], "e": {"f": null, "g": 5}}, "d": null}));
+        assert_eq!(base, json!({"a": {"b": 1, "c": [3], "e": {"g": 5}}}));
+        merge(&mut base, &Value::Null);
+        assert_eq!(base["a"]["b"], 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong outside of deciding: loading, and running out of wall-clock time.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A place in a file that an author has to change, and what to do about it. Data, so that a caller
+/// can draw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, as the author knows it: relative to the bundle, or as it was named.
+    pub file: String,
+    /// Line from 1, where known.
+    pub line: Option<u32>,
+    /// Column from 1, where known.
+    pub column: Option<u32>,
+    /// What is wrong: lower case, without a full stop.
+    pub message: String,
+    /// What would help.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// A fault of a file as a whole.
+    #[must_use]
+    pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { file: file.into(), line: None, column: None, message: message.into(), hint: None }
+    }
+
+    /// The same at a line and a column, both from 1.
+    #[must_use]
+    pub fn at(mut self, line: u32, column: Option<u32>) -> Self {
+        self.line = Some(line);
+        self.column = column;
+        self
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+            if let Some(column) = self.column {
+                write!(f, ":{column}")?;
+            }
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a bundle, facts or a file of cases cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file or directory cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something in a file breaks a rule; the first such place.
+    #[error("{0}")]
+    Invalid(Box<Fault>),
+    /// An engine cannot be set up on this machine.
+    #[error("cannot set up {engine}")]
+    Engine {
+        /// Which one.
+        engine: &'static str,
+        /// What it says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<Fault> for LoadError {
+    fn from(fault: Fault) -> Self {
+        Self::Invalid(Box::new(fault))
+    }
+}
+
+/// Why there is no evaluation. Everything else that a policy can do wrong is a verdict,
+/// `INDETERMINATE`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// The wall-clock backstop interrupted a policy: nothing is decided, and the request can be
+    /// asked again.
+    #[error("policy `{policy}` was interrupted by the wall-clock backstop")]
+    Backstop {
+        /// Which policy.
+        policy: String,
+    },
+    /// No further Wasm instance fits the host: nothing is decided, and the request can be asked
+    /// again.
+    #[error("there is no room for another instance of policy `{policy}`")]
+    NoRoom {
+        /// Which policy.
+        policy: String,
+    },
+}

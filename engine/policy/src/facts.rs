@@ -1,0 +1,473 @@
+//! What is known of tenants, clusters, datasets, models and quotas: versioned and digested apart
+//! from the policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use placet_core::{
+    AccountKind, AccountPath, Digest, Id, MAX_AMOUNT, MILLI_PER_GPU, Unit, canonical_json,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::document;
+use crate::error::{Fault, LoadError};
+use crate::input::{Attestation, Cluster, Dataset, Model, Tenant};
+
+/// Largest facts file in bytes: tens of thousands of tenants, and read in a second.
+pub(crate) const MAX_FACTS_BYTES: u64 = 64 << 20;
+/// Longest revision in bytes.
+pub(crate) const MAX_REVISION_BYTES: usize = 128;
+/// What stands for any month in the path of a quota's account.
+const MONTH: &str = "{month}";
+
+/// The format of the facts file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Facts")]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FactsDocument {
+    /// Every cluster, each id once.
+    pub(crate) clusters: Vec<Cluster>,
+    /// Every dataset, each id once.
+    pub(crate) datasets: Vec<Dataset>,
+    /// Every hosted model, each id once.
+    pub(crate) models: Vec<Model>,
+    /// Every account that policies may claim on, but for those of clusters: each of their GPU
+    /// models has an account `cluster/<id>/gpu/<model>` in thousandths of a GPU, and their fabric
+    /// `cluster/<id>/fabric-gbps` in Gbit/s.
+    pub(crate) quotas: Vec<Quota>,
+    /// Names this state of the facts for people, 1 to 128 characters.
+    #[schemars(length(min = 1, max = MAX_REVISION_BYTES))]
+    pub(crate) revision: String,
+    /// Version of this format.
+    pub(crate) schema: FactsSchema,
+    /// Every tenant, each id once.
+    pub(crate) tenants: Vec<Tenant>,
+}
+
+/// Version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) enum FactsSchema {
+    /// The first.
+    #[serde(rename = "placet.facts/v1")]
+    V1,
+}
+
+/// The hard limit of an account. A claim can only tighten it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quota {
+    /// Path of the account, such as `tenant/acme/gpu`; one segment may be `{month}`, which stands
+    /// for any YYYY-MM.
+    #[schemars(length(min = 1, max = 512))]
+    pub(crate) account: String,
+    /// How use behaves over time.
+    pub(crate) kind: AccountKind,
+    /// Most that may be in use at once (level), or be used in the window (budget), in `unit`.
+    #[schemars(range(max = MAX_AMOUNT))]
+    pub(crate) limit: u64,
+    /// What is counted.
+    pub(crate) unit: Unit,
+}
+
+/// What the ledger holds a claim against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountLimit {
+    /// How use behaves over time.
+    pub kind: AccountKind,
+    /// Hard limit in `unit`: 0..=2^53-1.
+    pub limit: u64,
+    /// What is counted.
+    pub unit: Unit,
+}
+
+/// Facts, checked and indexed.
+#[derive(Debug)]
+pub struct Facts {
+    digest: Digest,
+    revision: String,
+    clusters: BTreeMap<Id, Cluster>,
+    datasets: BTreeMap<Id, Dataset>,
+    models: BTreeMap<Id, Model>,
+    tenants: BTreeMap<Id, Tenant>,
+    /// By path as it is written in the file, `{month}` included.
+    accounts: BTreeMap<String, AccountLimit>,
+}
+
+impl Facts {
+    /// Reads facts from a YAML or JSON file of at most 64 MiB.
+    ///
+    /// # Errors
+    /// [`LoadError`] with the place and a remedy: the file cannot be read, is no such document,
+    /// breaks the published JSON Schema, or contradicts itself.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        let bytes = document::read(path, &name, MAX_FACTS_BYTES)?;
+        Ok(Self::parse(document::text(&bytes, &name)?, &name)?)
+    }
+
+    /// Reads facts from text; `name` is what errors call it.
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, Fault> {
+        let facts: FactsDocument = document::parse(text, name)?;
+        validate(text, name)?;
+        check(&facts).map_err(|(path, message, hint)| {
+            Fault::new(name, format!("`{path}` {message}")).hint(hint)
+        })?;
+        let canonical =
+            canonical_json(&facts).expect("facts hold only names, texts, flags, numbers and lists");
+        let accounts = accounts(&facts);
+        Ok(Self {
+            digest: Digest::of(&canonical),
+            accounts,
+            clusters: facts.clusters.into_iter().map(|one| (one.id.clone(), one)).collect(),
+            datasets: facts.datasets.into_iter().map(|one| (one.id.clone(), one)).collect(),
+            models: facts.models.into_iter().map(|one| (one.id.clone(), one)).collect(),
+            revision: facts.revision,
+            tenants: facts.tenants.into_iter().map(|one| (one.id.clone(), one)).collect(),
+        })
+    }
+
+    /// The published JSON Schema (draft 2020-12) of the facts file.
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(FactsDocument)
+    }
+
+    /// SHA-256 over the canonical JSON of the facts: the same for YAML and JSON, whatever the
+    /// layout.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What the file calls this state of the facts.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// The hard limit of an account, if there is such an account. An account named in full goes
+    /// before a pattern.
+    #[must_use]
+    pub fn limit(&self, account: &AccountPath) -> Option<AccountLimit> {
+        let path = account.as_str();
+        let exact = self.accounts.get(path);
+        exact.or_else(|| patterns(path).find_map(|pattern| self.accounts.get(&pattern))).copied()
+    }
+
+    pub(crate) fn cluster(&self, id: &Id) -> Option<&Cluster> {
+        self.clusters.get(id)
+    }
+
+    pub(crate) fn cluster_ids(&self) -> impl Iterator<Item = &str> {
+        self.clusters.keys().map(Id::as_str)
+    }
+
+    pub(crate) fn dataset(&self, id: &Id) -> Option<&Dataset> {
+        self.datasets.get(id)
+    }
+
+    pub(crate) fn model(&self, id: &Id) -> Option<&Model> {
+        self.models.get(id)
+    }
+
+    pub(crate) fn tenant(&self, id: &Id) -> Option<&Tenant> {
+        self.tenants.get(id)
+    }
+}
+
+/// The path with each of its months in turn replaced by the pattern.
+fn patterns(path: &str) -> impl Iterator<Item = String> {
+    let months = path.split('/').enumerate().filter(|(_, segment)| is_month(segment));
+    months.map(move |(at, _)| {
+        let segments = path.split('/').enumerate();
+        let replaced = segments.map(|(i, segment)| if i == at { MONTH } else { segment });
+        replaced.collect::<Vec<_>>().join("/")
+    })
+}
+
+fn is_month(segment: &str) -> bool {
+    let Some((year, month)) = segment.split_once('-') else { return false };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let in_year = month.parse().is_ok_and(|month: u8| (1..=12).contains(&month));
+    year.len() == 4 && digits(year) && month.len() == 2 && digits(month) && in_year
+}
+
+/// Checks the text against the published JSON Schema; serde has already checked that it has the
+/// types.
+fn validate(text: &str, name: &str) -> Result<(), Fault> {
+    let document: serde_json::Value = document::parse(text, name)?;
+    let schema = Facts::json_schema();
+    let validator = jsonschema::validator_for(schema.as_value())
+        .expect("the schema derived from our own types is a valid schema");
+    match validator.iter_errors(&document).next() {
+        Some(error) => {
+            let path = error.instance_path().to_string();
+            let message = format!("`{path}`: {error}");
+            let hint = format!("see `{}` in facts.schema.json", error.schema_path());
+            Err(Fault::new(name, message).hint(hint))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A contradiction: path, what is wrong, what would help.
+type Contradiction = (String, String, String);
+
+fn wrong(path: String, message: impl Into<String>, hint: impl Into<String>) -> Contradiction {
+    (path, message.into(), hint.into())
+}
+
+fn check(facts: &FactsDocument) -> Result<(), Contradiction> {
+    let tenants = unique("tenants", facts.tenants.iter().map(|one| &one.id))?;
+    unique("clusters", facts.clusters.iter().map(|one| &one.id))?;
+    unique("datasets", facts.datasets.iter().map(|one| &one.id))?;
+    let models = unique("models", facts.models.iter().map(|one| &one.id))?;
+    for (i, cluster) in facts.clusters.iter().enumerate() {
+        check_cluster(&format!("clusters[{i}]"), cluster)?;
+    }
+    for (i, tenant) in facts.tenants.iter().enumerate() {
+        let path = format!("tenants[{i}]");
+        check_attestations(&path, &tenant.attestations)?;
+        each_once(&path, "allowed_jurisdictions", &tenant.allowed_jurisdictions)?;
+        each_once(&path, "licensed_models", &tenant.licensed_models)?;
+        each_once(&path, "priority_classes", &tenant.priority_classes)?;
+        for (j, model) in tenant.licensed_models.iter().enumerate() {
+            known(format!("{path}.licensed_models[{j}]"), model, &models, "models")?;
+        }
+    }
+    for (i, dataset) in facts.datasets.iter().enumerate() {
+        each_once(&format!("datasets[{i}]"), "jurisdictions", &dataset.jurisdictions)?;
+        known(format!("datasets[{i}].owner"), &dataset.owner, &tenants, "tenants")?;
+    }
+    for (i, model) in facts.models.iter().enumerate() {
+        known(format!("models[{i}].owner"), &model.owner, &tenants, "tenants")?;
+    }
+    check_quotas(facts)
+}
+
+fn unique<'a>(
+    list: &str,
+    ids: impl Iterator<Item = &'a Id>,
+) -> Result<BTreeSet<&'a Id>, Contradiction> {
+    let mut seen = BTreeSet::new();
+    for (i, id) in ids.enumerate() {
+        if !seen.insert(id) {
+            let path = format!("{list}[{i}].id");
+            return Err(wrong(path, format!("names `{id}` a second time"), "give each id once"));
+        }
+    }
+    Ok(seen)
+}
+
+fn each_once<T: PartialEq>(path: &str, field: &str, items: &[T]) -> Result<(), Contradiction> {
+    let twice =
+        items.iter().enumerate().find(|(i, item)| items.iter().take(*i).any(|o| o == *item));
+    match twice {
+        Some((i, _)) => {
+            let path = format!("{path}.{field}[{i}]");
+            Err(wrong(path, "stands there a second time", "give each entry once"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn known(path: String, id: &Id, ids: &BTreeSet<&Id>, list: &str) -> Result<(), Contradiction> {
+    if ids.contains(id) {
+        return Ok(());
+    }
+    let hint = match document::nearest(id.as_str(), ids.iter().map(|id| id.as_str())) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add it to `{list}`"),
+    };
+    Err(wrong(path, format!("names `{id}`, which is not in `{list}`"), hint))
+}
+
+fn check_cluster(path: &str, cluster: &Cluster) -> Result<(), Contradiction> {
+    check_attestations(path, &cluster.attestations)?;
+    each_once(path, "isolation_levels", &cluster.isolation_levels)?;
+    let mut seen = BTreeSet::new();
+    for (i, pool) in cluster.gpus.iter().enumerate() {
+        let path = format!("{path}.gpus[{i}]");
+        if !seen.insert(&pool.model) {
+            let message = format!("names `{}` a second time", pool.model);
+            return Err(wrong(format!("{path}.model"), message, "add up the counts in one entry"));
+        }
+        if pool.safety_buffer > pool.count {
+            let message = format!("is {}, above `count`, {}", pool.safety_buffer, pool.count);
+            let hint = "keep the buffer within the pool";
+            return Err(wrong(format!("{path}.safety_buffer"), message, hint));
+        }
+    }
+    Ok(())
+}
+
+fn check_attestations(path: &str, attestations: &[Attestation]) -> Result<(), Contradiction> {
+    for (i, one) in attestations.iter().enumerate() {
+        if one.valid_from >= one.valid_until {
+            let path = format!("{path}.attestations[{i}].valid_until");
+            let hint = "it is the first second after the attestation's validity";
+            return Err(wrong(path, "is not after `valid_from`", hint));
+        }
+    }
+    Ok(())
+}
+
+fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
+    let mut seen: BTreeSet<String> =
+        facts.clusters.iter().flat_map(cluster_accounts).map(|(path, _)| path).collect();
+    for (i, quota) in facts.quotas.iter().enumerate() {
+        let path = format!("quotas[{i}].account");
+        let account = &quota.account;
+        let monthly = account.split('/').filter(|segment| *segment == MONTH).count();
+        // A pattern is checked as the account that it would be in some month.
+        if let Err(error) = AccountPath::new(account.replace(MONTH, "2000-01")) {
+            let hint = "write ids joined by `/`, such as `tenant/acme/gpu`";
+            return Err(wrong(path, error.to_string(), hint));
+        }
+        if monthly > 1 || (monthly == 1 && quota.kind != AccountKind::Budget) {
+            let hint = "give it once, in the account of a budget";
+            return Err(wrong(path, format!("misuses `{MONTH}`"), hint));
+        }
+        if !seen.insert(account.clone()) {
+            let message = format!("names `{account}` a second time");
+            let hint = "give each account once; those of clusters follow from `clusters`";
+            return Err(wrong(path, message, hint));
+        }
+        let fits = match quota.unit {
+            Unit::MilliGpu | Unit::Gbps => quota.kind == AccountKind::Level,
+            Unit::GpuSecond => quota.kind == AccountKind::Budget,
+            Unit::Byte | Unit::Count => true,
+        };
+        if !fits {
+            let hint = "milli-gpu and gbps are held (level), gpu-second is used up (budget)";
+            return Err(wrong(format!("quotas[{i}].unit"), "does not fit its `kind`", hint));
+        }
+    }
+    Ok(())
+}
+
+/// The accounts that a cluster implies.
+fn cluster_accounts(cluster: &Cluster) -> impl Iterator<Item = (String, AccountLimit)> {
+    let kind = AccountKind::Level;
+    let gpus = cluster.gpus.iter().map(move |pool| {
+        let limit = u64::from(pool.count) * u64::from(MILLI_PER_GPU);
+        let path = format!("cluster/{}/gpu/{}", cluster.id, pool.model);
+        (path, AccountLimit { kind, limit, unit: Unit::MilliGpu })
+    });
+    let fabric = AccountLimit { kind, limit: cluster.fabric_gbps, unit: Unit::Gbps };
+    gpus.chain([(format!("cluster/{}/fabric-gbps", cluster.id), fabric)])
+}
+
+fn accounts(facts: &FactsDocument) -> BTreeMap<String, AccountLimit> {
+    let quotas = facts.quotas.iter().map(|quota| {
+        let Quota { account, kind, limit, unit } = quota.clone();
+        (account, AccountLimit { kind, limit, unit })
+    });
+    quotas.chain(facts.clusters.iter().flat_map(cluster_accounts)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Small facts, right in every respect.
+    pub(crate) const FACTS: &str = "\
+schema: placet.facts/v1
+revision: r1
+tenants:
+  - id: acme
+    kind: CUSTOMER
+    allowed_jurisdictions: [DE]
+    attestations: [{framework: SOC2, valid_from: 0, valid_until: 2000000000}]
+    licensed_models: [llm]
+    min_isolation: SHARED
+    priority_classes: [EXTERNAL_COMMERCIAL]
+  - id: lab
+    kind: OWN
+    allowed_jurisdictions: []
+    attestations: []
+    licensed_models: []
+    min_isolation: SHARED
+    priority_classes: [INTERNAL_RESEARCH]
+clusters:
+  - id: c-1
+    jurisdiction: DE
+    fabric_gbps: 100
+    attestations: []
+    isolation_levels: [SHARED, DEDICATED]
+    gpus:
+      - {model: H100, count: 8, safety_buffer: 2}
+      - {model: A100, count: 4, safety_buffer: 0}
+datasets:
+  - {id: logs, owner: acme, classification: INTERNAL, jurisdictions: [DE], personal: true}
+models:
+  - {id: llm, owner: lab, classification: RESTRICTED}
+quotas:
+  - {account: tenant/acme/gpu, kind: level, unit: milli-gpu, limit: 4000}
+  - {account: 'tenant/acme/gpu-seconds/{month}', kind: budget, unit: gpu-second, limit: 100}
+  - {account: tenant/acme/gpu-seconds/2026-02, kind: budget, unit: gpu-second, limit: 7}
+";
+
+    pub(crate) fn facts() -> Facts {
+        Facts::parse(FACTS, "facts.yaml").expect("the facts are right")
+    }
+
+    fn fault(from: &str, to: &str) -> String {
+        let text = FACTS.replace(from, to);
+        assert_ne!(text, FACTS, "the test changes something");
+        Facts::parse(&text, "facts.yaml").expect_err("the facts are wrong").to_string()
+    }
+
+    fn limit(account: &str) -> Option<u64> {
+        let account = AccountPath::new(account).expect("an account");
+        facts().limit(&account).map(|limit| limit.limit)
+    }
+
+    #[test]
+    fn accounts_are_found_by_name_pattern_and_cluster() {
+        assert_eq!(limit("tenant/acme/gpu"), Some(4_000));
+        assert_eq!(limit("tenant/acme/gpu-seconds/2026-11"), Some(100));
+        assert_eq!(limit("tenant/acme/gpu-seconds/2026-02"), Some(7), "the full name goes first");
+        assert_eq!(limit("tenant/acme/gpu-seconds/2026-13"), None, "there is no such month");
+        assert_eq!(limit("cluster/c-1/gpu/H100"), Some(8_000));
+        assert_eq!(limit("cluster/c-1/fabric-gbps"), Some(100));
+        assert_eq!(limit("tenant/lab/gpu"), None);
+    }
+
+    #[test]
+    fn the_digest_does_not_depend_on_the_layout() {
+        let document: FactsDocument = document::parse(FACTS, "facts.yaml").expect("it parses");
+        let json = serde_json::to_string_pretty(&document).expect("it is JSON");
+        let other = Facts::parse(&json, "facts.json").expect("the same facts");
+        assert_eq!(other.digest(), facts().digest());
+        assert_eq!(other.revision(), "r1");
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_path_and_remedy() {
+        for (from, to, expected) in [
+            ("id: lab", "id: acme", "`tenants[1].id` names `acme` a second time"),
+            ("safety_buffer: 2", "safety_buffer: 9", "`clusters[0].gpus[0].safety_buffer` is 9"),
+            ("model: A100", "model: H100", "`clusters[0].gpus[1].model` names `H100`"),
+            ("{id: logs, owner: acme", "{id: logs, owner: amce", "did you mean `acme`?"),
+            ("licensed_models: [llm]", "licensed_models: [lllm]", "did you mean `llm`?"),
+            ("valid_until: 2000000000", "valid_until: 0", "is not after `valid_from`"),
+            ("tenant/acme/gpu,", "cluster/c-1/fabric-gbps,", "names `cluster/c-1/fabric-gbps`"),
+            ("tenant/acme/gpu,", "tenant//gpu,", "`quotas[0].account` is empty"),
+            ("kind: level, unit: milli-gpu", "kind: budget, unit: milli-gpu", "does not fit"),
+            ("tenant/acme/gpu,", "'tenant/{month}/gpu',", "misuses `{month}`"),
+            ("limit: 4000", "limit: 9007199254740992", "`/quotas/0/limit`"),
+            ("jurisdiction: DE", "jurisdiction: Germany", "`/clusters/0/jurisdiction`"),
+            ("jurisdictions: [DE], personal", "jurisdictions: [de], personal", "`/datasets/0/"),
+            ("safety_buffer: 2", "saftey_buffer: 2", "did you mean `safety_buffer`?"),
+            ("kind: OWN", "kind: OWNN", "did you mean `OWN`?"),
+            ("count: 8", "count: -8", "facts.yaml:25:"),
+            ("schema: placet.facts/v1", "schema: placet.facts/v9", "placet.facts/v1"),
+            ("revision: r1", "revision: ''", "`/revision`"),
+        ] {
+            let fault = fault(from, to);
+            assert!(fault.contains(expected), "`{to}` gave: {fault}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Placet's decision point: a bundle of policies and an input give an evaluation, and nothing else
+//! has a say in it.
+//!
+//! [`Bundle::load`] reads a directory, [`PolicySet::compile`] makes it ready, [`resolve`] turns a
+//! request and the [`Facts`] into one self-contained [`Input`], and an [`Evaluator`], one for each
+//! thread, asks every policy that selects it, in Rego or as a WebAssembly component, and combines
+//! their verdicts. Deciding is pure: no clock, no I/O, no randomness; the same bytes in give the
+//! same bytes out, the cost included.
+//!
+//! A policy that fails, spends its budget or cannot be understood is `INDETERMINATE`, and denies.
+#![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+
+mod answer;
+mod bundle;
+mod cases;
+mod document;
+mod error;
+mod evaluate;
+mod facts;
+pub mod input;
+mod rego;
+mod resolve;
+mod value;
+mod wasm;
+
+pub use bundle::Bundle;
+pub use cases::{CaseReport, CaseRunner};
+pub use error::{EvaluateError, Fault, LoadError};
+pub use evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
+pub use facts::{AccountLimit, Facts};
+pub use input::Input;
+pub use resolve::{Commitment, resolve};
+pub use wasm::{WasmRuntime, check_component};

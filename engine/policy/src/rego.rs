@@ -1,0 +1,175 @@
+//! Policies in Rego, by the reference interpreter.
+//!
+//! A policy is compiled once; each worker thread evaluates a clone of its own. All of its rules are
+//! evaluated in one pass. Errors of built-ins are errors of the policy. The budget is counted in
+//! ticks, the same in every run; there is no wall-clock backstop here, since every built-in that
+//! could run long is refused or bounded.
+
+mod builtins;
+mod check;
+mod read;
+mod ticks;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use placet_core::{Cost, Id};
+use regorus::utils::limits::PolicyLengthConfig;
+use regorus::{Engine, LimitError, Value};
+
+use crate::answer::Answer;
+use crate::error::Fault;
+use check::Declared;
+
+/// Ticks of a policy that sets none: some tens of milliseconds, hundreds of times what the shipped
+/// policies need.
+pub(crate) const DEFAULT_TICKS: u64 = 100_000;
+/// Most ticks that a policy may set: some tenths of a second, on a thread that others wait for.
+pub(crate) const MAX_TICKS: u64 = 2_000_000;
+/// Largest text of a policy in bytes.
+const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// Most lines of a policy.
+const MAX_LINES: usize = 20_000;
+/// Longest line of a policy in characters: params and tables may be long.
+const MAX_COLUMNS: u32 = 4_096;
+
+/// A policy, ready to be cloned for a thread.
+#[derive(Debug, Clone)]
+pub(crate) struct RegoPolicy {
+    engine: Engine,
+    package: Vec<String>,
+    declared: Declared,
+    budget: u64,
+}
+
+impl RegoPolicy {
+    /// Parses, checks and compiles a policy. `params` becomes `data.params`.
+    ///
+    /// # Errors
+    /// [`Fault`] with line, column and remedy: it does not parse, calls what is not allowed or not
+    /// there, reads a field that the input does not have, or has none of the contract's rules in
+    /// their shape.
+    pub(crate) fn compile(
+        source: &str,
+        file: &str,
+        params: &Value,
+        budget: u64,
+    ) -> Result<Self, Fault> {
+        ticks::install();
+        let mut engine = Engine::new();
+        let max_col = NonZeroU32::new(MAX_COLUMNS).expect("the limit is not zero");
+        let max_file_bytes = NonZeroUsize::new(MAX_SOURCE_BYTES).expect("the limit is not zero");
+        let max_lines = NonZeroUsize::new(MAX_LINES).expect("the limit is not zero");
+        engine.set_policy_length_config(PolicyLengthConfig { max_col, max_file_bytes, max_lines });
+        engine.set_strict_builtin_errors(true);
+        builtins::install(&mut engine);
+        let told = |error: &dyn std::fmt::Display| fault(&error.to_string(), file);
+        engine.add_policy(file.to_owned(), source.to_owned()).map_err(|error| told(&error))?;
+        let module = engine.get_modules().first().expect("the policy was just added").clone();
+        let Some(package) = check::names(&module.package.refr) else {
+            return Err(Fault::new(file, "the package's name is not made of plain names"));
+        };
+        if package.first().is_some_and(|name| name == "params") {
+            let place = &module.package.span;
+            let fault = Fault::new(file, "package `params` would hide the parameters");
+            return Err(fault.at(place.line, Some(place.col)).hint("name it `placet.<name>`"));
+        }
+        let declared = check::check(&module, file)?;
+        let data = [(Value::from("params"), params.clone())];
+        let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
+        engine.add_data(data).map_err(|error| told(&error))?;
+        engine.set_execution_timer_config(ticks::limit(budget));
+        let mut policy = Self { engine, package, declared, budget };
+        policy.prepare().map_err(|error| fault(&error, file))?;
+        Ok(policy)
+    }
+
+    /// Has the interpreter analyse the rules now, and not at the first request.
+    fn prepare(&mut self) -> Result<(), String> {
+        let sets = self.declared.sets.iter().copied();
+        let rules = sets.chain(self.declared.preemption.then_some(check::PREEMPTION));
+        let mut rule = "data".to_owned();
+        for segment in &self.package {
+            rule.push_str(&format!("[{}]", serde_json::Value::from(segment.as_str())));
+        }
+        if let Some(name) = rules.take(1).next() {
+            rule.push_str(&format!(".{name}"));
+        }
+        match self.engine.compile_with_entrypoint(&rule.into()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Evaluates the policy's rules over an input; `time` is its `time`.
+    pub(crate) fn evaluate(&mut self, input: &Value, time: u64) -> Answer {
+        builtins::set_time(time);
+        self.engine.set_input(input.clone());
+        ticks::start();
+        let result = self.engine.eval_modules(false);
+        let cost = Cost { fuel: 0, ticks: ticks::spent().min(self.budget.saturating_add(1)) };
+        let over = ticks::spent() > self.budget;
+        match result {
+            Err(error) if over || error.downcast_ref::<LimitError>().is_some() => self.over(cost),
+            // The interpreter looks now and then: what it finished meanwhile is past the budget all
+            // the same.
+            Ok(_) if over => self.over(cost),
+            Ok(data) => read::answer(&self.package, &self.declared, &data, cost),
+            Err(error) => {
+                let (message, place) = told(&error.to_string());
+                let place = place.map(|(line, column)| format!("line {line}, column {column}: "));
+                Answer::indeterminate(&format!("{}{message}", place.unwrap_or_default()), cost)
+            }
+        }
+    }
+
+    fn over(&self, cost: Cost) -> Answer {
+        Answer::indeterminate(&format!("spent its budget of {} ticks", self.budget), cost)
+    }
+}
+
+/// An error of the interpreter at its place in the policy.
+fn fault(text: &str, file: &str) -> Fault {
+    let (message, place) = told(text);
+    let hint = if message.contains("expecting") || message.contains("expected") {
+        Some("see the Rego v1 grammar; rules need `if`, sets need `contains`".to_owned())
+    } else {
+        None
+    };
+    let mut fault = Fault::new(file, message);
+    fault.hint = hint;
+    match place {
+        Some((line, column)) => fault.at(line, Some(column)),
+        None => fault,
+    }
+}
+
+/// Takes message and place out of the interpreter's drawing: `--> file:line:column`, the line, a
+/// caret and `error: message`. Where a built-in of ours failed inside, the first place and the last
+/// message are the true ones.
+fn told(text: &str) -> (String, Option<(u32, u32)>) {
+    let place = text.split_once("--> ").and_then(|(_, rest)| {
+        let mut parts = rest.lines().next()?.rsplitn(3, ':');
+        let column = parts.next()?.trim().parse().ok()?;
+        Some((parts.next()?.parse().ok()?, column))
+    });
+    let message = text.rsplit_once("error: ").map_or(text, |(_, message)| message);
+    (message.trim().trim_end_matches('.').to_owned(), place)
+}
+
+/// Parameters as the document that policies read.
+pub(crate) fn params(canonical: &str) -> Value {
+    Value::from_json_str(canonical).expect("parameters were written as JSON by ourselves")
+}
+
+/// The same input with another GPU model under evaluation; all else is shared.
+pub(crate) fn with_gpu_model(input: &Value, kind: &str, model: &Id) -> Value {
+    let mut input = input.clone();
+    let workload = input.as_object_mut().ok().and_then(|o| o.get_mut(&Value::from(kind)));
+    if let Some(workload) = workload.and_then(|workload| workload.as_object_mut().ok()) {
+        workload.insert(Value::from("gpu_model"), Value::from(model.as_str()));
+    }
+    input
+}
+
+#[cfg(test)]
+mod tests;

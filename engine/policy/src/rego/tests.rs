@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+
+use super::*;
+use crate::answer::{Decided, Finding};
+use crate::input::Input;
+
+fn compile(rules: &str) -> Result<RegoPolicy, Fault> {
+    let text = format!("package placet.test\n\nimport rego.v1\n\n{rules}\n");
+    RegoPolicy::compile(&text, "test.rego", &params(r#"{"max":3}"#), DEFAULT_TICKS)
+}
+
+fn input() -> Input {
+    let tree = crate::input::tests::input().new_tree(&mut TestRunner::deterministic());
+    let mut input = tree.expect("an input").current();
+    if let Some(job) = input.job.take() {
+        input.lease = Some(job);
+    }
+    input.time = 1_795_000_000;
+    input
+}
+
+fn evaluate(rules: &str) -> Answer {
+    let input = input();
+    compile(rules).expect("it compiles").evaluate(&input.to_value(), input.time)
+}
+
+fn decided(rules: &str) -> Decided {
+    let finding = evaluate(rules).finding;
+    let Finding::Decided(decided) = finding else { panic!("{finding:?}") };
+    decided
+}
+
+fn indeterminate(rules: &str) -> String {
+    let finding = evaluate(rules).finding;
+    let Finding::Indeterminate(error) = finding else { panic!("{rules} gave: {finding:?}") };
+    error
+}
+
+#[test]
+fn every_rule_of_the_contract_is_read() {
+    let decided = decided(
+        r#"
+deny contains {"code": "B", "message": "b", "field": "lease.gpu_count", "hint": "h", "retry": true}
+deny contains {"code": "A", "message": sprintf("%d/1000 of %03d", [data.params.max, 7])}
+warn contains {"code": "W", "message": "w"}
+obligations contains {"id": "net", "params": {"k": "v"}}
+claims contains {"account": "tenant/a", "amount": 5, "limit": 6, "code": "C"}
+preemption := {"victim_classes": ["EXTERNAL_COMMERCIAL"], "grace_seconds": 1,
+    "min_runtime_seconds": 2, "max_victims": 3}
+"#,
+    );
+    let codes: Vec<_> = decided.denials.iter().map(|denial| denial.code.as_str()).collect();
+    assert_eq!(codes, ["A", "B"]);
+    assert_eq!(decided.denials[0].message, "3/1000 of 007");
+    assert!(decided.denials[1].retry);
+    assert_eq!(decided.warnings.len() + decided.obligations.len(), 2);
+    assert_eq!((decided.claims[0].amount, decided.claims[0].limit), (5, Some(6)));
+    assert_eq!(decided.preemption.expect("a rule").max_victims, 3);
+}
+
+#[test]
+fn not_applicable_is_said_by_false_alone() {
+    let idle = "default applicable := false\ndeny contains {\"code\": \"A\", \"message\": \"a\"}";
+    assert_eq!(evaluate(idle).finding, Finding::NotApplicable);
+    let busy =
+        "applicable := false if input.job\nwarn contains {\"code\": \"A\", \"message\": \"a\"}";
+    assert!(matches!(evaluate(busy).finding, Finding::Decided(_)));
+    let error = compile("applicable if input.job\ndeny contains {} if false").expect_err("unclear");
+    assert_eq!(error.hint.as_deref(), Some("add `default applicable := false`"));
+}
+
+#[test]
+fn what_cannot_be_read_is_indeterminate() {
+    for (rules, expected) in [
+        (r#"deny contains "no""#, "an entry of `deny` is not an object"),
+        (r#"deny contains {"code": "A"}"#, "`message` in an entry of `deny` is missing"),
+        (r#"deny contains {"code": "a", "message": "m"}"#, "code of a denial has a character"),
+        (r#"deny contains {"code": "A", "message": ""}"#, "message of denial `A` is empty"),
+        (r#"deny contains {"code": "A", "mesage": "m"}"#, "did you mean `message`?"),
+        (r#"deny contains {"code": "A", "message": "m", "retry": 1}"#, "neither true nor false"),
+        (r#"warn contains {"code": "A", "message": 1}"#, "not a text"),
+        (r#"obligations contains {"id": "a", "params": {"k": 1}}"#, "not an object of strings"),
+        (r#"claims contains {"account": "a", "amount": 1.5}"#, "not a whole number"),
+        (r#"claims contains {"account": "a", "amount": 0}"#, "not 1 to 2^53 - 1"),
+        (r#"claims contains {"account": "a", "amount": -1}"#, "out of range"),
+        (r#"claims contains {"account": "a", "amount": 10000000000000000000000}"#, "out of range"),
+        (r#"claims contains {"account": "a//b", "amount": 1}"#, "account of a claim is empty"),
+        (
+            "claims contains {\"account\": \"a\", \"amount\": 1}\n\
+             claims contains {\"account\": \"a\", \"amount\": 2}",
+            "account `a` is claimed twice",
+        ),
+        (r#"preemption := {"victim_classes": [], "grace_seconds": 1}"#, "is missing"),
+        ("applicable := 1\npreemption := 1", "neither true nor false"),
+        ("deny contains {\"code\": \"A\", \"message\": \"m\"} if to_number(\"x\") > 1", "line 5"),
+        ("x := 1\nx := 2\ndeny contains {} if x == 3", "line"),
+    ] {
+        let rules = rules.replace("applicable := 1", "default applicable := 1");
+        let error = indeterminate(&rules);
+        assert!(error.contains(expected), "{rules} gave: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn the_world_is_out_of_reach() {
+    for (call, hint) in [
+        ("http.send({\"url\": \"x\"})", "put what it needs into the facts"),
+        ("rand.intn(\"x\", 3)", "use what the input holds"),
+        ("opa.runtime()", "use `data.params`"),
+        ("uuid.rfc4122(\"x\")", "use ids that the input holds"),
+        ("strings.replace_n({\"a\": \"b\"}, \"a\")", "use `replace`"),
+        ("counnt([1])", "did you mean `count`?"),
+    ] {
+        let rules =
+            format!("deny contains {{\"code\": \"A\", \"message\": \"m\"}} if {{\n\t{call}\n}}");
+        let fault = compile(&rules).expect_err(call);
+        assert_eq!((fault.file.as_str(), fault.line), ("test.rego", Some(6)), "{fault}");
+        assert!(fault.hint.as_deref().unwrap_or("").contains(hint), "{fault}");
+    }
+}
+
+#[test]
+fn faults_of_the_text_have_a_place() {
+    for (rules, expected) in [
+        ("deny contains {", "test.rego:"),
+        ("deny := {1}", "write `deny contains {...} if {...}`"),
+        ("deny[x] := 1 if x := 2", "write `deny contains {...} if {...}`"),
+        ("x := 1", "no rule of the contract is defined"),
+        ("deny contains {} if input.lease.isolaton_level", "did you mean `isolation_level`?"),
+        ("deny contains {} if input.lease[\"x\"]", "has no field `x`"),
+        ("deny contains {} if input.cluster.gpus[_].modell == 1", "did you mean `model`?"),
+        ("deny contains {} if some g in input.cluster.gpu", "did you mean `gpus`?"),
+        ("deny contains {} if y > 1", "test.rego:5"),
+        ("import data.other\ndeny contains {} if other", "import of `data.other`"),
+    ] {
+        let fault = compile(rules).expect_err(rules).to_string();
+        assert!(fault.contains(expected), "{rules} gave: {fault}");
+    }
+}
+
+#[test]
+fn the_clock_is_the_inputs() {
+    let decided =
+        decided(r#"warn contains {"code": "T", "message": sprintf("%d", [time.now_ns()])}"#);
+    assert_eq!(decided.warnings[0].message, "1795000000000000000");
+}
+
+const ENDLESS: &str = r#"
+deny contains {"code": "A", "message": "m"} if {
+    count([1 | some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); a == b]) > 9
+}
+"#;
+
+#[test]
+fn an_endless_comprehension_spends_its_budget_and_denies() {
+    let answer = evaluate(ENDLESS);
+    let expected = Finding::Indeterminate("spent its budget of 100000 ticks".into());
+    assert_eq!(answer.finding, expected);
+    assert!(answer.cost.ticks > DEFAULT_TICKS);
+}
+
+#[test]
+fn built_ins_are_bounded_from_within() {
+    let big = "s := concat(\"\", [x | some _ in numbers.range(1, 1000); x := \"0123456789\"])\n";
+    for (what, expected) in [
+        ("count(numbers.range(1, 100000000))", "elements of the range"),
+        ("count(numbers.range_step(1, 100000000, 1))", "elements of the range"),
+        ("count(sprintf(\"%999999999d\", [1]))", "digits of a width"),
+        ("count(replace(s, \"0\", s))", "bytes of the result"),
+        ("count(concat(s, split(s, \"\")))", "bytes of the result"),
+        ("count(regex.replace(s, \"\", \"$0$0\"))", "bytes of the result"),
+        ("bits.lsh(1, 100000000)", "bits of the shift"),
+    ] {
+        let deny = "deny contains {\"code\": \"A\", \"message\": \"m\"} if";
+        let error = indeterminate(&format!("{big}{deny} {what} > 1"));
+        assert!(error.contains(expected), "{what} gave: {error}");
+    }
+}
+
+const WORK: &str = r#"
+deny contains {"code": "A", "message": m} if {
+    some level in input.cluster.isolation_levels
+    m := concat("-", [x | some i in numbers.range(1, 100); x := sprintf("%d", [i])])
+    level == "NONE"
+}
+warn contains {"code": "W", "message": sprintf("%d", [count(input.tenant.licensed_models)])}
+"#;
+
+#[test]
+fn the_cost_is_the_same_in_every_run_and_thread() {
+    let (value, policy) = (input().to_value(), compile(WORK).expect("it compiles"));
+    let endless = compile(ENDLESS).expect("it compiles");
+    let run = |policy: &RegoPolicy| policy.clone().evaluate(&value, 7);
+    let (first, first_endless) = (run(&policy), run(&endless));
+    assert!(first.cost.ticks > 100, "{first:?}");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut reused = policy.clone();
+                for _ in 0..20 {
+                    assert_eq!(reused.evaluate(&value, 7), first);
+                    assert_eq!(run(&policy), first);
+                }
+                assert_eq!(run(&endless), first_endless);
+                assert_eq!(reused.evaluate(&value, 7), first, "an aborted one leaves nothing");
+            });
+        }
+    });
+}
+
+#[test]
+fn ticks_grow_with_the_work() {
+    let cost = |n: u32| {
+        let rules = format!(
+            "deny contains {{\"code\": \"A\", \"message\": \"m\"}} if \
+             count([x | some x in numbers.range(1, {n}); x > 0]) == 0"
+        );
+        evaluate(&rules).cost.ticks
+    };
+    assert!(cost(1_000) > cost(100) + 900, "{} {}", cost(1_000), cost(100));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_input_changes_what_an_engine_says_of_the_next(
+        one in crate::input::tests::input(),
+        other in crate::input::tests::input(),
+    ) {
+        let policy = compile(WORK).expect("it compiles");
+        let fresh = policy.clone().evaluate(&other.to_value(), other.time);
+        let mut used = policy;
+        let _ = used.evaluate(&one.to_value(), one.time);
+        prop_assert_eq!(used.evaluate(&other.to_value(), other.time), fresh);
+    }
+}

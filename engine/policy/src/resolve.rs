@@ -1,0 +1,332 @@
+//! From the ids of a request to one self-contained input document, with the active facts.
+
+use placet_core::{AdmissionRequest, Code, Digest, Id, Reason, Subject};
+
+use crate::document::nearest;
+use crate::facts::Facts;
+use crate::input::{self, Input};
+
+/// A personal field that the input holds only a commitment to. The value and its salt are kept
+/// apart, and can be erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commitment {
+    /// Path of the field in the request, such as `principal.subject`.
+    pub path: String,
+    /// What the value was hashed with.
+    pub salt: [u8; 32],
+    /// The value.
+    pub value: String,
+}
+
+/// Path of the one personal field of a request.
+const SUBJECT: &str = "principal.subject";
+
+/// Builds the input of a request decided at `time`, in seconds since 1970-01-01 UTC, with the first
+/// acceptable GPU model. `salt` is random and new for each request: it hides the personal fields
+/// (SHA-256 of salt, path, a zero byte and value).
+///
+/// # Errors
+/// The reasons of a denial: every name that the facts do not know. They tell the nearest name only
+/// of clusters and GPU models, which every tenant may know.
+pub fn resolve(
+    facts: &Facts,
+    request: &AdmissionRequest,
+    time: u64,
+    salt: &[u8; 32],
+) -> Result<(Input, Vec<Commitment>), Vec<Reason>> {
+    let mut unknown = Vec::new();
+    let asked = request.subject.workload();
+    let kind = request.subject.kind().as_str();
+    let tenant = facts.tenant(&request.tenant_id);
+    if tenant.is_none() {
+        let hint = "use an id of a tenant that is on board";
+        let what = format!("tenant `{}`", request.tenant_id);
+        unknown.push(reason("UNKNOWN_TENANT", &what, "tenant_id".into(), Some(hint.into())));
+    }
+    let cluster = facts.cluster(&asked.cluster_id);
+    unknown.extend(unknown_places(facts, cluster, asked, kind));
+    let datasets = look_up(
+        &asked.dataset_ids,
+        |id| facts.dataset(id).cloned(),
+        |i, id| {
+            let field = format!("{kind}.dataset_ids[{i}]");
+            unknown.push(reason("UNKNOWN_DATASET", &format!("dataset `{id}`"), field, None));
+        },
+    );
+    let models = look_up(
+        &asked.model_ids,
+        |id| facts.model(id).cloned(),
+        |i, id| {
+            let field = format!("{kind}.model_ids[{i}]");
+            unknown.push(reason("UNKNOWN_MODEL", &format!("model `{id}`"), field, None));
+        },
+    );
+    let (Some(tenant), Some(cluster), Some(gpu_model)) =
+        (tenant, cluster, asked.gpu_models.first())
+    else {
+        return Err(sorted(unknown));
+    };
+    if !unknown.is_empty() {
+        return Err(sorted(unknown));
+    }
+    let (principal, commitments) = commit(request, salt);
+    let workload = workload(asked, gpu_model);
+    let (lease, job) = match &request.subject {
+        Subject::Lease(_) => (Some(workload), None),
+        Subject::Job(_) => (None, Some(workload)),
+    };
+    let input = Input {
+        cluster: cluster.clone(),
+        datasets,
+        job,
+        lease,
+        models,
+        month: month(time),
+        principal,
+        priority_class: request.priority_class,
+        tenant: tenant.clone(),
+        time,
+    };
+    Ok((input, commitments))
+}
+
+/// Reasons for an unknown cluster, or for GPU models that a known one does not have.
+fn unknown_places(
+    facts: &Facts,
+    cluster: Option<&input::Cluster>,
+    asked: &placet_core::Workload,
+    kind: &str,
+) -> Vec<Reason> {
+    let Some(cluster) = cluster else {
+        let what = format!("cluster `{}`", asked.cluster_id);
+        let hint = did_you_mean(&asked.cluster_id, facts.cluster_ids());
+        return vec![reason("UNKNOWN_CLUSTER", &what, format!("{kind}.cluster_id"), hint)];
+    };
+    let known = || cluster.gpus.iter().map(|pool| pool.model.as_str());
+    let models = asked.gpu_models.iter().enumerate();
+    let missing = models.filter(|(_, model)| known().all(|known| known != model.as_str()));
+    let reasons = missing.map(|(i, model)| {
+        let what = format!("GPU model `{model}` in cluster `{}`", cluster.id);
+        let field = format!("{kind}.gpu_models[{i}]");
+        reason("UNKNOWN_GPU_MODEL", &what, field, did_you_mean(model, known()))
+    });
+    reasons.collect()
+}
+
+fn look_up<T>(
+    ids: &[Id],
+    find: impl Fn(&Id) -> Option<T>,
+    mut missing: impl FnMut(usize, &Id),
+) -> Vec<T> {
+    let mut found = Vec::with_capacity(ids.len());
+    for (i, id) in ids.iter().enumerate() {
+        match find(id) {
+            Some(one) => found.push(one),
+            None => missing(i, id),
+        }
+    }
+    found
+}
+
+fn sorted(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    reasons.sort();
+    reasons
+}
+
+fn reason(code: &'static str, what: &str, field: String, hint: Option<String>) -> Reason {
+    Reason {
+        code: Code::known(code),
+        field: Some(field),
+        hint,
+        message: format!("there is no {what}"),
+        policy: Id::new("placet").expect("the engine's name follows the rule of names"),
+        retry: false,
+    }
+}
+
+fn did_you_mean<'a>(wrong: &Id, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(wrong.as_str(), known).map(|near| format!("did you mean `{near}`?"))
+}
+
+fn workload(asked: &placet_core::Workload, gpu_model: &Id) -> input::Workload {
+    input::Workload {
+        checkpoint_jurisdictions: asked.checkpoint_jurisdictions.clone(),
+        duration_seconds: asked.duration_seconds,
+        fabric_gbps: asked.fabric_gbps,
+        gpu_count: asked.gpu_count,
+        gpu_milli: asked.gpu_milli,
+        gpu_model: gpu_model.clone(),
+        gpu_models: asked.gpu_models.clone(),
+        gpu_seconds: asked.gpu_seconds(),
+        isolation_level: asked.isolation_level,
+        may_preempt: asked.may_preempt,
+        milli_gpus: asked.milli_gpus(),
+    }
+}
+
+fn commit(
+    request: &AdmissionRequest,
+    salt: &[u8; 32],
+) -> (Option<input::Principal>, Vec<Commitment>) {
+    let Some(principal) = &request.principal else { return (None, Vec::new()) };
+    let parts = [salt.as_slice(), SUBJECT.as_bytes(), &[0], principal.subject.as_bytes()];
+    let committed = input::Principal {
+        groups: principal.groups.clone(),
+        issuer: principal.issuer.clone(),
+        subject_commitment: Digest::of_parts(&parts).hex(),
+    };
+    let path = SUBJECT.to_owned();
+    (Some(committed), vec![Commitment { path, salt: *salt, value: principal.subject.clone() }])
+}
+
+/// Calendar month of a time, as YYYY-MM in UTC: the proleptic Gregorian calendar (ISO 8601),
+/// counted in eras of 400 years from March on, so that the leap day is the last of its year.
+fn month(time: u64) -> String {
+    /// Days from 0000-03-01 to 1970-01-01.
+    const EPOCH: u64 = 719_468;
+    const DAYS_PER_ERA: u64 = 146_097;
+    let day = time / 86_400 + EPOCH;
+    let (era, day_of_era) = (day / DAYS_PER_ERA, day % DAYS_PER_ERA);
+    // Every 4th year has a leap day, but not every 100th, but every 400th.
+    let leap_days = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let start = year_of_era * 365 + year_of_era / 4 - year_of_era / 100;
+    // Five months from March on have 153 days together, and again from August on.
+    let month_from_march = (5 * (day_of_era - start) + 2) / 153;
+    let (month, next_year) =
+        if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
+    format!("{:04}-{month:02}", era * 400 + year_of_era + next_year)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::facts::tests::facts;
+    use placet_core::{IsolationLevel, Principal, PriorityClass, Workload};
+
+    fn id(text: &str) -> Id {
+        Id::new(text).expect("an id")
+    }
+
+    /// A request that the small facts know everything of.
+    pub(crate) fn request() -> AdmissionRequest {
+        AdmissionRequest {
+            principal: Some(Principal {
+                groups: vec![id("ml")],
+                issuer: "https://idp.example".into(),
+                subject: "ada".into(),
+            }),
+            priority_class: PriorityClass::ExternalCommercial,
+            request_id: id("r-1"),
+            subject: Subject::Lease(Workload {
+                checkpoint_jurisdictions: vec![id("DE")],
+                cluster_id: id("c-1"),
+                dataset_ids: vec![id("logs")],
+                duration_seconds: 3_601,
+                fabric_gbps: 10,
+                gpu_count: 3,
+                gpu_milli: 500,
+                gpu_models: vec![id("H100"), id("A100")],
+                isolation_level: IsolationLevel::Dedicated,
+                may_preempt: false,
+                model_ids: vec![id("llm")],
+            }),
+            tenant_id: id("acme"),
+        }
+    }
+
+    #[test]
+    fn names_become_facts_and_amounts_are_worked_out() {
+        let (input, commitments) =
+            resolve(&facts(), &request(), 1_795_000_000, &[7; 32]).expect("all is known");
+        let lease = input.lease.as_ref().expect("a lease was asked for");
+        assert_eq!((lease.milli_gpus, lease.gpu_seconds), (1_500, 5_402));
+        assert_eq!(lease.gpu_model, id("H100"));
+        assert_eq!((input.cluster.id.as_str(), input.month.as_str()), ("c-1", "2026-11"));
+        assert_eq!(input.models[0].owner, id("lab"));
+        let principal = input.principal.as_ref().expect("a principal was named");
+        let mut bytes = vec![7; 32];
+        bytes.extend_from_slice(b"principal.subject\0ada");
+        assert_eq!(principal.subject_commitment, Digest::of(&bytes).hex());
+        assert_eq!(commitments[0].value, "ada");
+        let text = String::from_utf8(input.canonical()).expect("JSON is UTF-8");
+        assert!(!text.contains("ada"), "the subject itself is not in the input: {text}");
+    }
+
+    #[test]
+    fn every_unknown_name_is_a_reason() {
+        let mut request = request();
+        request.tenant_id = id("acne");
+        let Subject::Lease(lease) = &mut request.subject else { panic!("it is a lease") };
+        lease.gpu_models.push(id("H10"));
+        lease.dataset_ids.push(id("log"));
+        lease.model_ids = vec![id("lm")];
+        let reasons = resolve(&facts(), &request, 0, &[0; 32]).expect_err("names are unknown");
+        let told: Vec<_> = reasons
+            .iter()
+            .map(|r| (r.code.as_str(), r.field.as_deref().unwrap_or(""), r.hint.is_some()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("UNKNOWN_DATASET", "lease.dataset_ids[1]", false),
+                ("UNKNOWN_GPU_MODEL", "lease.gpu_models[2]", true),
+                ("UNKNOWN_MODEL", "lease.model_ids[0]", false),
+                ("UNKNOWN_TENANT", "tenant_id", true),
+            ]
+        );
+        assert!(reasons.iter().all(|r| !r.hint.as_deref().unwrap_or("").contains("acme")));
+        assert!(reasons.iter().all(|reason| !reason.retry));
+    }
+
+    #[test]
+    fn an_unknown_cluster_is_told_with_the_nearest_one() {
+        let mut request = request();
+        let Subject::Lease(lease) = &mut request.subject else { panic!("it is a lease") };
+        lease.cluster_id = id("c-2");
+        let reasons = resolve(&facts(), &request, 0, &[0; 32]).expect_err("it is unknown");
+        assert_eq!(reasons[0].field.as_deref(), Some("lease.cluster_id"));
+        assert_eq!(reasons[0].hint.as_deref(), Some("did you mean `c-1`?"));
+    }
+
+    #[test]
+    fn months_follow_the_calendar() {
+        for (time, expected) in [
+            (0, "1970-01"),
+            (951_782_399, "2000-02"),     // 2000-02-28T23:59:59Z
+            (951_868_799, "2000-02"),     // 2000-02-29T23:59:59Z: a 400th year has a leap day
+            (951_868_800, "2000-03"),     // 2000-03-01T00:00:00Z
+            (1_709_251_199, "2024-02"),   // 2024-02-29T23:59:59Z
+            (1_709_251_200, "2024-03"),   // 2024-03-01T00:00:00Z
+            (1_798_761_599, "2026-12"),   // 2026-12-31T23:59:59Z
+            (1_798_761_600, "2027-01"),   // 2027-01-01T00:00:00Z
+            (4_107_542_400, "2100-03"),   // 2100-03-01T00:00:00Z: a 100th year has no leap day
+            (4_107_542_399, "2100-02"),   // 2100-02-28T23:59:59Z
+            (253_402_300_799, "9999-12"), // 9999-12-31T23:59:59Z
+        ] {
+            assert_eq!(month(time), expected, "{time}");
+        }
+    }
+
+    #[test]
+    fn months_follow_one_another_day_by_day() {
+        // Every day of 800 years, against counting by hand.
+        let days = |year: u32, month: u32| match month {
+            2 if year.is_multiple_of(400) => 29,
+            2 if year.is_multiple_of(100) => 28,
+            2 if year.is_multiple_of(4) => 29,
+            4 | 6 | 9 | 11 => 30,
+            2 => 28,
+            _ => 31,
+        };
+        let mut day = 0_u64;
+        for year in 1970..2770 {
+            for number in 1..=12 {
+                for _ in 0..days(year, number) {
+                    assert_eq!(month(day * 86_400), format!("{year:04}-{number:02}"));
+                    day += 1;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The records of `placet:policy/types` as they cross into a guest: views of the input going in, owned answers coming out.
+//!
+//! Field order and names are the WIT's; loading a component compares them with the component's own types.
+
+use placet_core::Id;
+use wasmtime::component::{ComponentType, Lift, Lower};
+
+use crate::answer::{RawClaim, RawDecided, RawDenial, RawObligation, RawWarning};
+use crate::input;
+
+/// An enum of the contract, with the core's type that it mirrors.
+macro_rules! mirror {
+    ($type:ident = $core:path { $($value:ident = $name:literal),* $(,)? }) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lower, Lift)]
+        #[component(enum)]
+        #[repr(u8)]
+        pub(super) enum $type {
+            $(#[component(name = $name)] $value),*
+        }
+
+        impl From<$core> for $type {
+            fn from(value: $core) -> Self {
+                use $core as Core;
+                match value {
+                    $(Core::$value => Self::$value),*
+                }
+            }
+        }
+
+        impl From<$type> for $core {
+            fn from(value: $type) -> Self {
+                match value {
+                    $($type::$value => Self::$value),*
+                }
+            }
+        }
+    };
+}
+
+mirror!(PriorityClass = placet_core::PriorityClass {
+    InternalResearch = "internal-research",
+    ExternalCommercial = "external-commercial",
+});
+
+mirror!(IsolationLevel = placet_core::IsolationLevel {
+    Shared = "shared",
+    Partitioned = "partitioned",
+    Passthrough = "passthrough",
+    Dedicated = "dedicated",
+    Confidential = "confidential",
+});
+
+mirror!(Classification = input::Classification {
+    Public = "public",
+    Internal = "internal",
+    Confidential = "confidential",
+    Restricted = "restricted",
+});
+
+mirror!(TenantKind = input::TenantKind { Own = "own", Customer = "customer" });
+
+/// `input`: everything a policy may know about a request.
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Input<'a> {
+    cluster: Cluster<'a>,
+    datasets: Vec<Dataset<'a>>,
+    job: Option<Workload<'a>>,
+    lease: Option<Workload<'a>>,
+    models: Vec<Model<'a>>,
+    month: &'a str,
+    principal: Option<Principal<'a>>,
+    #[component(name = "priority-class")]
+    priority_class: PriorityClass,
+    tenant: Tenant<'a>,
+    time: u64,
+}
+
+impl<'a> Input<'a> {
+    /// The input with `gpu_model` as the model under evaluation.
+    pub(super) fn new(input: &'a input::Input, gpu_model: &'a Id) -> Self {
+        let input::Input { cluster, datasets, job, lease, models, month, .. } = input;
+        Self {
+            cluster: Cluster::new(cluster),
+            datasets: datasets.iter().map(Dataset::new).collect(),
+            job: job.as_ref().map(|job| Workload::new(job, gpu_model)),
+            lease: lease.as_ref().map(|lease| Workload::new(lease, gpu_model)),
+            models: models.iter().map(Model::new).collect(),
+            month,
+            principal: input.principal.as_ref().map(Principal::new),
+            priority_class: input.priority_class.into(),
+            tenant: Tenant::new(&input.tenant),
+            time: input.time,
+        }
+    }
+}
+
+fn texts(ids: &[Id]) -> Vec<&str> {
+    ids.iter().map(Id::as_str).collect()
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Workload<'a> {
+    #[component(name = "checkpoint-jurisdictions")]
+    checkpoint_jurisdictions: Vec<&'a str>,
+    #[component(name = "duration-seconds")]
+    duration_seconds: u64,
+    #[component(name = "fabric-gbps")]
+    fabric_gbps: u32,
+    #[component(name = "gpu-count")]
+    gpu_count: u32,
+    #[component(name = "gpu-milli")]
+    gpu_milli: u32,
+    #[component(name = "gpu-model")]
+    gpu_model: &'a str,
+    #[component(name = "gpu-models")]
+    gpu_models: Vec<&'a str>,
+    #[component(name = "gpu-seconds")]
+    gpu_seconds: u64,
+    #[component(name = "isolation-level")]
+    isolation_level: IsolationLevel,
+    #[component(name = "may-preempt")]
+    may_preempt: bool,
+    #[component(name = "milli-gpus")]
+    milli_gpus: u64,
+}
+
+impl<'a> Workload<'a> {
+    fn new(workload: &'a input::Workload, gpu_model: &'a Id) -> Self {
+        Self {
+            checkpoint_jurisdictions: texts(&workload.checkpoint_jurisdictions),
+            duration_seconds: workload.duration_seconds,
+            fabric_gbps: workload.fabric_gbps,
+            gpu_count: workload.gpu_count,
+            gpu_milli: workload.gpu_milli,
+            gpu_model: gpu_model.as_str(),
+            gpu_models: texts(&workload.gpu_models),
+            gpu_seconds: workload.gpu_seconds,
+            isolation_level: workload.isolation_level.into(),
+            may_preempt: workload.may_preempt,
+            milli_gpus: workload.milli_gpus,
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Principal<'a> {
+    groups: Vec<&'a str>,
+    issuer: &'a str,
+    #[component(name = "subject-commitment")]
+    subject_commitment: &'a str,
+}
+
+impl<'a> Principal<'a> {
+    fn new(principal: &'a input::Principal) -> Self {
+        Self {
+            groups: texts(&principal.groups),
+            issuer: &principal.issuer,
+            subject_commitment: &principal.subject_commitment,
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Cluster<'a> {
+    attestations: Vec<Attestation<'a>>,
+    #[component(name = "fabric-gbps")]
+    fabric_gbps: u64,
+    gpus: Vec<GpuPool<'a>>,
+    id: &'a str,
+    #[component(name = "isolation-levels")]
+    isolation_levels: Vec<IsolationLevel>,
+    jurisdiction: &'a str,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(cluster: &'a input::Cluster) -> Self {
+        Self {
+            attestations: cluster.attestations.iter().map(Attestation::new).collect(),
+            fabric_gbps: cluster.fabric_gbps,
+            gpus: cluster.gpus.iter().map(GpuPool::new).collect(),
+            id: cluster.id.as_str(),
+            isolation_levels: cluster
+                .isolation_levels
+                .iter()
+                .map(|level| (*level).into())
+                .collect(),
+            jurisdiction: cluster.jurisdiction.as_str(),
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct GpuPool<'a> {
+    count: u32,
+    model: &'a str,
+    #[component(name = "safety-buffer")]
+    safety_buffer: u32,
+}
+
+impl<'a> GpuPool<'a> {
+    fn new(pool: &'a input::GpuPool) -> Self {
+        Self { count: pool.count, model: pool.model.as_str(), safety_buffer: pool.safety_buffer }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Attestation<'a> {
+    framework: &'a str,
+    #[component(name = "valid-from")]
+    valid_from: u64,
+    #[component(name = "valid-until")]
+    valid_until: u64,
+}
+
+impl<'a> Attestation<'a> {
+    fn new(attestation: &'a input::Attestation) -> Self {
+        Self {
+            framework: attestation.framework.as_str(),
+            valid_from: attestation.valid_from,
+            valid_until: attestation.valid_until,
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Dataset<'a> {
+    classification: Classification,
+    id: &'a str,
+    jurisdictions: Vec<&'a str>,
+    owner: &'a str,
+    personal: bool,
+}
+
+impl<'a> Dataset<'a> {
+    fn new(dataset: &'a input::Dataset) -> Self {
+        Self {
+            classification: dataset.classification.into(),
+            id: dataset.id.as_str(),
+            jurisdictions: texts(&dataset.jurisdictions),
+            owner: dataset.owner.as_str(),
+            personal: dataset.personal,
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Model<'a> {
+    classification: Classification,
+    id: &'a str,
+    owner: &'a str,
+}
+
+impl<'a> Model<'a> {
+    fn new(model: &'a input::Model) -> Self {
+        Self {
+            classification: model.classification.into(),
+            id: model.id.as_str(),
+            owner: model.owner.as_str(),
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Tenant<'a> {
+    #[component(name = "allowed-jurisdictions")]
+    allowed_jurisdictions: Vec<&'a str>,
+    attestations: Vec<Attestation<'a>>,
+    id: &'a str,
+    kind: TenantKind,
+    #[component(name = "licensed-models")]
+    licensed_models: Vec<&'a str>,
+    #[component(name = "min-isolation")]
+    min_isolation: IsolationLevel,
+    #[component(name = "priority-classes")]
+    priority_classes: Vec<PriorityClass>,
+}
+
+impl<'a> Tenant<'a> {
+    fn new(tenant: &'a input::Tenant) -> Self {
+        Self {
+            allowed_jurisdictions: texts(&tenant.allowed_jurisdictions),
+            attestations: tenant.attestations.iter().map(Attestation::new).collect(),
+            id: tenant.id.as_str(),
+            kind: tenant.kind.into(),
+            licensed_models: texts(&tenant.licensed_models),
+            min_isolation: tenant.min_isolation.into(),
+            priority_classes: tenant.priority_classes.iter().map(|class| (*class).into()).collect(),
+        }
+    }
+}
+
+/// `answer`: what a policy says.
+#[derive(Debug, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum Answer {
+    #[component(name = "decided")]
+    Decided(Decided),
+    #[component(name = "not-applicable")]
+    NotApplicable,
+    #[component(name = "failed")]
+    Failed(String),
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Decided {
+    denials: Vec<Denial>,
+    warnings: Vec<Warning>,
+    obligations: Vec<Obligation>,
+    claims: Vec<Claim>,
+    preemption: Option<PreemptionRule>,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Denial {
+    code: String,
+    message: String,
+    field: Option<String>,
+    hint: Option<String>,
+    retry: bool,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Warning {
+    code: String,
+    message: String,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Obligation {
+    id: String,
+    params: Vec<(String, String)>,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Claim {
+    account: String,
+    amount: u64,
+    limit: Option<u64>,
+    code: Option<String>,
+}
+
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct PreemptionRule {
+    #[component(name = "victim-classes")]
+    victim_classes: Vec<PriorityClass>,
+    #[component(name = "grace-seconds")]
+    grace_seconds: u32,
+    #[component(name = "min-runtime-seconds")]
+    min_runtime_seconds: u32,
+    #[component(name = "max-victims")]
+    max_victims: u32,
+}
+
+impl From<Decided> for RawDecided {
+    fn from(decided: Decided) -> Self {
+        let Decided { denials, warnings, obligations, claims, preemption } = decided;
+        Self {
+            denials: denials.into_iter().map(RawDenial::from).collect(),
+            warnings: warnings
+                .into_iter()
+                .map(|Warning { code, message }| RawWarning { code, message })
+                .collect(),
+            obligations: obligations
+                .into_iter()
+                .map(|Obligation { id, params }| RawObligation { id, params })
+                .collect(),
+            claims: claims.into_iter().map(RawClaim::from).collect(),
+            preemption: preemption.map(placet_core::PreemptionRule::from),
+        }
+    }
+}
+
+impl From<Denial> for RawDenial {
+    fn from(denial: Denial) -> Self {
+        let Denial { code, message, field, hint, retry } = denial;
+        Self { code, message, field, hint, retry }
+    }
+}
+
+impl From<Claim> for RawClaim {
+    fn from(claim: Claim) -> Self {
+        let Claim { account, amount, limit, code } = claim;
+        Self { account, amount, limit, code }
+    }
+}
+
+impl From<PreemptionRule> for placet_core::PreemptionRule {
+    fn from(rule: PreemptionRule) -> Self {
+        let PreemptionRule { victim_classes, grace_seconds, min_runtime_seconds, max_victims } =
+            rule;
+        Self {
+            grace_seconds,
+            max_victims,
+            min_runtime_seconds,
+            victim_classes: victim_classes.into_iter().map(Into::into).collect(),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Placet's decision point from the outside: contracts, bundles on disk, the shipped policies and
+//! their cases.
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+mod bundle;
+mod request;
+mod schema;
+mod shipped;
+mod wasm;

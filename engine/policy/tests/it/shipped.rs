@@ -1,0 +1,70 @@
+//! The shipped bundle, facts and cases.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use placet_core::canonical_json;
+use placet_policy::{Bundle, CaseRunner, Evaluator, Facts, PolicySet, WasmRuntime};
+
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies")
+}
+
+#[test]
+fn every_shipped_case_holds_for_policies_and_twins() {
+    let bundle = Bundle::load(&policies().join("reference")).expect("the bundle loads");
+    let runtime = WasmRuntime::new().expect("the engine starts");
+    let set = Arc::new(PolicySet::compile(&bundle, &runtime).expect("it compiles"));
+    let twins = PolicySet::compile_twins(&bundle, &runtime).expect("the twins compile");
+    assert!(twins.is_some(), "at least one policy has a twin");
+    let mut runner = CaseRunner::new(set, twins.map(Arc::new));
+    let files = bundle.case_files();
+    assert!(files.len() >= 6, "every domain has cases: {files:?}");
+    let mut failed = Vec::new();
+    let mut reports = Vec::new();
+    for file in &files {
+        let run = runner.run(file, crate::request::convert);
+        reports.extend(run.unwrap_or_else(|error| panic!("{error}")));
+    }
+    for report in &reports {
+        for failure in &report.failures {
+            let file = report.file.display();
+            failed.push(format!("{file}: {}: {failure}", report.name));
+        }
+        if let Some(evaluation) = &report.evaluation {
+            let bytes = canonical_json(evaluation).expect("it is canonical");
+            let back = serde_json::from_slice(&bytes).expect("it reads back");
+            assert_eq!(evaluation, &back);
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(reports.len() >= 30, "{} cases", reports.len());
+    let facts = Facts::load(&policies().join("facts.yaml")).expect("the facts load");
+    assert!(!facts.revision().is_empty());
+}
+
+/// A made-up input that no facts know.
+fn sample() -> placet_policy::Input {
+    let text = include_str!("sample.json");
+    serde_json::from_str(text).expect("it is an input")
+}
+
+#[test]
+fn an_evaluation_is_the_same_in_every_thread_and_order() {
+    let bundle = Bundle::load(&policies().join("reference")).expect("the bundle loads");
+    let runtime = WasmRuntime::new().expect("the engine starts");
+    let set = Arc::new(PolicySet::compile(&bundle, &runtime).expect("it compiles"));
+    let input = sample();
+    let first = Evaluator::new(Arc::clone(&set)).evaluate(&input).expect("no backstop");
+    assert_eq!(first.candidates.len(), 2);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut evaluator = Evaluator::new(Arc::clone(&set));
+                for _ in 0..10 {
+                    assert_eq!(evaluator.evaluate(&input).expect("no backstop"), first);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,304 @@
+//! Why a request was not decided or settled: never a denial, which is a decision.
+
+use std::collections::HashMap;
+use std::error::Error;
+
+use placet_proto::{ERROR_DOMAIN, FieldError};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::quota::SettleError;
+use crate::sequencer::SequencerError;
+use crate::workers::WorkError;
+
+/// A cause that only the log may name.
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// What a caller is told instead of a decision. Nothing was stored, except where an error says that
+/// it is not known.
+///
+/// `Display` is the message for the outside; causes, which may name internals, are reached by
+/// `source` alone.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// The request breaks a rule of the contract.
+    #[error(transparent)]
+    Invalid(FieldError),
+    /// The request id was used before, with another content.
+    #[error(
+        "`request_id` was used before, for another request\n\
+         hint: repeat a request unchanged, or give a new attempt a new request id"
+    )]
+    RequestIdReused,
+    /// What the request names is not held or remembered.
+    #[error(transparent)]
+    NotFound(FieldError),
+    /// The caller or tenant has no say over what the request names.
+    #[error(transparent)]
+    PermissionDenied(FieldError),
+    /// What the request names is in another state.
+    #[error(transparent)]
+    FailedPrecondition(FieldError),
+    /// Too many requests wait.
+    #[error("too many requests are waiting\nhint: repeat the request after a moment")]
+    QueueFull,
+    /// Not now; the same request may be decided later.
+    #[error("{message}")]
+    Unavailable {
+        /// Stable code, such as `STOPPING`.
+        code: &'static str,
+        /// For the outside, with the remedy.
+        message: &'static str,
+        /// For the log.
+        source: Option<Cause>,
+    },
+    /// A bug, or a machine that fails.
+    #[error("the server failed; its log has the cause")]
+    Internal(#[source] Cause),
+}
+
+impl AdmitError {
+    /// A time was given to a server that has its own.
+    #[must_use]
+    pub fn time_not_taken() -> Self {
+        let hint = "leave it out, or run the server with `--clock events`";
+        let error = FieldError::new("TIME_NOT_TAKEN", "is given, but the server has a clock", hint);
+        Self::Invalid(error.inside("time"))
+    }
+
+    /// The server is shutting down.
+    #[must_use]
+    pub fn stopping() -> Self {
+        let message =
+            "the server is stopping\nhint: repeat the request unchanged, here or elsewhere";
+        Self::Unavailable { code: "STOPPING", message, source: None }
+    }
+
+    /// Policies hit the wall-clock backstop: no decision, so that a hiccup never becomes a denial.
+    pub fn too_slow(source: impl Error + Send + Sync + 'static) -> Self {
+        let message = "the policies could not be evaluated in time\n\
+                       hint: repeat the request unchanged after a moment";
+        Self::Unavailable { code: "TOO_SLOW", message, source: Some(Box::new(source)) }
+    }
+
+    /// A bug, or a machine that fails.
+    pub fn internal(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(source))
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(error)
+            | Self::NotFound(error)
+            | Self::PermissionDenied(error)
+            | Self::FailedPrecondition(error) => error.code,
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::QueueFull => "QUEUE_FULL",
+            Self::Unavailable { code, .. } => code,
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// Path of the offending field; empty if no one field is at fault.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Invalid(error)
+            | Self::NotFound(error)
+            | Self::PermissionDenied(error)
+            | Self::FailedPrecondition(error) => &error.field,
+            Self::RequestIdReused => "request_id",
+            Self::QueueFull | Self::Unavailable { .. } | Self::Internal(_) => "",
+        }
+    }
+
+    /// The gRPC status code: this is the one place that maps errors to it.
+    #[must_use]
+    pub fn status_code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::RequestIdReused => Code::AlreadyExists,
+            Self::NotFound(_) => Code::NotFound,
+            Self::PermissionDenied(_) => Code::PermissionDenied,
+            Self::FailedPrecondition(_) => Code::FailedPrecondition,
+            Self::QueueFull => Code::ResourceExhausted,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// The gRPC status of a unary call, with `google.rpc.ErrorInfo` and, if a field is at fault,
+    /// `BadRequest`.
+    #[must_use]
+    pub fn to_status(&self) -> Status {
+        let message = self.to_string();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.code(), ERROR_DOMAIN, HashMap::new());
+        if !self.field().is_empty() {
+            details.add_bad_request_violation(self.field(), &message);
+        }
+        Status::with_error_details(self.status_code(), message, details)
+    }
+
+    /// Writes the whole chain to the log, once: called at the edge, within the request's span.
+    pub(crate) fn log(&self) {
+        let mut chain = self.to_string().replace('\n', "; ");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string().replace('\n', "; "));
+            cause = error.source();
+        }
+        match self {
+            Self::Internal(_) => tracing::error!(code = self.code(), error = %chain, "failed"),
+            Self::Unavailable { .. } | Self::QueueFull => {
+                tracing::warn!(code = self.code(), error = %chain, "not decided");
+            }
+            _ => tracing::debug!(code = self.code(), error = %chain, "refused"),
+        }
+    }
+}
+
+impl From<FieldError> for AdmitError {
+    fn from(error: FieldError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<WorkError> for AdmitError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Evaluate(_) => Self::too_slow(error),
+            WorkError::Randomness | WorkError::Canonical(_) => Self::internal(error),
+            WorkError::Stopped => Self::stopping(),
+        }
+    }
+}
+
+impl From<SequencerError> for AdmitError {
+    fn from(error: SequencerError) -> Self {
+        let about_time =
+            |code, message: String, hint| FieldError::new(code, message, hint).inside("time");
+        match error {
+            SequencerError::RequestIdReused { .. } => Self::RequestIdReused,
+            SequencerError::ClockWentBack { time, high_water } => {
+                Self::FailedPrecondition(about_time(
+                    "CLOCK_WENT_BACK",
+                    format!("is {time}, before {high_water}, up to which everything is decided"),
+                    "set the server's clock, or send events in the order of their times",
+                ))
+            }
+            SequencerError::TimeOutOfRange { time } => Self::Invalid(about_time(
+                "OUT_OF_BOUNDS",
+                format!("is {time}, after the year 9999"),
+                "give seconds since 1970-01-01 UTC",
+            )),
+            SequencerError::TooLong => Self::FailedPrecondition(FieldError::new(
+                "DECISION_TOO_LONG",
+                "leads to a decision of more than 65,535 bytes",
+                "policies should give fewer or shorter reasons, warnings and obligations",
+            )),
+            SequencerError::Settle(error) => error.into(),
+            SequencerError::Overloaded => Self::QueueFull,
+            SequencerError::Superseded => Self::Unavailable {
+                code: "SUPERSEDED",
+                message: "the policies or facts were replaced meanwhile\n\
+                          hint: repeat the request unchanged",
+                source: None,
+            },
+            SequencerError::Unavailable { .. } => Self::Unavailable {
+                code: "STORE_FAILED",
+                message: "the decision could not be stored, so there is none\n\
+                          hint: repeat the request unchanged after a moment",
+                source: Some(Box::new(error)),
+            },
+            SequencerError::OutcomeUnknown => Self::Unavailable {
+                code: "OUTCOME_UNKNOWN",
+                message: "it is not known whether the decision was stored\n\
+                          hint: repeat the request unchanged: what was stored is answered again",
+                source: Some(Box::new(error)),
+            },
+            SequencerError::Stopped => Self::stopping(),
+            SequencerError::Malformed(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<SettleError> for AdmitError {
+    fn from(error: SettleError) -> Self {
+        let at = |code, field, message: String, hint| {
+            FieldError::new(code, message, hint).inside(field).inside("reservation")
+        };
+        let held = |code, message: String, hint| {
+            FieldError::new(code, message, hint).inside("reservation")
+        };
+        match error {
+            SettleError::NotFound => Self::NotFound(held(
+                "RESERVATION_NOT_FOUND",
+                "names no reservation that is held or remembered".into(),
+                "take the id from the decision; one that ended long ago is in the log",
+            )),
+            SettleError::NotYours => Self::PermissionDenied(held(
+                "NOT_YOURS",
+                "belongs to another tenant or caller".into(),
+                "settle it as the caller and tenant that were admitted",
+            )),
+            SettleError::StaleEpoch { current } => Self::FailedPrecondition(at(
+                "STALE_EPOCH",
+                "epoch",
+                format!("is not the current one, {current}"),
+                "read the reservation's latest decision",
+            )),
+            SettleError::AlreadyEnded { state } => Self::FailedPrecondition(held(
+                "RESERVATION_ENDED",
+                format!("has ended: it is {}", state_name(state)),
+                "ask again with a new request id",
+            )),
+            SettleError::ConfirmDeadlinePassed => Self::FailedPrecondition(held(
+                "CONFIRM_DEADLINE_PASSED",
+                "was not confirmed in time".into(),
+                "ask again with a new request id",
+            )),
+            SettleError::Broken => Self::internal(error),
+        }
+    }
+}
+
+fn state_name(state: placet_core::ReservationState) -> &'static str {
+    use placet_core::ReservationState as State;
+    match state {
+        State::Reserved => "RESERVED",
+        State::Active => "ACTIVE",
+        State::Released => "RELEASED",
+        State::Expired => "EXPIRED",
+        State::Revoked => "REVOKED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_names_code_and_field_and_hides_the_cause() {
+        let error = AdmitError::from(SettleError::StaleEpoch { current: 3 });
+        let status = error.to_status();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(error.field(), "reservation.epoch");
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().map(|it| it.reason.as_str()), Some("STALE_EPOCH"));
+
+        let reason = "disk /dev/sda1 at fault".to_owned();
+        let error = AdmitError::from(SequencerError::Unavailable { reason });
+        assert!(!error.to_status().message().contains("sda1"));
+        assert!(error.source().is_some_and(|it| it.to_string().contains("sda1")));
+    }
+
+    #[test]
+    fn a_bug_in_the_books_is_no_fault_of_the_caller() {
+        assert_eq!(AdmitError::from(SettleError::Broken).status_code(), Code::Internal);
+        assert_eq!(AdmitError::time_not_taken().field(), "time");
+    }
+}

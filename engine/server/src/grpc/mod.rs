@@ -1,0 +1,381 @@
+//! The gRPC service: decodes, checks bounds, runs the pipeline, and maps errors to status.
+
+mod bounded;
+mod caller;
+pub mod convert;
+mod pipeline;
+
+use std::pin::Pin;
+
+use futures::future::BoxFuture;
+use futures::stream::{Stream, StreamExt as _};
+use placet_core::{AdmissionRequest, Id};
+use placet_proto::FILE_DESCRIPTOR_SET;
+use placet_proto::admission::v1 as proto;
+use placet_proto::admission::v1::admission_service_server::{
+    AdmissionService, AdmissionServiceServer,
+};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::server::HealthReporter;
+use tracing::{Instrument as _, Span};
+
+use crate::admission::{Admission, Prepared};
+use crate::error::AdmitError;
+use crate::sequencer::{Decided, SettleKind, Settled};
+
+use bounded::Bounded;
+use caller::caller;
+use convert::{Ask, SettleRequest, TimedAsk};
+use pipeline::pipeline;
+
+/// Largest request in bytes: several times the largest within the bounds of the contract (two
+/// principals' worth of text and 168 ids of 128 bytes), far below what would hurt to hold for every
+/// connection.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// All gRPC services: admission, health and reflection.
+pub(crate) async fn routes(admission: Admission) -> Routes {
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<AdmissionServiceServer<Service>>().await;
+    let service = AdmissionServiceServer::new(Service { admission, health })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let whole = "descriptors that a compiler wrote refer to nothing outside";
+    Routes::new(Bounded::new(service))
+        .add_service(health_server)
+        .add_service(reflection().build_v1().expect(whole))
+        .add_service(reflection().build_v1alpha().expect(whole))
+}
+
+/// The admission service over one decision point.
+#[derive(Debug, Clone)]
+struct Service {
+    admission: Admission,
+    health: HealthReporter,
+}
+
+impl Service {
+    /// Notes a failure in log, metrics and health; called once per request that was not decided.
+    async fn failed(&self, error: &AdmitError) {
+        error.log();
+        self.admission.failed(error);
+        if !self.admission.is_ready() {
+            self.health.set_not_serving::<AdmissionServiceServer<Self>>().await;
+        }
+    }
+
+    /// The status of a request that was not decided.
+    async fn refused(&self, error: impl Into<AdmitError>) -> Status {
+        let error = error.into();
+        self.failed(&error).await;
+        error.to_status()
+    }
+
+    /// Takes a request as far as it may go beside others.
+    async fn prepare(&self, caller: &Id, asked: TimedAsk) -> Result<Ready, AdmitError> {
+        let TimedAsk { ask, time } = asked;
+        Ok(match ask {
+            Ask::Admit(request) => {
+                let stage = tracing::debug_span!("prepare");
+                let prepared = self.admission.prepare(caller, *request, time).instrument(stage);
+                Ready::Admit(prepared.await?)
+            }
+            Ask::Confirm(request) => Ready::Settle(SettleKind::Confirm, request, time),
+            Ask::Release(request) => Ready::Settle(SettleKind::Release, request, time),
+        })
+    }
+
+    /// Gives a request its place in the order; the future that it returns is the answer.
+    async fn sequence(
+        &self,
+        caller: &Id,
+        ready: Ready,
+    ) -> Result<Pending, AdmitError> {
+        Ok(match ready {
+            Ready::Admit(prepared) => {
+                let pending = self.admission.sequence(prepared).await?;
+                Box::pin(async move { pending.await.map(Answer::Decided) }) as Pending
+            }
+            Ready::Settle(kind, request, time) => {
+                let pending = self.admission.settle(caller, kind, request, time).await?;
+                Box::pin(async move { pending.await.map(Answer::Settled) })
+            }
+        })
+    }
+
+    /// The whole pipeline for one request.
+    async fn answer(&self, caller: &Id, asked: TimedAsk) -> Result<Answer, AdmitError> {
+        let ready = self.prepare(caller, asked).await?;
+        let stage = tracing::debug_span!("sequence");
+        async { self.sequence(caller, ready).await?.await }.instrument(stage).await
+    }
+
+    /// The whole pipeline for one unary call.
+    async fn unary(&self, caller: &Id, ask: Ask) -> Result<Answer, Status> {
+        let span = span(caller, &ask);
+        let answered = async {
+            match self.answer(caller, TimedAsk { ask, time: None }).await {
+                Ok(answer) => Ok(answer.logged()),
+                Err(error) => Err(self.refused(error).await),
+            }
+        };
+        answered.instrument(span).await
+    }
+
+    async fn settle(
+        &self,
+        caller: &Id,
+        request_id: String,
+        ask: Ask,
+    ) -> Result<Response<proto::Settlement>, Status> {
+        match self.unary(caller, ask).await? {
+            Answer::Settled(settled) => Ok(Response::new(settlement(request_id, settled))),
+            // INVARIANT: a settlement is never answered with a decision; see `sequence`.
+            Answer::Decided(_) => Err(Status::internal("answered with a decision")),
+        }
+    }
+}
+
+/// A request that waits for its place in the order.
+enum Ready {
+    Admit(Prepared),
+    Settle(SettleKind, SettleRequest, Option<u64>),
+}
+
+/// The answer of a request that has its place in the order.
+type Pending = BoxFuture<'static, Result<Answer, AdmitError>>;
+
+/// What came of a request.
+#[derive(Debug)]
+enum Answer {
+    Decided(Decided),
+    Settled(Settled),
+}
+
+impl Answer {
+    /// Notes it in the log, within the request's span.
+    fn logged(self) -> Self {
+        match &self {
+            Self::Decided(it) => {
+                tracing::debug!(effect = ?it.effect, position = it.position, "decided");
+            }
+            Self::Settled(it) => tracing::debug!(state = ?it.state, epoch = it.epoch, "settled"),
+        }
+        self
+    }
+}
+
+/// The span of one request: every line that is logged within it carries the request id.
+fn span(caller: &Id, ask: &Ask) -> Span {
+    let request_id = ask.request_id();
+    match ask {
+        Ask::Admit(_) => tracing::info_span!("admit", %request_id, %caller),
+        Ask::Confirm(_) => tracing::info_span!("confirm", %request_id, %caller),
+        Ask::Release(_) => tracing::info_span!("release", %request_id, %caller),
+    }
+}
+
+fn admitted(request_id: String, decided: Decided) -> proto::AdmitResponse {
+    proto::AdmitResponse {
+        request_id,
+        token: decided.token,
+        effect: convert::effect(decided.effect).into(),
+        position: decided.position,
+    }
+}
+
+fn settlement(request_id: String, settled: Settled) -> proto::Settlement {
+    proto::Settlement {
+        request_id,
+        reservation_id: settled.reservation.map(String::from).unwrap_or_default(),
+        state: convert::state(settled.state).into(),
+        epoch: settled.epoch,
+        time: settled.time,
+        refunded_gpu_seconds: settled.refunded_gpu_seconds,
+    }
+}
+
+#[tonic::async_trait]
+impl AdmissionService for Service {
+    type AdmitStreamStream =
+        Pin<Box<dyn Stream<Item = Result<proto::StreamResponse, Status>> + Send>>;
+
+    async fn admit(
+        &self,
+        request: Request<proto::AdmitRequest>,
+    ) -> Result<Response<proto::AdmitResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let request_id = request.request_id.clone();
+        let request = match convert::admission_request(request) {
+            Ok(request) => request,
+            Err(error) => return Err(self.refused(error).await),
+        };
+        match self.unary(&caller, Ask::Admit(Box::new(request))).await? {
+            Answer::Decided(decided) => Ok(Response::new(admitted(request_id, decided))),
+            // INVARIANT: an admission is never answered with a settlement; see `sequence`.
+            Answer::Settled(_) => Err(Status::internal("answered with a settlement")),
+        }
+    }
+
+    async fn admit_stream(
+        &self,
+        request: Request<Streaming<proto::StreamRequest>>,
+    ) -> Result<Response<Self::AdmitStreamStream>, Status> {
+        let caller = caller(&request)?;
+        let events = request.into_inner().map(|it| it.map_err(bounded::explained));
+        Ok(Response::new(Box::pin(answers(self.clone(), caller, events))))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<proto::ConfirmRequest>,
+    ) -> Result<Response<proto::Settlement>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let request_id = request.request_id.clone();
+        match convert::confirm_request(request) {
+            Ok(request) => self.settle(&caller, request_id, Ask::Confirm(request)).await,
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+
+    async fn release(
+        &self,
+        request: Request<proto::ReleaseRequest>,
+    ) -> Result<Response<proto::Settlement>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let request_id = request.request_id.clone();
+        match convert::release_request(request) {
+            Ok(request) => self.settle(&caller, request_id, Ask::Release(request)).await,
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = match convert::explain_request(request.into_inner()) {
+            Ok(request) => request,
+            Err(error) => return Err(self.refused(error).await),
+        };
+        let span = tracing::info_span!("explain", request_id = %request.request_id, %caller);
+        async { self.explained(&caller, request).await }.instrument(span).await
+    }
+}
+
+impl Service {
+    async fn explained(
+        &self,
+        caller: &Id,
+        request: AdmissionRequest,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        match self.admission.explain(caller, request).await {
+            Ok(explained) => Ok(Response::new(proto::ExplainResponse {
+                effect: convert::effect(explained.effect).into(),
+                input: explained.input,
+                evaluation: explained.evaluation,
+                reasons: explained.reasons,
+            })),
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+}
+
+/// An event of a stream on its way: its request id for the answer, its span, and what it has come
+/// to.
+struct Staged<T> {
+    request_id: String,
+    span: Span,
+    result: Result<T, AdmitError>,
+}
+
+/// The answers of one stream.
+fn answers(
+    service: Service,
+    caller: Id,
+    events: impl Stream<Item = Result<proto::StreamRequest, Status>> + Send,
+) -> impl Stream<Item = Result<proto::StreamResponse, Status>> + Send {
+    let (preparing, preparing_caller) = (service.clone(), caller.clone());
+    let prepare = move |event: proto::StreamRequest| {
+        let (service, caller) = (preparing.clone(), preparing_caller.clone());
+        async move { stage(&service, &caller, event).await }
+    };
+    let sequence = move |staged: Staged<Ready>| {
+        let (service, caller) = (service.clone(), caller.clone());
+        async move {
+            let Staged { request_id, span, result } = staged;
+            let pending = match result {
+                Ok(ready) => service.sequence(&caller, ready).instrument(span.clone()).await,
+                Err(error) => Err(error),
+            };
+            let answered = async move {
+                let result = match pending {
+                    Ok(pending) => pending.await,
+                    Err(error) => Err(error),
+                };
+                respond(&service, request_id, result).await
+            };
+            answered.instrument(span)
+        }
+    };
+    pipeline(events, prepare, sequence)
+}
+
+/// Checks and evaluates one event.
+async fn stage(service: &Service, caller: &Id, event: proto::StreamRequest) -> Staged<Ready> {
+    let echoed = echoed_id(&event);
+    match convert::timed_ask(event) {
+        Ok(asked) => {
+            let span = span(caller, &asked.ask);
+            let result = service.prepare(caller, asked).instrument(span.clone()).await;
+            Staged { request_id: echoed, span, result }
+        }
+        Err(error) => {
+            let span = tracing::info_span!("event", request_id = %echoed, %caller);
+            Staged { request_id: echoed, span, result: Err(error.into()) }
+        }
+    }
+}
+
+/// The request id of an event, to be echoed; empty if it has none that is an id.
+fn echoed_id(event: &proto::StreamRequest) -> String {
+    use proto::stream_request::Event;
+    let text = match &event.event {
+        None => "",
+        Some(Event::Admit(request)) => &request.request_id,
+        Some(Event::Confirm(request)) => &request.request_id,
+        Some(Event::Release(request)) => &request.request_id,
+    };
+    Id::new(text).map(String::from).unwrap_or_default()
+}
+
+async fn respond(
+    service: &Service,
+    request_id: String,
+    result: Result<Answer, AdmitError>,
+) -> proto::StreamResponse {
+    use proto::stream_response::Answer as Sent;
+    let answer = match result.map(Answer::logged) {
+        Ok(Answer::Decided(decided)) => Sent::Admitted(admitted(request_id.clone(), decided)),
+        Ok(Answer::Settled(settled)) => Sent::Settled(settlement(request_id.clone(), settled)),
+        Err(error) => {
+            service.failed(&error).await;
+            Sent::Error(proto::Error {
+                status: error.status_code().into(),
+                code: error.code().to_owned(),
+                message: error.to_string(),
+                field: error.field().to_owned(),
+            })
+        }
+    };
+    proto::StreamResponse { request_id, answer: Some(answer) }
+}

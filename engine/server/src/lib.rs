@@ -1,0 +1,27 @@
+//! Placet's pipeline: requests in, durable signed decisions out.
+//!
+//! [`serve`] is the whole server; [`Admission`] is the decision point without its gRPC edge. The life of a request is
+//! told in `engine/docs/architecture.md`.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod clock;
+mod error;
+mod grpc;
+mod http;
+mod log;
+mod metrics;
+pub mod quota;
+pub mod sequencer;
+mod serve;
+mod settings;
+pub mod signer;
+pub mod store;
+mod workers;
+
+pub use admission::{Admission, Explained, OpenError, Prepared};
+pub use clock::Clock;
+pub use error::AdmitError;
+pub use grpc::convert;
+pub use serve::{Ready, ServeError, serve};
+pub use settings::{Settings, SettingsError, TlsSettings};

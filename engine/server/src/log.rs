@@ -1,0 +1,298 @@
+//! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use placet_core::{
+    Decision, Digest, Effect, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, canonical_json, merkle,
+};
+
+use crate::quota::{AuditError, Booking, Expired, Ledger, Outcome};
+use crate::store::{ReadError, Store};
+
+/// Leaves and root of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Leaves.
+    pub size: u64,
+    /// Root of their Merkle tree (RFC 6962 section 2.1).
+    pub root: Digest,
+}
+
+/// Why a log cannot be carried on. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The store cannot be read.
+    #[error("the log cannot be read")]
+    Read(#[from] ReadError),
+    /// A leaf is not what this program writes.
+    #[error(
+        "the log is damaged at position {position}: {what}\n\
+         hint: restore the store from a copy; nothing was changed"
+    )]
+    Leaf {
+        /// Position of the leaf, from 0.
+        position: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The stored hashes of the tree are not those of the leaves.
+    #[error(
+        "the stored hashes do not match the leaves\n\
+         hint: restore the store from a copy; nothing was changed"
+    )]
+    Hashes,
+    /// The tree is full.
+    #[error("the log is full")]
+    Full,
+    /// The ledger that results contradicts itself.
+    #[error("the log folds to a ledger that contradicts itself")]
+    Ledger(#[source] AuditError),
+}
+
+/// The tree of a log as far as appending and its root need it: the hashes of the largest complete
+/// subtrees.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tree {
+    size: u64,
+    /// Length of the row of stored hashes.
+    row: u64,
+    /// Number in the row and hash of each complete subtree, the largest first: one for each bit of
+    /// `size`.
+    peaks: Vec<(u64, Digest)>,
+}
+
+impl Tree {
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn row(&self) -> u64 {
+        self.row
+    }
+
+    /// Appends a leaf; the hashes to store from [`Tree::row`] (as it was) on.
+    pub(crate) fn append(&mut self, leaf: &[u8]) -> Result<Vec<Digest>, LogError> {
+        let hash = merkle::leaf_hash(leaf);
+        let hashes = merkle::append(self.size, hash, |numbers| self.read(numbers))
+            .map_err(|_full| LogError::Full)?;
+        let added = u64::try_from(hashes.len()).map_err(|_beyond| LogError::Full)?;
+        // Every hash after the leaf's own completes a subtree out of one peak and what was before
+        // it.
+        let kept = self.peaks.len().saturating_sub(hashes.len().saturating_sub(1));
+        self.peaks.truncate(kept);
+        self.size = self.size.saturating_add(1);
+        self.row = self.row.saturating_add(added);
+        if let Some(last) = hashes.last() {
+            self.peaks.push((self.row.saturating_sub(1), *last));
+        }
+        Ok(hashes)
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        let root = merkle::root(self.size, |numbers| self.read(numbers))
+            .expect("the root of a tree needs its peaks only");
+        Head { size: self.size, root }
+    }
+
+    fn read(&self, numbers: &[u64]) -> Result<Vec<Digest>, LogError> {
+        let peak = |number: &u64| {
+            let peak = self.peaks.iter().find(|(own, _)| own == number);
+            peak.map(|(_, hash)| *hash).ok_or(LogError::Hashes)
+        };
+        numbers.iter().map(peak).collect()
+    }
+}
+
+/// What is active, by digest and revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// The policy bundle.
+    pub bundle: (Digest, String),
+    /// The facts.
+    pub facts: (Digest, String),
+}
+
+/// What the leaves of a log add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Folded {
+    pub(crate) ledger: Ledger,
+    pub(crate) tree: Tree,
+    /// Random name of the store, from the first leaf.
+    pub(crate) name: String,
+    pub(crate) bundle: Option<(Digest, String)>,
+    pub(crate) facts: Option<(Digest, String)>,
+}
+
+impl Folded {
+    /// Reads the whole log of a store. Every leaf is parsed, checked for its place and folded; the
+    /// tree is built again from the leaves, and its peaks, which cover all of them, must be the
+    /// stored ones.
+    pub(crate) fn read(store: &Store) -> Result<Self, LogError> {
+        let mut folded = Self::default();
+        store.for_each_leaf(0, |bytes| {
+            let position = folded.tree.size();
+            folded.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;
+            folded.tree.append(bytes)?;
+            // Nothing of a leaf that is in the log is ever taken back.
+            folded.ledger.keep();
+            Ok::<(), LogError>(())
+        })?;
+        let numbers: Vec<u64> = folded.tree.peaks.iter().map(|(number, _)| *number).collect();
+        // Equal in number too: a log that lost its tail would else look like a shorter one.
+        if store.hash_count()? != folded.tree.row()
+            || store.hashes(&numbers)? != folded.tree.read(&numbers)?
+        {
+            return Err(LogError::Hashes);
+        }
+        let high_water = store.high_water()?;
+        let expired = folded.ledger.advance(high_water);
+        if !expired.is_ok_and(|expired| expired.is_empty()) {
+            let what = "something that was due before the store's time did not happen".to_owned();
+            return Err(LogError::Leaf { position: folded.tree.size(), what });
+        }
+        folded.ledger.keep();
+        folded.ledger.audit().map_err(LogError::Ledger)?;
+        Ok(folded)
+    }
+
+    fn fold(&mut self, position: u64, bytes: &[u8]) -> Result<(), String> {
+        let leaf: Leaf = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if leaf.v != LEAF_VERSION {
+            return Err(format!("its version is {}, not {LEAF_VERSION}", leaf.v));
+        }
+        if leaf.time < self.ledger.now() {
+            return Err("it is older than the one before".to_owned());
+        }
+        if matches!(leaf.event, Event::Genesis { .. }) != (position == 0) {
+            return Err("the log must begin with its genesis, and only begin".to_owned());
+        }
+        if let Event::Expiry { .. } = &leaf.event {
+            return self.fold_expiry(&leaf);
+        }
+        let expired = self.ledger.advance(leaf.time).map_err(|error| error.to_string())?;
+        if let Some(missing) = expired.first() {
+            return Err(format!("`{}` should have expired before", missing.reservation));
+        }
+        self.fold_event(leaf)
+    }
+
+    fn fold_expiry(&mut self, leaf: &Leaf) -> Result<(), String> {
+        let expired = self.ledger.expire_next(leaf.time).map_err(|error| error.to_string())?;
+        match expired {
+            Some(expired) if leaf_of_expiry(expired.clone()) == *leaf => Ok(()),
+            _ => Err("another reservation, or none, should have expired".to_owned()),
+        }
+    }
+
+    fn fold_event(&mut self, leaf: Leaf) -> Result<(), String> {
+        match leaf.event {
+            Event::Genesis { store, .. } => self.name = store,
+            Event::Decision { caller, token } => {
+                let decision = read_claims(&token)?;
+                if decision.iat != leaf.time {
+                    return Err("its decision was made at another time".to_owned());
+                }
+                self.fold_decision(caller, decision)?;
+            }
+            Event::Confirmation { epoch, reservation, .. } => {
+                let outcome = self.ledger.confirm(&reservation, epoch);
+                must_change(&outcome.map_err(|error| error.to_string())?)?;
+            }
+            Event::Release { epoch, refunds, reservation, .. } => {
+                let outcome = self.ledger.release(&reservation, epoch);
+                let outcome = outcome.map_err(|error| error.to_string())?;
+                must_change(&outcome)?;
+                if outcome.refunds != refunds {
+                    return Err("its refunds are not those of the rules".to_owned());
+                }
+            }
+            Event::BundleActivation { digest, revision } => self.bundle = Some((digest, revision)),
+            Event::FactsActivation { digest, revision } => self.facts = Some((digest, revision)),
+            Event::Expiry { .. }
+            | Event::Extension { .. }
+            | Event::Revocation { .. }
+            | Event::EvictionOrder { .. }
+            | Event::Waiver { .. }
+            | Event::Freeze { .. }
+            | Event::Thaw { .. } => {
+                return Err("this version of Placet does not know what it means".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_decision(&mut self, caller: placet_core::Id, decision: Decision) -> Result<(), String> {
+        match (decision.effect, decision.reservation) {
+            (Effect::Deny, None) => Ok(()),
+            (Effect::Permit, Some(grant)) => {
+                let booking = Booking {
+                    id: grant.id,
+                    tenant: decision.tenant_id,
+                    caller,
+                    start: grant.start,
+                    end: grant.end,
+                    confirm_by: grant.confirm_by,
+                    charges: grant.charges,
+                };
+                // INVARIANT: what was admitted once is admitted again by the fold: the rules depend
+                // on nothing else.
+                let reserved = self.ledger.reserve(booking);
+                reserved.map(drop).map_err(|error| error.to_string())
+            }
+            _ => Err("its effect and its reservation contradict each other".to_owned()),
+        }
+    }
+}
+
+fn must_change(outcome: &Outcome) -> Result<(), String> {
+    if outcome.changed { Ok(()) } else { Err("it changes nothing".to_owned()) }
+}
+
+/// The leaf of an expiry: its time is that of the deadline, however late the ledger was told.
+pub(crate) fn leaf_of_expiry(expired: Expired) -> Leaf {
+    let Expired { at, reservation, epoch, cause, refunds } = expired;
+    leaf(at, Event::Expiry { cause, epoch, refunds, reservation })
+}
+
+pub(crate) fn leaf(time: u64, event: Event) -> Leaf {
+    Leaf { event, time, v: LEAF_VERSION }
+}
+
+/// The bytes of a leaf, or `None` if they are too many.
+pub(crate) fn leaf_bytes(leaf: &Leaf) -> Option<Vec<u8>> {
+    let bytes = canonical_json(leaf).expect("a leaf holds strings and small integers only");
+    (bytes.len() <= MAX_LEAF_BYTES).then_some(bytes)
+}
+
+/// The claims of a token out of our own log. Its signature is not checked: keys may have been
+/// retired since, and the tree's hashes already tell damage. Verifying the log against its keys is
+/// a command of its own.
+pub(crate) fn read_claims(token: &str) -> Result<Decision, String> {
+    let claims = token.split('.').nth(1).ok_or("its token has no claims")?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&claims).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_grows_as_the_core_says() {
+        let (mut tree, mut row) = (Tree::default(), Vec::new());
+        for size in 0..300_u64 {
+            assert_eq!(tree.row(), merkle::stored_count(size).unwrap());
+            let read = |numbers: &[u64]| -> Result<Vec<Digest>, ()> {
+                numbers
+                    .iter()
+                    .map(|at| row.get(usize::try_from(*at).unwrap()).copied().ok_or(()))
+                    .collect()
+            };
+            assert_eq!(tree.head(), Head { size, root: merkle::root(size, read).unwrap() });
+            let bits = usize::try_from(size.count_ones()).unwrap();
+            assert_eq!(tree.peaks.len(), bits, "one peak for each bit");
+            row.extend(tree.append(&size.to_be_bytes()).unwrap());
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! The rules of quota: what may be held, by whom, until when. Pure: no I/O and no clock; time
+//! enters by [`Ledger::advance`] and never goes back.
+//!
+//! An account is of one of two kinds. A *level* account is held over an interval and free again
+//! after it: its use is a step function of time. A *budget* account is used up: its use outlives
+//! the reservation, and only an early release gives some of it back.
+//!
+//! Every change is journalled until it is kept, so that a batch which could not be made
+//! durable, or a question that was only hypothetical, is taken back exactly.
+//!
+//! # Invariants
+//! Checked when written, and once more from scratch by [`Ledger::audit`]:
+//! - on a level account, at every second, the sum of the live reservations' charges is its use, and
+//!   at most the highest limit that one of these charges was admitted under;
+//! - on a budget account, what live reservations charged and what ended ones used is its use, and
+//!   at most the limit that the latest charge was admitted under;
+//! - every live reservation is due exactly once, and nothing that is due lies in the past.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
+
+mod audit;
+mod journal;
+mod timeline;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use placet_core::{
+    AccountKind, AccountPath, Charge, ExpiryCause, Id, MAX_AMOUNT, Refund, ReservationState, Unit,
+};
+
+pub use audit::AuditError;
+use journal::{Journal, Undo};
+use timeline::{Broken, Timeline};
+
+/// Ended reservations that are remembered, the latest to end: enough for every retry that is still
+/// under way, at some 300 bytes each. Older ones are in the log alone, and settling them again
+/// finds nothing.
+pub const MAX_ENDED: usize = 131_072;
+/// Most charges of one reservation: each is work for the one writer.
+pub const MAX_CHARGES: usize = 256;
+/// Epoch of a fresh reservation.
+pub const FIRST_EPOCH: u64 = 1;
+
+/// What is to be held, all of it or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Booking {
+    /// Name of the reservation, never used before.
+    pub id: Id,
+    /// Who pays.
+    pub tenant: Id,
+    /// Who asked, and may settle it.
+    pub caller: Id,
+    /// First second: now or later.
+    pub start: u64,
+    /// First second after it.
+    pub end: u64,
+    /// First second at which it is too late to confirm: after now, at most `end`.
+    pub confirm_by: u64,
+    /// What is held: 0..=256 charges, each account once. `limit` is what use may come up to.
+    pub charges: Vec<Charge>,
+}
+
+/// What is held for a booking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// What was asked for.
+    pub booking: Booking,
+    /// Fencing epoch: a confirm or a release that names another is refused.
+    pub epoch: u64,
+    /// `Reserved` or `Active`: others are not held.
+    pub state: ReservationState,
+    /// When the state was reached, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+}
+
+impl Reservation {
+    /// When it ends by itself unless something happens before.
+    fn due(&self) -> u64 {
+        match self.state {
+            ReservationState::Reserved => self.booking.confirm_by,
+            ReservationState::Active
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Revoked => self.booking.end,
+        }
+    }
+}
+
+/// What is remembered of a reservation that is no longer held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ended {
+    /// Number in the order of ending.
+    number: u64,
+    tenant: Id,
+    caller: Id,
+    epoch: u64,
+    state: ReservationState,
+    since: u64,
+    /// Why it expired, if it did.
+    cause: Option<ExpiryCause>,
+    refunded_gpu_seconds: u64,
+}
+
+/// A charge that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the booking's charges, from 0.
+    pub index: usize,
+    /// Its account.
+    pub account: AccountPath,
+    /// What was asked, in the account's unit.
+    pub requested: u64,
+    /// What use may come up to.
+    pub limit: u64,
+    /// Highest use within the interval.
+    pub peak_use: u64,
+    /// What is left below the limit; 0 if use is above it.
+    pub free: u64,
+}
+
+/// Why nothing was held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// These charges do not fit, in the booking's order; at least one.
+    #[error("{} charges do not fit", .0.len())]
+    Refused(Vec<Refusal>),
+    /// The account holds amounts of another kind or unit: the facts have changed their meaning
+    /// meanwhile.
+    #[error("the account `{account}` holds amounts of another kind or unit")]
+    Mismatch {
+        /// Which of the booking's charges, from 0.
+        index: usize,
+        /// Its account.
+        account: AccountPath,
+    },
+    /// The booking makes no sense, whatever is held.
+    #[error("the booking {0}")]
+    Malformed(&'static str),
+    /// The ledger contradicts itself: a bug, found before anything was changed for good.
+    #[error("the ledger's books are wrong")]
+    Broken,
+}
+
+/// Why a reservation was not settled. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// No reservation of this name is held or remembered.
+    #[error(
+        "there is no such reservation\n\
+         hint: it may have ended long ago; the log has it"
+    )]
+    NotFound,
+    /// It belongs to another tenant or caller.
+    #[error("the reservation belongs to another tenant or caller")]
+    NotYours,
+    /// Another epoch is current.
+    #[error(
+        "the epoch is stale: {current} is current\nhint: read the reservation's latest decision"
+    )]
+    StaleEpoch {
+        /// The current one.
+        current: u64,
+    },
+    /// It is no longer held.
+    #[error("the reservation has ended: it is {state:?}")]
+    AlreadyEnded {
+        /// How.
+        state: ReservationState,
+    },
+    /// It expired because it was not confirmed in time.
+    #[error("the reservation was not confirmed in time\nhint: ask again with a new request id")]
+    ConfirmDeadlinePassed,
+    /// The ledger contradicts itself: a bug, found before anything was changed for good.
+    #[error("the ledger's books are wrong")]
+    Broken,
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which reservation.
+    pub reservation: Id,
+    /// Where it stands.
+    pub state: ReservationState,
+    /// Its current epoch.
+    pub epoch: u64,
+    /// When the state was reached.
+    pub since: u64,
+    /// Budget given back, in the order of the charges; empty if this only repeats an earlier
+    /// outcome.
+    pub refunds: Vec<Refund>,
+    /// GPU-seconds given back: the most that any one account of that unit got, because a lease that
+    /// is charged to a month's and a year's budget gives the same GPU-seconds back to both.
+    pub refunded_gpu_seconds: u64,
+    /// Whether anything changed; false if this repeats an earlier outcome.
+    pub changed: bool,
+}
+
+/// A reservation that ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// When: its confirm deadline or its end, at most the time to which the ledger advanced.
+    pub at: u64,
+    /// Which reservation.
+    pub reservation: Id,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Why.
+    pub cause: ExpiryCause,
+    /// Budget given back.
+    pub refunds: Vec<Refund>,
+}
+
+/// A budget account's use, apart by what may still change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Budget {
+    /// Charged by reservations that are held.
+    held: u64,
+    /// Used by reservations that ended.
+    used: u64,
+    /// What the latest charge was admitted under.
+    limit: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Account {
+    Level(Unit, Timeline),
+    Budget(Unit, Budget),
+}
+
+impl Account {
+    fn fits(&self, kind: AccountKind, unit: Unit) -> bool {
+        match self {
+            Self::Level(own, _) => kind == AccountKind::Level && unit == *own,
+            Self::Budget(own, _) => kind == AccountKind::Budget && unit == *own,
+        }
+    }
+}
+
+/// Everything that is held. One owner: the sequencer's thread.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    now: u64,
+    accounts: HashMap<AccountPath, Account>,
+    live: HashMap<Id, Reservation>,
+    /// When each live reservation ends by itself. Those due in the same second end in the order of
+    /// their names.
+    due: BTreeSet<(u64, Id)>,
+    ended: HashMap<Id, Ended>,
+    /// The ended ones in the order of ending.
+    ended_order: BTreeMap<u64, Id>,
+    journal: Journal,
+}
+
+impl Ledger {
+    /// The time up to which everything due has been done, in seconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// When something ends by itself next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Reservations that are held.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether the name was used, as far as the ledger remembers.
+    #[must_use]
+    pub fn knows(&self, id: &Id) -> bool {
+        self.live.contains_key(id) || self.ended.contains_key(id)
+    }
+
+    /// Use of an account now: `None` if nothing was ever charged to it or a level account is empty.
+    #[must_use]
+    pub fn usage(&self, account: &AccountPath) -> Option<u64> {
+        match self.accounts.get(account)? {
+            Account::Level(_, timeline) => timeline.peak(self.now, self.now.saturating_add(1)).ok(),
+            Account::Budget(_, budget) => budget.held.checked_add(budget.used),
+        }
+    }
+
+    /// Ends what is due up to `to`, then moves on to it. Earlier times change nothing.
+    ///
+    /// The order is that of the due times, and of the names within one second.
+    ///
+    /// # Errors
+    /// If the books are wrong.
+    pub fn advance(&mut self, to: u64) -> Result<Vec<Expired>, ReserveError> {
+        let mut expired = Vec::new();
+        while let Some(one) = self.expire_next(to)? {
+            expired.push(one);
+        }
+        self.set_now(self.now.max(to));
+        Ok(expired)
+    }
+
+    /// Ends the first that is due up to `to`, if any, and moves on to its time only.
+    ///
+    /// # Errors
+    /// If the books are wrong.
+    pub(crate) fn expire_next(&mut self, to: u64) -> Result<Option<Expired>, ReserveError> {
+        let Some((at, id)) = self.due.first().filter(|(at, _)| *at <= to).cloned() else {
+            return Ok(None);
+        };
+        self.set_now(self.now.max(at));
+        let reservation = self.live.get(&id).cloned().ok_or(ReserveError::Broken)?;
+        let (cause, refunds) = match reservation.state {
+            ReservationState::Reserved => {
+                (ExpiryCause::Unconfirmed, refunds(&reservation, |charge| Some(charge.amount)))
+            }
+            ReservationState::Active
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Revoked => (ExpiryCause::Ended, Some(Vec::new())),
+        };
+        let refunds = refunds.ok_or(ReserveError::Broken)?;
+        let end = (ReservationState::Expired, Some(cause));
+        self.end(&reservation, end, &refunds).map_err(|Broken| ReserveError::Broken)?;
+        let epoch = reservation.epoch;
+        Ok(Some(Expired { at, reservation: id, epoch, cause, refunds }))
+    }
+
+    /// Holds all charges of a booking or none.
+    ///
+    /// # Errors
+    /// [`ReserveError`] says what is in the way; nothing has changed then.
+    pub fn reserve(&mut self, booking: Booking) -> Result<Reservation, ReserveError> {
+        self.check(&booking)?;
+        let mark = self.mark();
+        self.hold(&booking).map_err(|Broken| {
+            self.undo(mark);
+            ReserveError::Broken
+        })?;
+        let reservation = Reservation {
+            booking,
+            epoch: FIRST_EPOCH,
+            state: ReservationState::Reserved,
+            since: self.now,
+        };
+        self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
+        Ok(reservation)
+    }
+
+    /// Makes a reservation active.
+    ///
+    /// # Errors
+    /// [`SettleError`]; nothing has changed then.
+    pub fn confirm(&mut self, id: &Id, epoch: u64) -> Result<Outcome, SettleError> {
+        let Some(reservation) = self.live.get(id) else {
+            let ended = self.ended.get(id).ok_or(SettleError::NotFound)?;
+            check_epoch(ended.epoch, epoch)?;
+            return Err(match ended.cause {
+                Some(ExpiryCause::Unconfirmed) => SettleError::ConfirmDeadlinePassed,
+                Some(ExpiryCause::Ended) | None => SettleError::AlreadyEnded { state: ended.state },
+            });
+        };
+        check_epoch(reservation.epoch, epoch)?;
+        let changed = reservation.state == ReservationState::Reserved;
+        let mut reservation = reservation.clone();
+        if changed {
+            reservation.state = ReservationState::Active;
+            reservation.since = self.now;
+            self.set_live(id.clone(), Some(reservation.clone()));
+        }
+        Ok(Outcome {
+            reservation: id.clone(),
+            state: reservation.state,
+            epoch,
+            since: reservation.since,
+            refunds: Vec::new(),
+            refunded_gpu_seconds: 0,
+            changed,
+        })
+    }
+
+    /// Ends a reservation from now on.
+    ///
+    /// What it held of level accounts is free from now on. Of a budget charge of `amount` over
+    /// `[start, end)`, `amount * remaining / (end - start)` is given back, rounded down, where
+    /// `remaining` is what lies ahead of now: so the charge less the refund is never below the part
+    /// that was used. A reservation that was never confirmed did no work and gets all of it back,
+    /// as it would by expiring.
+    ///
+    /// # Errors
+    /// [`SettleError`]; nothing has changed then.
+    pub fn release(&mut self, id: &Id, epoch: u64) -> Result<Outcome, SettleError> {
+        let Some(reservation) = self.live.get(id).cloned() else {
+            return self.released_before(id, epoch);
+        };
+        check_epoch(reservation.epoch, epoch)?;
+        let now = self.now;
+        let back = refunds(&reservation, |charge| match reservation.state {
+            ReservationState::Reserved => Some(charge.amount),
+            ReservationState::Active
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Revoked => unused(&reservation.booking, charge.amount, now),
+        });
+        let refunds = back.ok_or(SettleError::Broken)?;
+        let mark = self.mark();
+        let end = (ReservationState::Released, None);
+        self.end(&reservation, end, &refunds).map_err(|Broken| {
+            self.undo(mark);
+            SettleError::Broken
+        })?;
+        Ok(Outcome {
+            reservation: id.clone(),
+            state: ReservationState::Released,
+            epoch,
+            since: now,
+            refunded_gpu_seconds: gpu_seconds(&reservation, &refunds),
+            refunds,
+            changed: true,
+        })
+    }
+
+    fn released_before(&self, id: &Id, epoch: u64) -> Result<Outcome, SettleError> {
+        let ended = self.ended.get(id).ok_or(SettleError::NotFound)?;
+        check_epoch(ended.epoch, epoch)?;
+        if ended.state != ReservationState::Released {
+            return Err(SettleError::AlreadyEnded { state: ended.state });
+        }
+        Ok(Outcome {
+            reservation: id.clone(),
+            state: ended.state,
+            epoch,
+            since: ended.since,
+            refunds: Vec::new(),
+            refunded_gpu_seconds: ended.refunded_gpu_seconds,
+            changed: false,
+        })
+    }
+
+    /// Whether confirming (or releasing) would change anything; errors are left to the call itself.
+    pub(crate) fn would_change(&self, id: &Id, epoch: u64, confirm: bool) -> bool {
+        self.live.get(id).is_some_and(|reservation| {
+            let done = confirm && reservation.state == ReservationState::Active;
+            reservation.epoch == epoch && !done
+        })
+    }
+
+    /// Checks that a reservation belongs to a tenant and a caller.
+    ///
+    /// # Errors
+    /// `NotFound` or `NotYours`.
+    pub fn check_holder(&self, id: &Id, tenant: &Id, caller: &Id) -> Result<(), SettleError> {
+        let live = self.live.get(id).map(|held| (&held.booking.tenant, &held.booking.caller));
+        let ended = || self.ended.get(id).map(|ended| (&ended.tenant, &ended.caller));
+        let holder = live.or_else(ended).ok_or(SettleError::NotFound)?;
+        if holder == (tenant, caller) { Ok(()) } else { Err(SettleError::NotYours) }
+    }
+
+    fn check(&self, booking: &Booking) -> Result<(), ReserveError> {
+        check_booking(booking, self.now)?;
+        if self.knows(&booking.id) {
+            return Err(ReserveError::Malformed("has a name that was used before"));
+        }
+        let mut refusals = Vec::new();
+        for (index, charge) in booking.charges.iter().enumerate() {
+            let account = self.accounts.get(&charge.account);
+            if account.is_some_and(|account| !account.fits(charge.kind, charge.unit)) {
+                let account = charge.account.clone();
+                return Err(ReserveError::Mismatch { index, account });
+            }
+            let peak_use = match account {
+                None => 0,
+                Some(Account::Level(_, timeline)) => timeline
+                    .peak(booking.start, booking.end)
+                    .map_err(|Broken| ReserveError::Broken)?,
+                Some(Account::Budget(_, budget)) => {
+                    budget.held.checked_add(budget.used).ok_or(ReserveError::Broken)?
+                }
+            };
+            // INVARIANT: use never passes the limit of the charge that brings it there.
+            let free = charge.limit.saturating_sub(peak_use);
+            if charge.amount > free {
+                let (account, requested, limit) =
+                    (charge.account.clone(), charge.amount, charge.limit);
+                refusals.push(Refusal { index, account, requested, limit, peak_use, free });
+            }
+        }
+        if refusals.is_empty() { Ok(()) } else { Err(ReserveError::Refused(refusals)) }
+    }
+
+    /// Books the charges of a booking that was checked.
+    fn hold(&mut self, booking: &Booking) -> Result<(), Broken> {
+        for charge in &booking.charges {
+            if !self.accounts.contains_key(&charge.account) {
+                self.open_account(charge);
+            }
+            let account = self.accounts.get_mut(&charge.account).ok_or(Broken)?;
+            match account {
+                Account::Level(_, timeline) => {
+                    let undo = &mut self.journal.changes_of(&charge.account);
+                    timeline.advance(self.now, undo)?;
+                    timeline.add(booking.start, booking.end, charge.amount, undo)?;
+                }
+                Account::Budget(_, budget) => {
+                    self.journal.push(Undo::Budget(charge.account.clone(), *budget));
+                    budget.held = budget.held.checked_add(charge.amount).ok_or(Broken)?;
+                    budget.limit = charge.limit;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_account(&mut self, charge: &Charge) {
+        let account = match charge.kind {
+            AccountKind::Level => Account::Level(charge.unit, Timeline::default()),
+            AccountKind::Budget => Account::Budget(charge.unit, Budget::default()),
+        };
+        self.journal.push(Undo::Account(charge.account.clone(), None));
+        self.accounts.insert(charge.account.clone(), account);
+    }
+
+    /// Takes a live reservation's charges off the accounts and remembers how it ended. Now is when
+    /// it ends.
+    fn end(
+        &mut self,
+        reservation: &Reservation,
+        (state, cause): (ReservationState, Option<ExpiryCause>),
+        refunds: &[Refund],
+    ) -> Result<(), Broken> {
+        let booking = &reservation.booking;
+        for charge in &booking.charges {
+            let Some(account) = self.accounts.get_mut(&charge.account) else {
+                // Another one that ended in the same second was the first to leave the account.
+                if charge.kind == AccountKind::Level && booking.end <= self.now {
+                    continue;
+                }
+                return Err(Broken);
+            };
+            match account {
+                Account::Level(_, timeline) => {
+                    let mut undo = self.journal.changes_of(&charge.account);
+                    timeline.advance(self.now, &mut undo)?;
+                    timeline.remove(booking.start, booking.end, charge.amount, &mut undo)?;
+                    drop(undo);
+                    if timeline.is_empty() {
+                        // An account that holds nothing costs nothing, and may change its unit.
+                        let old = self.accounts.remove(&charge.account);
+                        self.journal.push(Undo::Account(charge.account.clone(), old));
+                    }
+                }
+                Account::Budget(_, budget) => {
+                    let refund = refunds.iter().find(|refund| refund.account == charge.account);
+                    let refund = refund.map_or(0, |refund| refund.amount);
+                    let used = charge.amount.checked_sub(refund).ok_or(Broken)?;
+                    self.journal.push(Undo::Budget(charge.account.clone(), *budget));
+                    budget.held = budget.held.checked_sub(charge.amount).ok_or(Broken)?;
+                    budget.used = budget.used.checked_add(used).ok_or(Broken)?;
+                }
+            }
+        }
+        self.set_live(booking.id.clone(), None);
+        let number = self.ended_order.last_key_value().map_or(0, |(number, _)| *number);
+        let number = number.checked_add(1).ok_or(Broken)?;
+        let ended = Ended {
+            number,
+            tenant: booking.tenant.clone(),
+            caller: booking.caller.clone(),
+            epoch: reservation.epoch,
+            state,
+            since: self.now,
+            cause,
+            refunded_gpu_seconds: gpu_seconds(reservation, refunds),
+        };
+        self.set_ended(booking.id.clone(), Some(ended));
+        if self.ended.len() > MAX_ENDED
+            && let Some((_, oldest)) = self.ended_order.first_key_value()
+        {
+            let oldest = oldest.clone();
+            self.set_ended(oldest, None);
+        }
+        Ok(())
+    }
+}
+
+fn check_epoch(current: u64, named: u64) -> Result<(), SettleError> {
+    if current == named { Ok(()) } else { Err(SettleError::StaleEpoch { current }) }
+}
+
+fn check_booking(booking: &Booking, now: u64) -> Result<(), ReserveError> {
+    let malformed = |what| Err(ReserveError::Malformed(what));
+    if booking.end <= booking.start {
+        return malformed("ends before it begins");
+    }
+    if booking.start < now {
+        return malformed("begins in the past");
+    }
+    if booking.confirm_by <= now || booking.confirm_by > booking.end {
+        return malformed("has a confirm deadline that is not between now and its end");
+    }
+    if booking.charges.len() > MAX_CHARGES {
+        return malformed("has more than 256 charges");
+    }
+    let mut seen = BTreeSet::new();
+    for charge in &booking.charges {
+        if charge.amount == 0 || charge.amount > MAX_AMOUNT || charge.limit > MAX_AMOUNT {
+            return malformed("has an amount or a limit that is not within 1..=2^53-1");
+        }
+        if !seen.insert(&charge.account) {
+            return malformed("charges an account twice");
+        }
+    }
+    Ok(())
+}
+
+/// The refunds of a reservation's budget charges; amounts of 0 are left out.
+fn refunds(
+    reservation: &Reservation,
+    amount: impl Fn(&Charge) -> Option<u64>,
+) -> Option<Vec<Refund>> {
+    let budgets = |charge: &&Charge| charge.kind == AccountKind::Budget;
+    let mut refunds = Vec::new();
+    for charge in reservation.booking.charges.iter().filter(budgets) {
+        let amount = amount(charge)?;
+        if amount > 0 {
+            refunds.push(Refund { account: charge.account.clone(), amount });
+        }
+    }
+    Some(refunds)
+}
+
+/// The part of an amount over an interval that lies ahead of `now`, rounded down.
+fn unused(booking: &Booking, amount: u64, now: u64) -> Option<u64> {
+    let length = booking.end.checked_sub(booking.start)?;
+    let remaining = booking.end.saturating_sub(now.max(booking.start));
+    let product = u128::from(amount).checked_mul(u128::from(remaining))?;
+    u64::try_from(product.checked_div(u128::from(length))?).ok()
+}
+
+fn gpu_seconds(reservation: &Reservation, refunds: &[Refund]) -> u64 {
+    let of_unit = |refund: &&Refund| {
+        reservation
+            .booking
+            .charges
+            .iter()
+            .any(|charge| charge.account == refund.account && charge.unit == Unit::GpuSecond)
+    };
+    refunds.iter().filter(of_unit).map(|refund| refund.amount).max().unwrap_or(0)
+}

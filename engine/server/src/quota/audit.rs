@@ -1,0 +1,160 @@
+//! The ledger checked from scratch: everything is worked out again from the reservations and
+//! compared.
+
+use std::collections::BTreeMap;
+
+use placet_core::{AccountKind, AccountPath, Charge, Digest, Id};
+
+use super::timeline::Timeline;
+use super::{Account, Ledger, Reservation};
+
+/// What is wrong with the books.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger's books are wrong: {0}")]
+pub struct AuditError(String);
+
+fn wrong<T>(what: String) -> Result<T, AuditError> {
+    Err(AuditError(what))
+}
+
+/// A reservation and one of its charges.
+type Held<'a> = (&'a Reservation, &'a Charge);
+
+impl Ledger {
+    /// Works every account out again from the reservations, and checks every invariant.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn audit(&self) -> Result<(), AuditError> {
+        self.audit_due()?;
+        let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
+        for (_, reservation) in self.live_by_name() {
+            for charge in &reservation.booking.charges {
+                held.entry(&charge.account).or_default().push((reservation, charge));
+            }
+        }
+        let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
+        for account in held.keys() {
+            if !accounts.contains_key(account) {
+                return wrong(format!("`{account}` is charged but has no entry"));
+            }
+        }
+        for (path, account) in accounts {
+            let charges = held.get(path).map(Vec::as_slice).unwrap_or_default();
+            if charges.iter().any(|(_, charge)| !account.fits(charge.kind, charge.unit)) {
+                return wrong(format!("`{path}` holds amounts of another kind or unit"));
+            }
+            match account {
+                Account::Level(_, timeline) => self.audit_level(path, timeline, charges)?,
+                Account::Budget(_, budget) => {
+                    let sum = charges.iter().map(|(_, charge)| u128::from(charge.amount)).sum();
+                    if u128::from(budget.held) != sum {
+                        return wrong(format!("`{path}` holds {} of {sum}", budget.held));
+                    }
+                    // INVARIANT: what is charged and used of a budget is at most the limit it was
+                    // admitted under.
+                    if budget.held.saturating_add(budget.used) > budget.limit {
+                        return wrong(format!("`{path}` is above its limit {}", budget.limit));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_due(&self) -> Result<(), AuditError> {
+        // INVARIANT: every live reservation is due exactly once, and nothing that is due lies in
+        // the past.
+        let due: Vec<_> = self.due.iter().map(|(at, id)| (*at, id)).collect();
+        let mut expected: Vec<_> =
+            self.live.iter().map(|(id, reservation)| (reservation.due(), id)).collect();
+        expected.sort_unstable();
+        if due != expected {
+            return wrong("what is due is not what is held".to_owned());
+        }
+        if due.first().is_some_and(|(at, _)| *at <= self.now) {
+            return wrong("something that is due lies in the past".to_owned());
+        }
+        if self.ended.len() != self.ended_order.len() {
+            return wrong("an ended reservation has no place in their order".to_owned());
+        }
+        Ok(())
+    }
+
+    fn audit_level(
+        &self,
+        path: &AccountPath,
+        timeline: &Timeline,
+        charges: &[Held<'_>],
+    ) -> Result<(), AuditError> {
+        let broken = |_| AuditError(format!("`{path}` has a negative level"));
+        let mut own = timeline.clone();
+        let mut fresh = Timeline::default();
+        let ignore = &mut |_| {};
+        own.advance(self.now, ignore).map_err(broken)?;
+        fresh.advance(self.now, ignore).map_err(broken)?;
+        for (reservation, charge) in charges {
+            let booking = &reservation.booking;
+            fresh.add(booking.start, booking.end, charge.amount, ignore).map_err(broken)?;
+        }
+        // INVARIANT: the sum of what live reservations charge is the use, at every second.
+        if own != fresh {
+            return wrong(format!("`{path}` does not hold what its reservations charge"));
+        }
+        for (at, level) in own.levels().map_err(broken)? {
+            let live = charges.iter().filter(|(held, _)| {
+                held.booking.start.max(self.now) <= at && at < held.booking.end
+            });
+            // INVARIANT: use at any second is at most the highest limit that one of its charges was
+            // admitted under.
+            let limit = live.map(|(_, charge)| charge.limit).max().unwrap_or(0);
+            if level > limit {
+                return wrong(format!("`{path}` holds {level} of {limit} at {at}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A digest over everything that settling and deciding depend on: equal for ledgers that behave
+    /// alike.
+    ///
+    /// The time is left out: it may run ahead of what the store knows while nothing happens.
+    #[must_use]
+    pub fn state_digest(&self) -> Digest {
+        let mut lines = Vec::new();
+        for (id, held) in self.live_by_name() {
+            lines.push(format!("live {id} {held:?}"));
+        }
+        for (number, id) in &self.ended_order {
+            lines.push(format!("ended {number} {id} {:?}", self.ended.get(id)));
+        }
+        let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
+        for (path, account) in accounts {
+            lines.push(match account {
+                // A level follows from the reservations; how much of its past is folded in does not
+                // matter.
+                Account::Level(unit, _) => format!("level {path} {unit:?}"),
+                Account::Budget(unit, budget) => format!("budget {path} {unit:?} {budget:?}"),
+            });
+        }
+        Digest::of(lines.join("\n").as_bytes())
+    }
+
+    /// Use of every account now, in the order of their paths.
+    #[must_use]
+    pub fn usages(&self) -> Vec<(AccountPath, AccountKind, u64)> {
+        let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
+        let usage = |(path, account): (&AccountPath, &Account)| {
+            let kind = match account {
+                Account::Level(..) => AccountKind::Level,
+                Account::Budget(..) => AccountKind::Budget,
+            };
+            (path.clone(), kind, self.usage(path).unwrap_or(0))
+        };
+        accounts.into_iter().map(usage).collect()
+    }
+
+    fn live_by_name(&self) -> BTreeMap<&Id, &Reservation> {
+        self.live.iter().collect()
+    }
+}

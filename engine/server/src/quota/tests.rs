@@ -1,0 +1,394 @@
+//! The ledger against a model that is too simple to be wrong: it adds up every second again for
+//! every question.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Reserve { name: u8, start: u64, length: u64, within: u64, charges: Vec<(u8, u64, u64)> },
+    Confirm { name: u8, epoch: u64 },
+    Release { name: u8, epoch: u64 },
+    Advance(u64),
+}
+
+/// When, which, why, and the refunds.
+type PlainExpiry = (u64, String, ExpiryCause, Vec<(String, u64)>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Got {
+    Reserved,
+    Refused(Vec<(usize, u64, u64)>),
+    Malformed,
+    Settled(ReservationState, u64, Vec<(String, u64)>, u64, bool),
+    Failed(SettleError),
+    Expired(Vec<PlainExpiry>),
+}
+
+const ACCOUNTS: [(&str, AccountKind, Unit); 4] = [
+    ("level/a", AccountKind::Level, Unit::MilliGpu),
+    ("level/b", AccountKind::Level, Unit::Gbps),
+    ("budget/c", AccountKind::Budget, Unit::GpuSecond),
+    ("budget/d", AccountKind::Budget, Unit::GpuSecond),
+];
+
+fn id(name: u8) -> Id {
+    Id::new(format!("r{name:03}")).unwrap()
+}
+
+fn charge((account, amount, limit): (u8, u64, u64)) -> Charge {
+    let (path, kind, unit) = ACCOUNTS[usize::from(account)];
+    Charge { account: AccountPath::new(path).unwrap(), amount, kind, limit, unit }
+}
+
+fn plain(refunds: &[Refund]) -> Vec<(String, u64)> {
+    refunds.iter().map(|refund| (refund.account.to_string(), refund.amount)).collect()
+}
+
+fn apply(ledger: &mut Ledger, op: &Op) -> Got {
+    let settled = |outcome: Result<Outcome, SettleError>| match outcome {
+        Ok(it) => {
+            let refunds = plain(&it.refunds);
+            Got::Settled(it.state, it.since, refunds, it.refunded_gpu_seconds, it.changed)
+        }
+        Err(error) => Got::Failed(error),
+    };
+    match op {
+        Op::Reserve { name, start, length, within, charges } => {
+            let start = ledger.now() + start;
+            let booking = Booking {
+                id: id(*name),
+                tenant: Id::new("acme").unwrap(),
+                caller: Id::new("scheduler").unwrap(),
+                start,
+                end: start + length,
+                confirm_by: (ledger.now() + within).min(start + length),
+                charges: charges.iter().copied().map(charge).collect(),
+            };
+            match ledger.reserve(booking) {
+                Ok(reservation) => {
+                    assert_eq!(reservation.epoch, FIRST_EPOCH);
+                    Got::Reserved
+                }
+                Err(ReserveError::Refused(all)) => {
+                    Got::Refused(all.iter().map(|r| (r.index, r.peak_use, r.free)).collect())
+                }
+                Err(ReserveError::Malformed(_)) => Got::Malformed,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        Op::Confirm { name, epoch } => settled(ledger.confirm(&id(*name), *epoch)),
+        Op::Release { name, epoch } => settled(ledger.release(&id(*name), *epoch)),
+        Op::Advance(by) => {
+            let expired = ledger.advance(ledger.now() + by).unwrap();
+            let each = |e: Expired| (e.at, e.reservation.to_string(), e.cause, plain(&e.refunds));
+            Got::Expired(expired.into_iter().map(each).collect())
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    start: u64,
+    end: u64,
+    confirm_by: u64,
+    charges: Vec<(u8, u64, u64)>,
+    state: ReservationState,
+    since: u64,
+    cause: Option<ExpiryCause>,
+    refunded: u64,
+}
+
+impl Held {
+    fn is_live(&self) -> bool {
+        matches!(self.state, ReservationState::Reserved | ReservationState::Active)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    now: u64,
+    held: BTreeMap<u8, Held>,
+    used: [u64; 4],
+}
+
+impl Model {
+    fn use_at(&self, account: u8, second: u64) -> u64 {
+        let live = self.held.values().filter(|held| held.is_live());
+        let here = live.filter(|held| held.start <= second && second < held.end);
+        let charges = here.flat_map(|held| &held.charges).filter(|charge| charge.0 == account);
+        charges.map(|charge| charge.1).sum()
+    }
+
+    fn peak(&self, account: u8, start: u64, end: u64) -> u64 {
+        if ACCOUNTS[usize::from(account)].1 == AccountKind::Level {
+            return (start..end).map(|second| self.use_at(account, second)).max().unwrap();
+        }
+        let live = self.held.values().filter(|held| held.is_live());
+        let charges = live.flat_map(|held| &held.charges).filter(|charge| charge.0 == account);
+        charges.map(|charge| charge.1).sum::<u64>() + self.used[usize::from(account)]
+    }
+
+    fn end(&mut self, name: u8, state: ReservationState, part: (u64, u64)) -> Vec<(String, u64)> {
+        let now = self.now;
+        let held = self.held.get_mut(&name).unwrap();
+        (held.state, held.since) = (state, now);
+        let mut refunds = Vec::new();
+        for (account, amount, _) in &held.charges {
+            let (path, kind, _) = ACCOUNTS[usize::from(*account)];
+            if kind == AccountKind::Budget {
+                let back = amount * part.0 / part.1;
+                self.used[usize::from(*account)] += amount - back;
+                held.refunded = held.refunded.max(back);
+                if back > 0 {
+                    refunds.push((path.to_owned(), back));
+                }
+            }
+        }
+        refunds
+    }
+
+    fn apply(&mut self, op: &Op) -> Got {
+        match op {
+            Op::Reserve { name, start, length, within, charges } => {
+                let start = self.now + start;
+                let (end, confirm_by) = (start + length, (self.now + within).min(start + length));
+                let accounts: BTreeSet<u8> = charges.iter().map(|charge| charge.0).collect();
+                let zero = charges.iter().any(|charge| charge.1 == 0);
+                if self.held.contains_key(name) || accounts.len() < charges.len() || zero {
+                    return Got::Malformed;
+                }
+                let refused = charges.iter().enumerate().filter_map(|(index, charge)| {
+                    let peak = self.peak(charge.0, start, end);
+                    let free = charge.2.saturating_sub(peak);
+                    (charge.1 > free).then_some((index, peak, free))
+                });
+                let refused: Vec<_> = refused.collect();
+                if !refused.is_empty() {
+                    return Got::Refused(refused);
+                }
+                let (charges, since) = (charges.clone(), self.now);
+                let (state, cause, refunded) = (ReservationState::Reserved, None, 0);
+                let held = Held { start, end, confirm_by, charges, state, since, cause, refunded };
+                self.held.insert(*name, held);
+                Got::Reserved
+            }
+            Op::Confirm { name, epoch } => self.confirm(*name, *epoch),
+            Op::Release { name, epoch } => self.release(*name, *epoch),
+            Op::Advance(by) => {
+                let mut expired = Vec::new();
+                for second in self.now + 1..=self.now + by {
+                    self.now = second;
+                    for name in self.held.keys().copied().collect::<Vec<_>>() {
+                        expired.extend(self.expire(name));
+                    }
+                }
+                Got::Expired(expired)
+            }
+        }
+    }
+
+    fn expire(&mut self, name: u8) -> Option<PlainExpiry> {
+        let held = &self.held[&name];
+        let (cause, part) = match held.state {
+            ReservationState::Reserved if held.confirm_by == self.now => {
+                (ExpiryCause::Unconfirmed, (1, 1))
+            }
+            ReservationState::Active if held.end == self.now => (ExpiryCause::Ended, (0, 1)),
+            _ => return None,
+        };
+        let refunds = self.end(name, ReservationState::Expired, part);
+        self.held.get_mut(&name).unwrap().cause = Some(cause);
+        Some((self.now, id(name).to_string(), cause, refunds))
+    }
+
+    fn confirm(&mut self, name: u8, epoch: u64) -> Got {
+        let now = self.now;
+        let Some(held) = self.held.get_mut(&name) else {
+            return Got::Failed(SettleError::NotFound);
+        };
+        if epoch != 1 {
+            return Got::Failed(SettleError::StaleEpoch { current: 1 });
+        }
+        let changed = held.state == ReservationState::Reserved;
+        if changed {
+            (held.state, held.since) = (ReservationState::Active, now);
+        }
+        match (held.state, held.cause) {
+            (ReservationState::Active, _) => {
+                Got::Settled(held.state, held.since, Vec::new(), 0, changed)
+            }
+            (_, Some(ExpiryCause::Unconfirmed)) => Got::Failed(SettleError::ConfirmDeadlinePassed),
+            (state, _) => Got::Failed(SettleError::AlreadyEnded { state }),
+        }
+    }
+
+    fn release(&mut self, name: u8, epoch: u64) -> Got {
+        let Some(held) = self.held.get(&name).cloned() else {
+            return Got::Failed(SettleError::NotFound);
+        };
+        if epoch != 1 {
+            return Got::Failed(SettleError::StaleEpoch { current: 1 });
+        }
+        let part = match held.state {
+            ReservationState::Reserved => (1, 1),
+            ReservationState::Active => {
+                (held.end - self.now.max(held.start), held.end - held.start)
+            }
+            ReservationState::Released => {
+                return Got::Settled(held.state, held.since, Vec::new(), held.refunded, false);
+            }
+            state => return Got::Failed(SettleError::AlreadyEnded { state }),
+        };
+        let refunds = self.end(name, ReservationState::Released, part);
+        let refunded = self.held[&name].refunded;
+        Got::Settled(ReservationState::Released, self.now, refunds, refunded, true)
+    }
+}
+
+fn op(names: u8) -> impl Strategy<Value = Op> {
+    let name = move || 0..names;
+    let charges = proptest::collection::vec((0..4_u8, 0..9_u64, 0..24_u64), 0..4);
+    let start = prop_oneof![3 => Just(0_u64), 1 => 0..30_u64];
+    prop_oneof![
+        4 => (name(), start, 1..40_u64, 1..20_u64, charges).prop_map(
+            |(name, start, length, within, charges)| {
+                Op::Reserve { name, start, length, within, charges }
+            }
+        ),
+        3 => (name(), 1..3_u64).prop_map(|(name, epoch)| Op::Confirm { name, epoch }),
+        2 => (name(), 1..3_u64).prop_map(|(name, epoch)| Op::Release { name, epoch }),
+        3 => (0..15_u64).prop_map(Op::Advance),
+    ]
+}
+
+/// Runs a sequence on both. Every step is done, undone and done again first, to the same effect.
+fn compare(ops: &[Op]) -> Result<(), TestCaseError> {
+    let (mut ledger, mut model) = (Ledger::default(), Model::default());
+    for op in ops {
+        let (before, then) = (ledger.state_digest(), ledger.now());
+        let mark = ledger.mark();
+        let first = apply(&mut ledger, op);
+        ledger.undo(mark);
+        prop_assert_eq!((ledger.state_digest(), ledger.now()), (before, then), "undo of {:?}", op);
+        prop_assert_eq!(ledger.audit(), Ok(()), "after undo of {:?}", op);
+        prop_assert_eq!(&apply(&mut ledger, op), &first);
+        prop_assert_eq!(&model.apply(op), &first, "{:?}", op);
+        prop_assert_eq!(ledger.audit(), Ok(()), "after {:?}", op);
+        for (number, (path, ..)) in (0..).zip(ACCOUNTS) {
+            let used = ledger.usage(&AccountPath::new(path).unwrap()).unwrap_or(0);
+            prop_assert_eq!(used, model.peak(number, model.now, model.now + 1), "{}", path);
+        }
+    }
+    ledger.undo_all();
+    prop_assert_eq!(ledger.state_digest(), Ledger::default().state_digest(), "all of it undone");
+    prop_assert_eq!(ledger.audit(), Ok(()));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn short_sequences_are_as_the_model_says(ops in proptest::collection::vec(op(24), 0..60)) {
+        compare(&ops)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #[test]
+    fn long_sequences_are_as_the_model_says(ops in proptest::collection::vec(op(250), 1_000..1_500)) {
+        compare(&ops)?;
+    }
+}
+
+fn booking(name: u8, charges: Vec<Charge>) -> Booking {
+    Booking {
+        id: id(name),
+        tenant: Id::new("acme").unwrap(),
+        caller: Id::new("scheduler").unwrap(),
+        start: 100,
+        end: 200,
+        confirm_by: 150,
+        charges,
+    }
+}
+
+fn at_100() -> Ledger {
+    let mut ledger = Ledger::default();
+    ledger.advance(100).unwrap();
+    ledger
+}
+
+#[test]
+fn bookings_that_make_no_sense_are_refused() {
+    let good = || booking(1, vec![charge((0, 5, 10))]);
+    let mut ledger = at_100();
+    for bad in [
+        Booking { end: 100, ..good() },
+        Booking { start: 99, ..good() },
+        Booking { confirm_by: 100, ..good() },
+        Booking { confirm_by: 201, ..good() },
+        booking(1, vec![charge((0, 0, 10))]),
+        booking(1, vec![charge((0, MAX_AMOUNT + 1, u64::MAX))]),
+        booking(1, vec![charge((0, 1, u64::MAX))]),
+        booking(1, vec![charge((0, 1, 9)), charge((0, 2, 9))]),
+        booking(1, vec![charge((0, 1, 9)); MAX_CHARGES + 1]),
+    ] {
+        assert!(matches!(ledger.reserve(bad), Err(ReserveError::Malformed(_))));
+    }
+    assert!(ledger.reserve(good()).is_ok());
+    assert!(
+        matches!(ledger.reserve(good()), Err(ReserveError::Malformed(_))),
+        "a name is used once"
+    );
+}
+
+#[test]
+fn an_account_keeps_its_kind_and_unit_while_it_holds_something() {
+    let mut ledger = at_100();
+    ledger.reserve(booking(1, vec![charge((0, 5, 10))])).unwrap();
+    let other = Charge { unit: Unit::Byte, ..charge((0, 1, 10)) };
+    let refused = ledger.reserve(booking(2, vec![charge((2, 1, 9)), other.clone()]));
+    assert!(matches!(refused, Err(ReserveError::Mismatch { index: 1, .. })), "{refused:?}");
+    assert_eq!(ledger.usage(&charge((2, 1, 9)).account), None, "nothing of it was held");
+    ledger.release(&id(1), 1).unwrap();
+    assert!(ledger.reserve(booking(2, vec![other])).is_ok());
+}
+
+#[test]
+fn the_largest_amounts_do_not_overflow() {
+    let mut ledger = at_100();
+    let most = |account| charge((account, MAX_AMOUNT, MAX_AMOUNT));
+    ledger.reserve(booking(1, vec![most(0), most(2)])).unwrap();
+    let more = ledger.reserve(booking(2, vec![charge((0, 1, MAX_AMOUNT)), most(2)]));
+    let Err(ReserveError::Refused(refusals)) = more else { panic!("{more:?}") };
+    let free: Vec<_> = refusals.iter().map(|refusal| (refusal.index, refusal.free)).collect();
+    assert_eq!(free, [(0, 0), (1, 0)], "every charge that is in the way is named");
+    ledger.confirm(&id(1), 1).unwrap();
+    ledger.advance(133).unwrap();
+    let refund = ledger.release(&id(1), 1).unwrap().refunds[0].amount;
+    assert_eq!(u128::from(refund), u128::from(MAX_AMOUNT) * 67 / 100);
+    assert_eq!(ledger.audit(), Ok(()));
+}
+
+#[test]
+fn only_so_many_ended_reservations_are_remembered() {
+    let mut ledger = at_100();
+    let total = MAX_ENDED + 10;
+    let name = |number: usize| Id::new(format!("r{number}")).unwrap();
+    for number in 0..total {
+        ledger
+            .reserve(Booking { id: name(number), ..booking(0, vec![charge((0, 1, 1))]) })
+            .unwrap();
+        ledger.release(&name(number), 1).unwrap();
+        ledger.keep();
+    }
+    assert_eq!((ledger.ended.len(), ledger.ended_order.len()), (MAX_ENDED, MAX_ENDED));
+    assert!(!ledger.knows(&name(9)) && ledger.knows(&name(10)));
+    assert!(ledger.accounts.is_empty(), "an account that holds nothing costs nothing");
+    assert_eq!(ledger.audit(), Ok(()));
+}

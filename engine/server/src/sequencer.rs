@@ -1,0 +1,506 @@
+//! The only writer: it puts everything that happens into one order and makes it durable before
+//! anybody hears of it.
+//!
+//! Commands wait in a bounded queue; a thread of its own takes what is there, applies it to the
+//! ledger in order, signs, appends to the log, commits once, and only then answers. What could not
+//! be committed is taken back in the ledger.
+
+mod decide;
+mod sign;
+mod stage;
+mod writer;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll};
+
+use placet_core::{
+    AccountKind, AccountPath, AdmissionRequest, Code, Digest, Effect, Id, Outcome, Reason,
+    ReservationState, Unit,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use crate::clock::Clock;
+pub use crate::log::{Activation, Head, LogError};
+pub use crate::quota::SettleError;
+use crate::signer::Signer;
+pub use crate::store::Personal;
+use crate::store::{self, Reader, StoreOptions};
+
+/// Commands that may wait. Past it callers wait: a longer queue would only make every answer late.
+pub const QUEUE: usize = 4_096;
+/// Most commands of one commit: enough to share one sync of the disk among many, few enough for a
+/// short wait.
+pub const MAX_BATCH: usize = 256;
+/// Seconds by which the time of a command may be behind that of an earlier one, under the system's
+/// clock. Threads overtake one another by milliseconds and clocks are adjusted by little; more is a
+/// clock that cannot be trusted.
+pub const MAX_BACKWARD_SECONDS: u64 = 60;
+/// Seconds for which a denial may be relied on: the state of the ledger may be another after it.
+pub const DENIAL_SECONDS: u64 = 300;
+
+/// What the sequencer is told at its start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `aud` of every decision.
+    pub audience: Vec<String>,
+    /// Where time comes from. Time of events must never go back; the system's may, by
+    /// [`MAX_BACKWARD_SECONDS`].
+    pub clock: Clock,
+    /// Seconds within which a reservation must be confirmed; at most its own length counts.
+    pub confirm_within_seconds: u64,
+    /// `iss` of every decision, and the origin of the log.
+    pub issuer: String,
+}
+
+/// One GPU model that the request accepts, evaluated.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Which model.
+    pub gpu_model: Id,
+    /// The facts' kind, unit and limit of the account of each of the outcome's claims, in the same
+    /// order; `None` for an account that the facts do not know.
+    pub limits: Vec<Option<(AccountKind, Unit, u64)>>,
+    /// What the policies say.
+    pub outcome: Outcome,
+}
+
+/// A request with everything that deciding it takes, the ledger apart.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// The bundle that evaluated it.
+    pub bundle: Digest,
+    /// Who asks.
+    pub caller: Id,
+    /// Candidates in the order of preference; empty if the request could not be resolved.
+    pub candidates: Vec<Candidate>,
+    /// Canonical evaluation.
+    pub evaluation: Vec<u8>,
+    /// The facts that resolved it.
+    pub facts: Digest,
+    /// Canonical input; absent if the request could not be resolved.
+    pub input: Option<Vec<u8>>,
+    /// Personal values, each path once.
+    pub personal: Vec<Personal>,
+    /// Why the request could not be resolved; empty if there are candidates.
+    pub rejected: Vec<Reason>,
+    /// What is asked.
+    pub request: AdmissionRequest,
+    /// Of the canonical request.
+    pub request_digest: Digest,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub time: u64,
+}
+
+/// A decision, durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The signed decision: the very bytes of the log.
+    pub token: String,
+    /// Its effect.
+    pub effect: Effect,
+    /// Its place in the log, from 0.
+    pub position: u64,
+    /// Codes of its reasons; empty if permitted.
+    pub codes: Vec<Code>,
+}
+
+/// What to do with a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettleKind {
+    /// Make it active.
+    Confirm,
+    /// End it.
+    Release,
+}
+
+/// Names a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// By its own name.
+    ById(Id),
+    /// By the request, of the same caller, that was answered with it.
+    ByRequest(Id),
+}
+
+/// A confirm or a release.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// Which of them.
+    pub kind: SettleKind,
+    /// Who asks: must be who asked for the reservation.
+    pub caller: Id,
+    /// Who holds the reservation.
+    pub tenant: Id,
+    /// Which reservation.
+    pub target: Target,
+    /// The epoch in which the caller believes it to be.
+    pub epoch: u64,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub time: u64,
+}
+
+/// What became of a reservation, durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Which; absent if the named request was denied, so that there is none.
+    pub reservation: Option<Id>,
+    /// Where it stands; absent with it.
+    pub state: Option<ReservationState>,
+    /// Its current epoch; 0 without one.
+    pub epoch: u64,
+    /// When the state was reached, or the request denied.
+    pub time: u64,
+    /// GPU-seconds given back.
+    pub refunded_gpu_seconds: u64,
+}
+
+/// The state after a batch, for audits and tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The time up to which everything due has been done.
+    pub high_water: u64,
+    /// The log.
+    pub head: Head,
+    /// Digest of the ledger: equal for ledgers that behave alike.
+    pub ledger: Digest,
+    /// Reservations that are held.
+    pub live: usize,
+    /// Use of every account now, in the order of their paths.
+    pub usage: Vec<(AccountPath, AccountKind, u64)>,
+}
+
+/// Why a command was not carried out. It is a failure, never a denial.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SequencerError {
+    /// The caller used the request id for another request before.
+    #[error(
+        "the request id `{request_id}` was used for another request\n\
+         hint: a new attempt takes a new id; a retry repeats the request unchanged"
+    )]
+    RequestIdReused {
+        /// The id.
+        request_id: Id,
+    },
+    /// The time is before that of what has been decided.
+    #[error(
+        "the time {time} is before {high_water}, up to which everything was decided\n\
+         hint: set the clock, or send events in the order of their times"
+    )]
+    ClockWentBack {
+        /// Time of the command.
+        time: u64,
+        /// The latest time of an earlier one.
+        high_water: u64,
+    },
+    /// The time is after the year 9999.
+    #[error("the time {time} is after the year 9999")]
+    TimeOutOfRange {
+        /// Time of the command.
+        time: u64,
+    },
+    /// Bundle or facts were replaced while the request was evaluated.
+    #[error("the policies or facts were replaced meanwhile\nhint: evaluate the request again")]
+    Superseded,
+    /// The evaluation cannot be turned into a decision.
+    #[error("the evaluation {0}")]
+    Malformed(&'static str),
+    /// The signed decision would be longer than an entry of the log can be.
+    #[error(
+        "the decision would be longer than 65,535 bytes\n\
+         hint: policies should give fewer or shorter reasons, warnings and obligations"
+    )]
+    TooLong,
+    /// The reservation cannot be settled like this.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// The queue is full.
+    #[error("too many requests wait\nhint: try again shortly")]
+    Overloaded,
+    /// The batch could not be signed or stored: nothing of it is.
+    #[error("nothing was stored: {reason}\nhint: try again with the same request id")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The store does not say whether the batch is stored.
+    #[error("it is not known whether it was stored\nhint: try again with the same request id")]
+    OutcomeUnknown,
+    /// The server is stopping, or has stopped before it answered.
+    #[error("the server is stopping\nhint: try again with the same request id")]
+    Stopped,
+}
+
+/// Why the sequencer did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(store::OpenError),
+    /// The log cannot be carried on.
+    #[error(transparent)]
+    Log(LogError),
+    /// The first batch, that of the activation, could not be committed.
+    #[error("the store cannot be written")]
+    First(#[source] SequencerError),
+    /// The system gives no thread.
+    #[error("the writer's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What can be asked of the writer.
+#[derive(Debug)]
+enum Command {
+    Propose(Box<Proposal>, Evidence),
+    Probe(Box<Proposal>),
+    Settle(Settle),
+    Activate(Activation, u64),
+    Inspect,
+    Close,
+}
+
+/// Digests that the caller's thread works out, to spare the writer's.
+#[derive(Debug, Clone, Copy)]
+struct Evidence {
+    input: Option<Digest>,
+    evaluation: Digest,
+}
+
+#[derive(Debug, Clone)]
+enum Reply {
+    Decided(Decided),
+    Probed(Effect, Vec<Reason>),
+    Settled(Settled),
+    Activated,
+    Inspected(Box<Snapshot>),
+}
+
+/// A command on its way. Dropping it unanswered tells the caller that the sequencer has stopped.
+#[derive(Debug)]
+struct Queued {
+    command: Command,
+    answer: oneshot::Sender<Result<Reply, SequencerError>>,
+    /// Its place in the queue, given back with the answer.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What the writer's thread tells the others.
+#[derive(Debug, Default)]
+struct Shared {
+    alive: AtomicBool,
+    high_water: AtomicU64,
+}
+
+/// The way to the writer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SequencerHandle {
+    queue: mpsc::Sender<Queued>,
+    places: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    reader: Reader,
+    ended: watch::Receiver<bool>,
+}
+
+/// An answer that comes when what it says is durable.
+#[derive(Debug)]
+pub struct Pending<T> {
+    answer: oneshot::Receiver<Result<Reply, SequencerError>>,
+    take: fn(Reply) -> Option<T>,
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, SequencerError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let take = self.take;
+        Pin::new(&mut self.answer).poll(context).map(|answered| match answered {
+            Ok(Ok(reply)) => Ok(take(reply).expect("a command is answered in kind")),
+            Ok(Err(error)) => Err(error),
+            Err(_dropped) => Err(SequencerError::Stopped),
+        })
+    }
+}
+
+impl SequencerHandle {
+    /// Opens a store, or makes one, checks its log, and starts the writer's thread. Blocks.
+    ///
+    /// The activation is logged if bundle or facts are not those of the log's last activation.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn start(
+        path: &Path,
+        options: Options,
+        signer: Signer,
+        activation: Activation,
+    ) -> Result<Self, OpenError> {
+        Self::start_with(path, options, StoreOptions::default(), signer, activation)
+    }
+
+    /// The same with special settings of the store.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn start_with(
+        path: &Path,
+        options: Options,
+        store: StoreOptions,
+        signer: Signer,
+        activation: Activation,
+    ) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared::default());
+        let writer =
+            writer::Writer::open(path, options, store, signer, activation, Arc::clone(&shared))?;
+        let reader = writer.reader();
+        let (queue, commands) = mpsc::channel();
+        let (end, ended) = watch::channel(false);
+        shared.alive.store(true, Ordering::Release);
+        let thread = std::thread::Builder::new().name("sequencer".to_owned());
+        // Nobody joins the thread: that it has ended, and closed the store, is told by `end`.
+        drop(thread.spawn(move || writer.run(&commands, end)).map_err(OpenError::Thread)?);
+        let places = Arc::new(Semaphore::new(QUEUE));
+        Ok(Self { queue, places, shared, reader, ended })
+    }
+
+    /// Puts an evaluated request in the order; waits while the queue is full.
+    ///
+    /// # Errors
+    /// `Stopped`. Others come with the answer.
+    pub async fn propose(
+        &self,
+        proposal: Box<Proposal>,
+    ) -> Result<Pending<Decided>, SequencerError> {
+        let command = propose(proposal);
+        self.submit(command, take_decided).await
+    }
+
+    /// The same, but fails at once if the queue is full.
+    ///
+    /// # Errors
+    /// `Overloaded` or `Stopped`.
+    pub fn try_propose(&self, proposal: Box<Proposal>) -> Result<Pending<Decided>, SequencerError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|error| match error {
+            tokio::sync::TryAcquireError::Closed => SequencerError::Stopped,
+            tokio::sync::TryAcquireError::NoPermits => SequencerError::Overloaded,
+        })?;
+        self.send(propose(proposal), Some(place), take_decided)
+    }
+
+    /// Puts a confirm or a release in the order; waits while the queue is full.
+    ///
+    /// # Errors
+    /// `Stopped`. Others come with the answer.
+    pub async fn settle(&self, settle: Settle) -> Result<Pending<Settled>, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Settled(settled) => Some(settled),
+            _ => None,
+        };
+        self.submit(Command::Settle(settle), take).await
+    }
+
+    /// What would be decided now: the effect and the denials. Changes nothing, and forgets that it
+    /// was asked.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn probe(
+        &self,
+        proposal: Box<Proposal>,
+    ) -> Result<(Effect, Vec<Reason>), SequencerError> {
+        let take = |reply| match reply {
+            Reply::Probed(effect, reasons) => Some((effect, reasons)),
+            _ => None,
+        };
+        self.submit(Command::Probe(proposal), take).await?.await
+    }
+
+    /// Logs that a bundle or facts became active; proposals made with others are refused from here
+    /// on.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn activate(&self, activation: Activation, time: u64) -> Result<(), SequencerError> {
+        let take = |reply| matches!(reply, Reply::Activated).then_some(());
+        self.submit(Command::Activate(activation, time), take).await?.await
+    }
+
+    /// The state after everything that was put in the order before.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn inspect(&self) -> Result<Snapshot, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Inspected(snapshot) => Some(*snapshot),
+            _ => None,
+        };
+        self.submit(Command::Inspect, take).await?.await
+    }
+
+    /// The time up to which everything due has been done, in seconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn high_water(&self) -> u64 {
+        self.shared.high_water.load(Ordering::Acquire)
+    }
+
+    /// Whether the writer's thread runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.shared.alive.load(Ordering::Acquire)
+    }
+
+    /// For look-ups that need no place in the order.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Takes no more commands, answers those that wait, and closes the store.
+    pub async fn close(&self) {
+        self.places.close();
+        // If nobody takes the command, or answers it, the thread has ended: that is what is waited
+        // for below.
+        drop(self.send(Command::Close, None, |_| Some(())));
+        let mut ended = self.ended.clone();
+        // A sender that is gone means the same as one that says so.
+        drop(ended.wait_for(|ended| *ended).await);
+    }
+
+    async fn submit<T>(
+        &self,
+        command: Command,
+        take: fn(Reply) -> Option<T>,
+    ) -> Result<Pending<T>, SequencerError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_closed| SequencerError::Stopped)?;
+        self.send(command, Some(place), take)
+    }
+
+    fn send<T>(
+        &self,
+        command: Command,
+        place: Option<OwnedSemaphorePermit>,
+        take: fn(Reply) -> Option<T>,
+    ) -> Result<Pending<T>, SequencerError> {
+        let (sender, answer) = oneshot::channel();
+        let queued = Queued { command, answer: sender, _place: place };
+        self.queue.send(queued).map_err(|_ended| SequencerError::Stopped)?;
+        Ok(Pending { answer, take })
+    }
+}
+
+fn propose(proposal: Box<Proposal>) -> Command {
+    let input = proposal.input.as_deref().map(Digest::of);
+    let evidence = Evidence { input, evaluation: Digest::of(&proposal.evaluation) };
+    Command::Propose(proposal, evidence)
+}
+
+fn take_decided(reply: Reply) -> Option<Decided> {
+    match reply {
+        Reply::Decided(decided) => Some(decided),
+        _ => None,
+    }
+}

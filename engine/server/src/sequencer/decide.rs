@@ -1,0 +1,341 @@
+//! From an evaluated request and the ledger to a decision: pure, but for what the ledger takes.
+
+use placet_core::{
+    Charge, Code, DECISION_VERSION, Decision, Digest, Effect, Grant, Id, Obligation,
+    PreemptionRule, Reason, ReservationGrant, Unit, Warning,
+};
+
+use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
+use crate::quota::{Booking, Ledger, Refusal, Reservation, ReserveError};
+
+/// Name under which the engine itself denies.
+const ENGINE: &str = "placet";
+/// Hexadecimal digits of a digest in the names that we give: 128 bits, so that no two are ever
+/// equal by chance.
+const NAME_DIGITS: usize = 32;
+
+/// Why a proposal was not judged.
+#[derive(Debug)]
+pub(super) enum JudgeError {
+    /// It makes no sense: the fault of whoever made it.
+    Malformed(&'static str),
+    /// The ledger contradicts itself.
+    Broken,
+}
+
+impl From<JudgeError> for SequencerError {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Malformed(what) => Self::Malformed(what),
+            JudgeError::Broken => {
+                Self::Unavailable { reason: "the ledger's books are wrong".to_owned() }
+            }
+        }
+    }
+}
+
+/// What deciding came to.
+#[derive(Debug)]
+pub(super) struct Judged {
+    gpu_model: Id,
+    obligations: Vec<Obligation>,
+    preemption: Option<PreemptionRule>,
+    pub(super) reasons: Vec<Reason>,
+    reservation: Option<Reservation>,
+    warnings: Vec<Warning>,
+}
+
+impl Judged {
+    pub(super) fn effect(&self) -> Effect {
+        if self.reservation.is_some() { Effect::Permit } else { Effect::Deny }
+    }
+}
+
+/// Tries the candidates in order: the first that the policies permit and whose charges fit is held.
+pub(super) fn judge(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    confirm_within_seconds: u64,
+    reservation: &Id,
+) -> Result<Judged, JudgeError> {
+    let mut denial = Judged {
+        gpu_model: first_model(proposal)?,
+        obligations: Vec::new(),
+        preemption: None,
+        reasons: Vec::new(),
+        reservation: None,
+        warnings: Vec::new(),
+    };
+    extend_new(&mut denial.reasons, proposal.rejected.iter().cloned());
+    // What could not be resolved is not admitted, whatever a candidate says.
+    let candidates = if proposal.rejected.is_empty() { &*proposal.candidates } else { &[] };
+    for candidate in candidates {
+        let outcome = &candidate.outcome;
+        let held = match (outcome.effect, outcome.reasons.is_empty()) {
+            (Effect::Deny, false) => Err(outcome.reasons.clone()),
+            (Effect::Permit, true) => {
+                hold(ledger, proposal, candidate, confirm_within_seconds, reservation)?
+            }
+            (Effect::Deny, true) | (Effect::Permit, false) => {
+                return Err(JudgeError::Malformed("denies without a reason or permits with one"));
+            }
+        };
+        match held {
+            Ok(held) => {
+                return Ok(Judged {
+                    gpu_model: candidate.gpu_model.clone(),
+                    obligations: outcome.obligations.clone(),
+                    preemption: outcome.preemption.clone(),
+                    reasons: Vec::new(),
+                    reservation: Some(held),
+                    warnings: outcome.warnings.clone(),
+                });
+            }
+            Err(reasons) => {
+                extend_new(&mut denial.reasons, reasons);
+                extend_new(&mut denial.warnings, outcome.warnings.iter().cloned());
+            }
+        }
+    }
+    if denial.reasons.is_empty() {
+        return Err(JudgeError::Malformed("has neither candidates nor reasons"));
+    }
+    Ok(denial)
+}
+
+fn first_model(proposal: &Proposal) -> Result<Id, JudgeError> {
+    let models = &proposal.request.subject.workload().gpu_models;
+    models.first().cloned().ok_or(JudgeError::Malformed("is of a request without GPU models"))
+}
+
+fn extend_new<T: PartialEq>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    for item in more {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+}
+
+/// Holds the charges of one candidate, or says why not.
+fn hold(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    candidate: &Candidate,
+    confirm_within_seconds: u64,
+    reservation: &Id,
+) -> Result<Result<Reservation, Vec<Reason>>, JudgeError> {
+    let charges = match charges(candidate)? {
+        Ok(charges) => charges,
+        Err(unknown) => return Ok(Err(unknown)),
+    };
+    let start = ledger.now();
+    let end = start.saturating_add(proposal.request.subject.workload().duration_seconds);
+    let booking = Booking {
+        id: reservation.clone(),
+        tenant: proposal.request.tenant_id.clone(),
+        caller: proposal.caller.clone(),
+        start,
+        end,
+        confirm_by: start.saturating_add(confirm_within_seconds).min(end),
+        charges,
+    };
+    match ledger.reserve(booking) {
+        Ok(reservation) => Ok(Ok(reservation)),
+        Err(ReserveError::Refused(refusals)) => Ok(Err(refused(proposal, candidate, &refusals))),
+        Err(ReserveError::Mismatch { index, account }) => Ok(Err(vec![Reason {
+            code: Code::known("CLAIM_CONFLICT"),
+            field: None,
+            hint: Some("try again when the reservations made before have ended".to_owned()),
+            message: format!("account `{account}` still holds amounts of another kind or unit"),
+            policy: claimant(candidate, index),
+            retry: true,
+        }])),
+        Err(ReserveError::Malformed(what)) => Err(JudgeError::Malformed(what)),
+        Err(ReserveError::Broken) => Err(JudgeError::Broken),
+    }
+}
+
+/// The claims of a candidate with the facts' limits, or a reason for each account that the facts do
+/// not know.
+fn charges(candidate: &Candidate) -> Result<Result<Vec<Charge>, Vec<Reason>>, JudgeError> {
+    let claims = &candidate.outcome.claims;
+    if claims.len() != candidate.limits.len() {
+        return Err(JudgeError::Malformed("does not give a limit for every claim"));
+    }
+    let (mut charges, mut unknown) = (Vec::with_capacity(claims.len()), Vec::new());
+    for (claimed, limit) in claims.iter().zip(&candidate.limits) {
+        let claim = &claimed.claim;
+        match limit {
+            Some((kind, unit, limit)) => charges.push(Charge {
+                account: claim.account.clone(),
+                amount: claim.amount,
+                kind: *kind,
+                // A claim can only tighten what the facts allow.
+                limit: claim.limit.map_or(*limit, |own| own.min(*limit)),
+                unit: *unit,
+            }),
+            None => unknown.push(Reason {
+                code: Code::known("UNKNOWN_ACCOUNT"),
+                field: None,
+                hint: Some("give the account a limit in the facts".to_owned()),
+                message: format!("account `{}` is not in the facts", claim.account),
+                policy: claimed.policy.clone(),
+                retry: false,
+            }),
+        }
+    }
+    Ok(if unknown.is_empty() { Ok(charges) } else { Err(unknown) })
+}
+
+fn claimant(candidate: &Candidate, index: usize) -> Id {
+    let claimed = candidate.outcome.claims.get(index);
+    claimed.map_or_else(|| known_id(ENGINE), |claimed| claimed.policy.clone())
+}
+
+fn known_id(text: &str) -> Id {
+    Id::new(text).expect("a name in our own source follows the rule of names")
+}
+
+/// Reasons for charges that do not fit, in the order of the accounts.
+fn refused(proposal: &Proposal, candidate: &Candidate, refusals: &[Refusal]) -> Vec<Reason> {
+    let kind = proposal.request.subject.kind().as_str();
+    let unit = |refusal: &Refusal| {
+        candidate.limits.get(refusal.index).and_then(|limit| limit.map(|(_, unit, _)| unit))
+    };
+    let fitting = fitting_gpus(proposal, refusals, unit);
+    let reason = |refusal: &Refusal| {
+        let claimed = candidate.outcome.claims.get(refusal.index);
+        let code = claimed.and_then(|claimed| claimed.claim.code.clone());
+        let unit = unit(refusal);
+        let field = match unit {
+            Some(Unit::MilliGpu | Unit::GpuSecond) => Some("gpu_count"),
+            Some(Unit::Gbps) => Some("fabric_gbps"),
+            Some(Unit::Byte | Unit::Count) | None => None,
+        };
+        Reason {
+            code: code.unwrap_or_else(|| Code::known("QUOTA_EXCEEDED")),
+            field: field.map(|field| format!("{kind}.{field}")),
+            hint: fitting.map(|gpus| format!("admitted with at most {gpus} GPUs")),
+            message: format!(
+                "account `{}`: asked {}, free {} of {}{}",
+                refusal.account,
+                refusal.requested,
+                refusal.free,
+                refusal.limit,
+                unit.map_or("", unit_words),
+            ),
+            policy: claimant(candidate, refusal.index),
+            // An amount above the limit itself will never fit.
+            retry: refusal.requested <= refusal.limit,
+        }
+    };
+    refusals.iter().map(reason).collect()
+}
+
+fn unit_words(unit: Unit) -> &'static str {
+    match unit {
+        Unit::MilliGpu => " thousandths of a GPU",
+        Unit::GpuSecond => " GPU-seconds",
+        Unit::Gbps => " Gbit/s",
+        Unit::Byte => " bytes",
+        Unit::Count => "",
+    }
+}
+
+/// How many GPUs all refused accounts have room for: `None` if none, or if an account does not grow
+/// with the GPUs.
+fn fitting_gpus(
+    proposal: &Proposal,
+    refusals: &[Refusal],
+    unit: impl Fn(&Refusal) -> Option<Unit>,
+) -> Option<u128> {
+    let gpus = u128::from(proposal.request.subject.workload().gpu_count);
+    let fits = |refusal: &Refusal| match unit(refusal)? {
+        Unit::MilliGpu | Unit::GpuSecond => {
+            (u128::from(refusal.free) * gpus).checked_div(u128::from(refusal.requested))
+        }
+        Unit::Gbps | Unit::Byte | Unit::Count => None,
+    };
+    let all: Option<Vec<u128>> = refusals.iter().map(fits).collect();
+    all?.into_iter().min().filter(|gpus| *gpus > 0)
+}
+
+/// The decision of what was judged.
+pub(super) fn decision(
+    proposal: &Proposal,
+    evidence: Evidence,
+    judged: Judged,
+    options: &Options,
+    (now, name): (u64, &str),
+) -> Decision {
+    let effect = judged.effect();
+    let request = &proposal.request;
+    let workload = request.subject.workload();
+    let jti = decision_id(name, &proposal.caller, &request.request_id);
+    let kind = request.subject.kind();
+    let exp = judged.reservation.as_ref().map(|held| held.booking.end);
+    let reservation = judged.reservation.map(|held| ReservationGrant {
+        charges: held.booking.charges,
+        confirm_by: held.booking.confirm_by,
+        end: held.booking.end,
+        epoch: held.epoch,
+        id: held.booking.id,
+        start: held.booking.start,
+    });
+    Decision {
+        aud: options.audience.clone(),
+        bundle_digest: proposal.bundle,
+        effect,
+        evaluation_digest: evidence.evaluation,
+        exp: exp.unwrap_or_else(|| now.saturating_add(DENIAL_SECONDS)),
+        facts_digest: proposal.facts,
+        iat: now,
+        input_digest: evidence.input,
+        iss: options.issuer.clone(),
+        kind,
+        obligations: judged.obligations,
+        placet: DECISION_VERSION,
+        preemption: judged.preemption,
+        priority_class: request.priority_class,
+        reasons: judged.reasons,
+        request_digest: proposal.request_digest,
+        request_id: request.request_id.clone(),
+        reservation,
+        sub: format!("{}/{jti}", kind.as_str()),
+        tenant_id: request.tenant_id.clone(),
+        waivers: Vec::new(),
+        warnings: judged.warnings,
+        workload: Grant {
+            cluster_id: workload.cluster_id.clone(),
+            fabric_gbps: workload.fabric_gbps,
+            gpu_count: workload.gpu_count,
+            gpu_milli: workload.gpu_milli,
+            gpu_model: judged.gpu_model,
+            isolation_level: workload.isolation_level,
+        },
+        jti,
+    }
+}
+
+/// Name of the decision on a request: the same whenever it is asked, another in every store.
+fn decision_id(store: &str, caller: &Id, request_id: &Id) -> Id {
+    name("placet decision", "dec-", store, caller, request_id)
+}
+
+/// Name of the reservation that a request may get.
+pub(super) fn reservation_id(store: &str, caller: &Id, request_id: &Id) -> Id {
+    name("placet decision", "rsv-", store, caller, request_id)
+}
+
+/// Name of the reservation of a question without consequences: never that of a real one.
+pub(super) fn probe_id(store: &str, caller: &Id, request_id: &Id) -> Id {
+    name("placet probe", "rsv-", store, caller, request_id)
+}
+
+fn name(domain: &str, prefix: &str, store: &str, caller: &Id, request_id: &Id) -> Id {
+    // The parts hold no NUL, so that no two lists of parts have the same text.
+    let text = [domain, store, caller.as_str(), request_id.as_str()].join("\0");
+    let mut digits = Digest::of(text.as_bytes()).hex();
+    digits.truncate(NAME_DIGITS);
+    known_id(&format!("{prefix}{digits}"))
+}

@@ -1,0 +1,403 @@
+//! Applying a batch to the ledger: in memory only, in order, and so that all of it can be taken
+//! back.
+
+use std::collections::HashMap;
+
+use placet_core::{Decision, Digest, Effect, Event, Id, Leaf, Reason};
+
+use super::decide::{self, JudgeError};
+use super::{
+    Activation, Command, Decided, Evidence, MAX_BACKWARD_SECONDS, Options, Personal, Proposal,
+    Queued, Reply, SequencerError, Settle, SettleKind, Settled, Target,
+};
+use crate::clock::{Clock, MAX_TIME};
+use crate::log;
+use crate::quota::{Expired, Ledger, Outcome, SettleError};
+use crate::store::{Record, Store, StoredDecision};
+
+/// A leaf to be.
+#[derive(Debug)]
+pub(super) enum Draft {
+    /// Complete.
+    Leaf(Leaf),
+    /// A decision that is still to be signed.
+    Decision(Box<DraftDecision>),
+}
+
+#[derive(Debug)]
+pub(super) struct DraftDecision {
+    /// The command that asked, by its place in the batch.
+    pub(super) command: usize,
+    pub(super) caller: Id,
+    pub(super) decision: Decision,
+}
+
+/// An answer to be.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Holds whatever becomes of the batch: it says what is durable already, or that nothing was
+    /// done.
+    Firm(Result<Reply, SequencerError>),
+    /// Holds once the batch is durable.
+    OnCommit(Result<Reply, SequencerError>),
+    /// That draft, once it is signed and durable.
+    Decision(usize),
+    /// The state once the batch is durable.
+    Snapshot,
+}
+
+/// A batch that was applied to the ledger and is neither signed nor durable.
+#[derive(Debug, Default)]
+pub(super) struct Staged<'a> {
+    pub(super) drafts: Vec<Draft>,
+    /// What is stored beside the decisions, with their drafts' numbers for positions.
+    pub(super) records: Vec<Record<'a>>,
+    /// One for each command.
+    pub(super) answers: Vec<Answer>,
+    /// What is active from here on, if that has changed.
+    pub(super) active: Option<Activation>,
+    /// Drafts of the requests that are decided in this batch.
+    decided: HashMap<(&'a Id, &'a Id), usize>,
+}
+
+/// The ledger contradicts itself, or the store cannot be read: the batch cannot be carried out.
+#[derive(Debug)]
+pub(super) struct Abort(pub(super) String);
+
+/// What staging reads and changes.
+pub(super) struct Stage<'w> {
+    pub(super) ledger: &'w mut Ledger,
+    pub(super) store: &'w Store,
+    pub(super) options: &'w Options,
+    pub(super) name: &'w str,
+    pub(super) active: &'w Activation,
+}
+
+/// A failure of one command, or of the batch.
+enum Failure {
+    Command(SequencerError),
+    Batch(Abort),
+}
+
+impl From<SequencerError> for Failure {
+    fn from(error: SequencerError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl From<JudgeError> for Failure {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Malformed(_) => Self::Command(error.into()),
+            JudgeError::Broken => Self::Batch(Abort("the ledger's books are wrong".to_owned())),
+        }
+    }
+}
+
+impl From<SettleError> for Failure {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Broken => Self::Batch(Abort(error.to_string())),
+            other => Self::Command(other.into()),
+        }
+    }
+}
+
+fn abort(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut reason = error.to_string();
+    if let Some(cause) = error.source() {
+        reason = format!("{reason}: {cause}");
+    }
+    Failure::Batch(Abort(reason))
+}
+
+impl<'w> Stage<'w> {
+    /// Applies a batch. `tick` is the time by the system's clock, where it counts: what is due by
+    /// then expires even if no command says so. `too_long` are the commands whose decisions turned
+    /// out to be longer than a leaf can be.
+    pub(super) fn apply<'a>(
+        &mut self,
+        batch: &'a [Queued],
+        tick: Option<u64>,
+        too_long: &[usize],
+    ) -> Result<Staged<'a>, Abort> {
+        let mut staged = Staged::default();
+        for (number, queued) in batch.iter().enumerate() {
+            let answer = if too_long.contains(&number) {
+                Ok(Answer::Firm(Err(SequencerError::TooLong)))
+            } else {
+                self.command(number, &queued.command, &mut staged)
+            };
+            staged.answers.push(match answer {
+                Ok(answer) => answer,
+                Err(Failure::Command(error)) => Answer::OnCommit(Err(error)),
+                Err(Failure::Batch(abort)) => return Err(abort),
+            });
+        }
+        if let Some(now) = tick
+            && self.ledger.next_due().is_some_and(|due| due <= now)
+        {
+            let expired = self.ledger.advance(now);
+            staged.expire(expired.map_err(|error| Abort(error.to_string()))?);
+        }
+        Ok(staged)
+    }
+
+    fn command<'a>(
+        &mut self,
+        number: usize,
+        command: &'a Command,
+        staged: &mut Staged<'a>,
+    ) -> Result<Answer, Failure> {
+        match command {
+            Command::Propose(proposal, evidence) => {
+                self.propose(number, proposal, *evidence, staged)
+            }
+            Command::Probe(proposal) => self.probe(proposal, staged),
+            Command::Settle(settle) => self.settle(settle, staged),
+            Command::Activate(activation, time) => {
+                let now = self.advance(*time, staged)?;
+                staged.activate(self.active, activation, now);
+                Ok(Answer::OnCommit(Ok(Reply::Activated)))
+            }
+            Command::Inspect => Ok(Answer::Snapshot),
+            Command::Close => Ok(Answer::Firm(Err(SequencerError::Stopped))),
+        }
+    }
+
+    /// Moves on to the time of a command, and ends what is due before it.
+    fn advance(&mut self, time: u64, staged: &mut Staged<'_>) -> Result<u64, Failure> {
+        if time > MAX_TIME {
+            return Err(SequencerError::TimeOutOfRange { time }.into());
+        }
+        let high_water = self.ledger.now();
+        let back = high_water.saturating_sub(time);
+        let bound = match self.options.clock {
+            Clock::Events => 0,
+            Clock::System => MAX_BACKWARD_SECONDS,
+        };
+        if back > bound {
+            return Err(SequencerError::ClockWentBack { time, high_water }.into());
+        }
+        // Only forward: a leaf is never older than the one before.
+        let expired = self.ledger.advance(time.max(high_water));
+        staged.expire(expired.map_err(|error| abort(&error))?);
+        Ok(self.ledger.now())
+    }
+
+    fn propose<'a>(
+        &mut self,
+        command: usize,
+        proposal: &'a Proposal,
+        evidence: Evidence,
+        staged: &mut Staged<'a>,
+    ) -> Result<Answer, Failure> {
+        let request_id = &proposal.request.request_id;
+        let key = (&proposal.caller, request_id);
+        // A repeat is answered before its time is looked at: whoever lost an answer sends the same
+        // event again.
+        if let Some(draft) = staged.decided.get(&key) {
+            return staged.repeat(proposal, *draft).map_err(Failure::from);
+        }
+        let stored = self.store.decision(&proposal.caller, request_id);
+        if let Some(stored) = stored.map_err(|error| abort(&error))? {
+            return repeat_stored(proposal, stored).map(Answer::Firm);
+        }
+        self.check_active(proposal, staged)?;
+        let now = self.advance(proposal.time, staged)?;
+        let id = decide::reservation_id(self.name, &proposal.caller, request_id);
+        let within = self.options.confirm_within_seconds;
+        let judged = decide::judge(self.ledger, proposal, within, &id)?;
+        let decision = decide::decision(proposal, evidence, judged, self.options, (now, self.name));
+        let draft = staged.drafts.len();
+        staged.decided.insert(key, draft);
+        staged.records.push(Record {
+            position: u64::try_from(draft).expect("a batch is far smaller than 2^64"),
+            caller: &proposal.caller,
+            request_id,
+            request_digest: proposal.request_digest,
+            input: proposal.input.as_deref(),
+            evaluation: &proposal.evaluation,
+            personal: &proposal.personal,
+        });
+        let caller = proposal.caller.clone();
+        let decision = DraftDecision { command, caller, decision };
+        staged.drafts.push(Draft::Decision(Box::new(decision)));
+        Ok(Answer::Decision(draft))
+    }
+
+    /// Everything that proposing does to the ledger, and all of it taken back.
+    fn probe(&mut self, proposal: &Proposal, staged: &Staged<'_>) -> Result<Answer, Failure> {
+        self.check_active(proposal, staged)?;
+        let mark = self.ledger.mark();
+        let time = proposal.time.clamp(self.ledger.now(), MAX_TIME.max(self.ledger.now()));
+        let expired = self.ledger.advance(time).map_err(|error| abort(&error));
+        let id = decide::probe_id(self.name, &proposal.caller, &proposal.request.request_id);
+        let within = self.options.confirm_within_seconds;
+        let judged = expired.and_then(|_expired| {
+            decide::judge(self.ledger, proposal, within, &id).map_err(Failure::from)
+        });
+        self.ledger.undo(mark);
+        let judged = judged?;
+        let (effect, reasons): (Effect, Vec<Reason>) = (judged.effect(), judged.reasons);
+        Ok(Answer::OnCommit(Ok(Reply::Probed(effect, reasons))))
+    }
+
+    fn check_active(&self, proposal: &Proposal, staged: &Staged<'_>) -> Result<(), Failure> {
+        let active = staged.active.as_ref().unwrap_or(self.active);
+        if (proposal.bundle, proposal.facts) == (active.bundle.0, active.facts.0) {
+            Ok(())
+        } else {
+            Err(SequencerError::Superseded.into())
+        }
+    }
+
+    fn settle(&mut self, settle: &Settle, staged: &mut Staged<'_>) -> Result<Answer, Failure> {
+        let id = match &settle.target {
+            Target::ById(id) => id.clone(),
+            Target::ByRequest(request_id) => {
+                let id = decide::reservation_id(self.name, &settle.caller, request_id);
+                if !self.ledger.knows(&id) {
+                    return self.settle_denied(settle, request_id, staged);
+                }
+                id
+            }
+        };
+        self.ledger.check_holder(&id, &settle.tenant, &settle.caller)?;
+        let confirm = settle.kind == SettleKind::Confirm;
+        // What only repeats an earlier answer, or fails anyway, does not depend on the time.
+        if self.ledger.would_change(&id, settle.epoch, confirm) {
+            self.advance(settle.time, staged)?;
+        }
+        let outcome = if confirm {
+            self.ledger.confirm(&id, settle.epoch)?
+        } else {
+            self.ledger.release(&id, settle.epoch)?
+        };
+        let settled = settled(&outcome);
+        if outcome.changed {
+            let (caller, epoch) = (settle.caller.clone(), outcome.epoch);
+            let event = if confirm {
+                Event::Confirmation { caller, epoch, reservation: id }
+            } else {
+                Event::Release { caller, epoch, refunds: outcome.refunds, reservation: id }
+            };
+            staged.drafts.push(Draft::Leaf(log::leaf(outcome.since, event)));
+        }
+        Ok(Answer::OnCommit(Ok(Reply::Settled(settled))))
+    }
+
+    /// Settling a reservation that is not there: for a request that was denied that is an answer,
+    /// not an error.
+    fn settle_denied(
+        &self,
+        settle: &Settle,
+        request_id: &Id,
+        staged: &Staged<'_>,
+    ) -> Result<Answer, Failure> {
+        let none = |time| {
+            Reply::Settled(Settled {
+                reservation: None,
+                state: None,
+                epoch: 0,
+                time,
+                refunded_gpu_seconds: 0,
+            })
+        };
+        if let Some(draft) = staged.decision_of(&settle.caller, request_id) {
+            return match draft.decision.effect {
+                Effect::Deny => Ok(Answer::OnCommit(Ok(none(draft.decision.iat)))),
+                Effect::Permit => Err(SettleError::NotFound.into()),
+            };
+        }
+        let stored = self.store.decision(&settle.caller, request_id);
+        let stored = stored.map_err(|error| abort(&error))?.ok_or(SettleError::NotFound)?;
+        let decision =
+            log::read_claims(&stored.token).map_err(|what| Failure::Batch(Abort(what)))?;
+        match decision.effect {
+            Effect::Deny => Ok(Answer::Firm(Ok(none(decision.iat)))),
+            // It was admitted and ended longer ago than the ledger remembers.
+            Effect::Permit => Err(SettleError::NotFound.into()),
+        }
+    }
+}
+
+impl<'a> Staged<'a> {
+    fn expire(&mut self, expired: Vec<Expired>) {
+        self.drafts.extend(expired.into_iter().map(log::leaf_of_expiry).map(Draft::Leaf));
+    }
+
+    pub(super) fn activate(&mut self, before: &Activation, activation: &Activation, now: u64) {
+        let before = self.active.as_ref().unwrap_or(before).clone();
+        if before.bundle != activation.bundle {
+            let (digest, revision) = activation.bundle.clone();
+            let event = Event::BundleActivation { digest, revision };
+            self.drafts.push(Draft::Leaf(log::leaf(now, event)));
+        }
+        if before.facts != activation.facts {
+            let (digest, revision) = activation.facts.clone();
+            let event = Event::FactsActivation { digest, revision };
+            self.drafts.push(Draft::Leaf(log::leaf(now, event)));
+        }
+        self.active = Some(activation.clone());
+    }
+
+    fn decision_of(&self, caller: &Id, request_id: &Id) -> Option<&DraftDecision> {
+        match self.drafts.get(*self.decided.get(&(caller, request_id))?) {
+            Some(Draft::Decision(draft)) => Some(draft),
+            Some(Draft::Leaf(_)) | None => None,
+        }
+    }
+
+    /// The answer to a request that the same batch decides: the same decision, or a refusal.
+    fn repeat(&self, proposal: &Proposal, draft: usize) -> Result<Answer, SequencerError> {
+        let position = u64::try_from(draft).expect("a batch is far smaller than 2^64");
+        let first = self.records.iter().find(|record| record.position == position);
+        match first {
+            Some(first) if same(proposal, first.request_digest, first.personal) => {
+                Ok(Answer::Decision(draft))
+            }
+            _ => Err(reused(proposal)),
+        }
+    }
+}
+
+/// The answer to a request that was decided before.
+fn repeat_stored(
+    proposal: &Proposal,
+    stored: StoredDecision,
+) -> Result<Result<Reply, SequencerError>, Failure> {
+    if !same(proposal, stored.request_digest, &stored.personal) {
+        return Ok(Err(reused(proposal)));
+    }
+    let decision = log::read_claims(&stored.token).map_err(|what| Failure::Batch(Abort(what)))?;
+    Ok(Ok(Reply::Decided(decided(&decision, stored.token, stored.position))))
+}
+
+/// Whether a request is the one that was decided. Salts are fresh each time, and erased values
+/// cannot be compared.
+fn same(proposal: &Proposal, digest: Digest, personal: &[Personal]) -> bool {
+    let kept = |first: &Personal| {
+        proposal.personal.iter().any(|own| (&own.path, &own.value) == (&first.path, &first.value))
+    };
+    proposal.request_digest == digest && personal.iter().all(kept)
+}
+
+fn reused(proposal: &Proposal) -> SequencerError {
+    SequencerError::RequestIdReused { request_id: proposal.request.request_id.clone() }
+}
+
+pub(super) fn decided(decision: &Decision, token: String, position: u64) -> Decided {
+    let codes = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
+    Decided { token, effect: decision.effect, position, codes }
+}
+
+fn settled(outcome: &Outcome) -> Settled {
+    Settled {
+        reservation: Some(outcome.reservation.clone()),
+        state: Some(outcome.state),
+        epoch: outcome.epoch,
+        time: outcome.since,
+        refunded_gpu_seconds: outcome.refunded_gpu_seconds,
+    }
+}

@@ -1,0 +1,464 @@
+//! The writer's thread: batch, stage, sign, append, commit, answer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use placet_core::{Decision, Event, SignError};
+use tokio::sync::watch;
+
+use super::stage::{Abort, Answer, Draft, Stage, Staged, decided};
+use super::{
+    Activation, Command, MAX_BATCH, OpenError, Options, Queued, Reply, SequencerError, Shared,
+    Snapshot, sign,
+};
+use crate::clock::Clock;
+use crate::log::{self, Folded, LogError, Tree};
+use crate::quota::Ledger;
+use crate::signer::Signer;
+use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
+
+/// How often reservations that are due are looked for while nothing is asked, under the system's
+/// clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything that the one thread owns.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Store,
+    ledger: Ledger,
+    tree: Tree,
+    /// Random name of the store.
+    name: String,
+    active: Activation,
+    signer: Signer,
+    options: Options,
+    shared: Arc<Shared>,
+    /// Whether the last commit had no known outcome and the store could not be opened again since.
+    unsettled: bool,
+}
+
+/// A batch, signed: what goes to the store, and the answers.
+struct Signed<'a> {
+    batch: Batch<'a>,
+    tree: Tree,
+    answers: Vec<Answer>,
+    /// The signed decisions, by their drafts' numbers.
+    tokens: Vec<Option<(Decision, String)>>,
+    active: Option<Activation>,
+}
+
+enum SignFailure {
+    /// The decision of that command is longer than a leaf can be.
+    TooLong(usize),
+    Batch(Abort),
+}
+
+/// The process is to die here, for a test.
+struct Crash;
+
+/// What became of a commit.
+enum Committed {
+    Yes,
+    No(SequencerError),
+    Crash,
+}
+
+impl Writer {
+    pub(super) fn open(
+        path: &Path,
+        options: Options,
+        store: StoreOptions,
+        signer: Signer,
+        activation: Activation,
+        shared: Arc<Shared>,
+    ) -> Result<Self, OpenError> {
+        let store = Store::open(path, store).map_err(OpenError::Store)?;
+        let folded = Folded::read(&store).map_err(OpenError::Log)?;
+        let (bundle, facts) = (folded.bundle.clone(), folded.facts.clone());
+        let is_new = folded.tree.size() == 0;
+        let name = if is_new {
+            store.random_name().map_err(|error| OpenError::Log(error.into()))?
+        } else {
+            folded.name.clone()
+        };
+        let (ledger, tree) = (folded.ledger, folded.tree);
+        let unsettled = false;
+        let active = activation.clone();
+        let mut writer =
+            Self { store, ledger, tree, name, active, signer, options, shared, unsettled };
+        writer.begin(is_new, bundle, facts, &activation).map_err(OpenError::First)?;
+        Ok(writer)
+    }
+
+    /// Logs the genesis of a new log and what is active, in one commit.
+    fn begin(
+        &mut self,
+        is_new: bool,
+        bundle: Option<(placet_core::Digest, String)>,
+        facts: Option<(placet_core::Digest, String)>,
+        activation: &Activation,
+    ) -> Result<(), SequencerError> {
+        let now = match self.options.clock {
+            Clock::System => Clock::now().max(self.ledger.now()),
+            Clock::Events => self.ledger.now(),
+        };
+        let mut staged = Staged::default();
+        let expired = self.ledger.advance(now);
+        let expired =
+            expired.map_err(|error| SequencerError::Unavailable { reason: error.to_string() })?;
+        if is_new {
+            let (origin, store) = (self.options.issuer.clone(), self.name.clone());
+            let genesis = log::leaf(now, Event::Genesis { origin, store });
+            staged.drafts.push(Draft::Leaf(genesis));
+        }
+        staged.drafts.extend(expired.into_iter().map(log::leaf_of_expiry).map(Draft::Leaf));
+        let none = || (placet_core::Digest::of(b""), String::new());
+        let before =
+            Activation { bundle: bundle.unwrap_or_else(none), facts: facts.unwrap_or_else(none) };
+        staged.activate(&before, activation, now);
+        let failed = |Abort(reason)| SequencerError::Unavailable { reason };
+        let signed = match self.sign(staged) {
+            Ok(signed) => signed,
+            Err(SignFailure::TooLong(_)) => return Err(SequencerError::TooLong),
+            Err(SignFailure::Batch(abort)) => return Err(failed(abort)),
+        };
+        match self.commit(&signed.batch) {
+            Committed::Yes => {
+                self.keep(signed.tree, signed.active);
+                Ok(())
+            }
+            Committed::No(error) => Err(error),
+            Committed::Crash => Err(SequencerError::Stopped),
+        }
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    /// Serves until it is told to close, or everybody who could ask has gone.
+    pub(super) fn run(mut self, commands: &Receiver<Queued>, end: watch::Sender<bool>) {
+        let shared = Arc::clone(&self.shared);
+        let _alive = Alive(&shared);
+        while let Some((batch, closing)) = self.next_batch(commands) {
+            let crashed = self.serve(batch).is_err();
+            if crashed || closing {
+                break;
+            }
+        }
+        // The store is closed and its lock given back before anybody hears of the end.
+        drop(self);
+        end.send_replace(true);
+    }
+
+    /// What is there, up to a bound, without waiting for more; empty if it is time to look for what
+    /// is due. `None` if there will be no more. The flag says that this is the last.
+    fn next_batch(&self, commands: &Receiver<Queued>) -> Option<(Vec<Queued>, bool)> {
+        let first = match self.options.clock {
+            Clock::System => match commands.recv_timeout(TICK) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => return Some((Vec::new(), false)),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+            Clock::Events => commands.recv().ok()?,
+        };
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = commands.try_recv()
+        {
+            batch.push(next);
+        }
+        let closing = batch.iter().any(|queued| matches!(queued.command, Command::Close));
+        Some((batch, closing))
+    }
+
+    /// Carries out a batch and answers it.
+    fn serve(&mut self, batch: Vec<Queued>) -> Result<(), Crash> {
+        if self.unsettled
+            && let Err(error) = self.settle_store()
+        {
+            answer_all(batch, Vec::new(), &error);
+            return Ok(());
+        }
+        let mut too_long = Vec::new();
+        loop {
+            // 1. Apply to the ledger, in memory. A crash here costs nothing: nobody was told
+            // anything.
+            let staged = match self.stage(&batch, &too_long) {
+                Ok(staged) => staged,
+                Err(Abort(reason)) => {
+                    self.ledger.undo_all();
+                    answer_all(batch, Vec::new(), &SequencerError::Unavailable { reason });
+                    return Ok(());
+                }
+            };
+            // 2. Sign. A crash here costs nothing: a signature that nobody has seen binds nobody.
+            let signed = match self.sign(staged) {
+                Ok(signed) => signed,
+                Err(SignFailure::TooLong(command)) => {
+                    // Rare: start over without it, so that the others are decided as if it had
+                    // never been asked.
+                    self.ledger.undo_all();
+                    too_long.push(command);
+                    continue;
+                }
+                Err(SignFailure::Batch(Abort(reason))) => {
+                    self.ledger.undo_all();
+                    answer_all(batch, Vec::new(), &SequencerError::Unavailable { reason });
+                    return Ok(());
+                }
+            };
+            // 3. Append and commit. A crash here leaves all of the batch or nothing, unanswered:
+            // whoever asks again gets the decision that is stored, or the first one.
+            return match self.commit(&signed.batch) {
+                Committed::Crash => {
+                    self.shared.alive.store(false, Ordering::Release);
+                    Err(Crash)
+                }
+                Committed::No(error) => {
+                    self.ledger.undo_all();
+                    let answers = signed.answers;
+                    answer_all(batch, answers, &error);
+                    Ok(())
+                }
+                Committed::Yes => {
+                    let Signed { batch: stored, tree, answers, tokens, active } = signed;
+                    let first = stored.first;
+                    drop(stored);
+                    self.keep(tree, active);
+                    // 4. Answer. A crash here costs answers, no decisions: whoever asks again gets
+                    // the stored one.
+                    self.answer(batch, answers, &tokens, first);
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    fn stage<'a>(&mut self, batch: &'a [Queued], too_long: &[usize]) -> Result<Staged<'a>, Abort> {
+        let tick = match self.options.clock {
+            Clock::System => Some(Clock::now()),
+            Clock::Events => None,
+        };
+        let mut stage = Stage {
+            ledger: &mut self.ledger,
+            store: &self.store,
+            options: &self.options,
+            name: &self.name,
+            active: &self.active,
+        };
+        stage.apply(batch, tick, too_long)
+    }
+
+    /// Signs what is to be signed, and makes leaves and hashes of everything.
+    fn sign<'a>(&self, staged: Staged<'a>) -> Result<Signed<'a>, SignFailure> {
+        let failed = |reason: String| SignFailure::Batch(Abort(reason));
+        if self.store.faults().take(&[Fault::Sign]).is_some() {
+            return Err(failed("a fault of the test".to_owned()));
+        }
+        let decisions: Vec<&Decision> = staged
+            .drafts
+            .iter()
+            .filter_map(|draft| match draft {
+                Draft::Decision(draft) => Some(&draft.decision),
+                Draft::Leaf(_) => None,
+            })
+            .collect();
+        let mut signatures = sign::sign_all(&self.signer, &decisions).into_iter();
+        let mut tree = self.tree.clone();
+        let mut batch = Batch {
+            first: tree.size(),
+            first_hash: tree.row(),
+            high_water: self.ledger.now(),
+            ..Batch::default()
+        };
+        let mut tokens = Vec::with_capacity(staged.drafts.len());
+        for draft in staged.drafts {
+            let (leaf, command, token) = match draft {
+                Draft::Leaf(leaf) => (leaf, None, None),
+                Draft::Decision(draft) => {
+                    let token = match signatures.next() {
+                        Some(Ok(token)) => token,
+                        Some(Err(SignError::TooLong { .. })) => {
+                            return Err(SignFailure::TooLong(draft.command));
+                        }
+                        Some(Err(error)) => return Err(failed(error.to_string())),
+                        None => return Err(failed("a decision was not signed".to_owned())),
+                    };
+                    let event = Event::Decision { caller: draft.caller, token: token.clone() };
+                    let leaf = log::leaf(draft.decision.iat, event);
+                    (leaf, Some(draft.command), Some((draft.decision, token)))
+                }
+            };
+            let bytes = match (log::leaf_bytes(&leaf), command) {
+                (Some(bytes), _) => bytes,
+                (None, Some(command)) => return Err(SignFailure::TooLong(command)),
+                (None, None) => return Err(failed("a leaf is too long".to_owned())),
+            };
+            let hashes =
+                tree.append(&bytes).map_err(|error: LogError| failed(error.to_string()))?;
+            batch.hashes.extend(hashes);
+            batch.leaves.push(bytes);
+            tokens.push(token);
+        }
+        batch.records = staged.records;
+        for record in &mut batch.records {
+            record.position = record.position.saturating_add(batch.first);
+        }
+        Ok(Signed { batch, tree, answers: staged.answers, tokens, active: staged.active })
+    }
+
+    fn commit(&mut self, batch: &Batch<'_>) -> Committed {
+        if batch.leaves.is_empty() {
+            return Committed::Yes;
+        }
+        if self.store.faults().take(&[Fault::CrashBeforeCommit]).is_some() {
+            return Committed::Crash;
+        }
+        let committed = match self.store.commit(batch) {
+            Ok(()) => Committed::Yes,
+            Err(CommitError::Refused(error)) => {
+                tracing::error!(%error, "the store did not take a batch");
+                Committed::No(SequencerError::Unavailable { reason: error.to_string() })
+            }
+            Err(CommitError::Unknown(error)) => {
+                tracing::error!(%error, "the store does not say whether it took a batch");
+                self.look(batch)
+            }
+        };
+        if matches!(committed, Committed::Yes)
+            && self.store.faults().take(&[Fault::CrashAfterCommit]).is_some()
+        {
+            return Committed::Crash;
+        }
+        committed
+    }
+
+    /// After a commit of unknown outcome: opens the store again and looks whether the batch is
+    /// there. Never guesses.
+    fn look(&mut self, batch: &Batch<'_>) -> Committed {
+        let found = match self.store.reopen() {
+            Ok(()) => self.store.size(),
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be opened again");
+                self.unsettled = true;
+                return Committed::No(SequencerError::OutcomeUnknown);
+            }
+        };
+        let Ok(size) = found else {
+            self.unsettled = true;
+            return Committed::No(SequencerError::OutcomeUnknown);
+        };
+        if size == batch.first {
+            let reason = "the commit failed".to_owned();
+            return Committed::No(SequencerError::Unavailable { reason });
+        }
+        let mut leaves = Vec::new();
+        let read = self.store.for_each_leaf(batch.first, |leaf| {
+            leaves.push(leaf.to_vec());
+            Ok::<(), crate::store::ReadError>(())
+        });
+        if read.is_ok() && leaves == batch.leaves {
+            return Committed::Yes;
+        }
+        // Neither the batch nor nothing: the store is not what this thread knows. Fold it anew
+        // before going on.
+        self.unsettled = true;
+        Committed::No(SequencerError::OutcomeUnknown)
+    }
+
+    /// Opens the store again and takes over what it holds, whatever became of the batch before.
+    fn settle_store(&mut self) -> Result<(), SequencerError> {
+        let unavailable = |error: &dyn std::error::Error| SequencerError::Unavailable {
+            reason: error.to_string(),
+        };
+        self.store.reopen().map_err(|error| unavailable(&error))?;
+        let folded = Folded::read(&self.store).map_err(|error| unavailable(&error))?;
+        let (Some(bundle), Some(facts)) = (folded.bundle, folded.facts) else {
+            let reason = "the log does not say what is active".to_owned();
+            return Err(SequencerError::Unavailable { reason });
+        };
+        self.ledger = folded.ledger;
+        self.tree = folded.tree;
+        self.active = Activation { bundle, facts };
+        self.unsettled = false;
+        tracing::warn!("the store was opened again and its log folded");
+        Ok(())
+    }
+
+    /// Makes a batch that is durable final in memory.
+    fn keep(&mut self, tree: Tree, active: Option<Activation>) {
+        self.ledger.keep();
+        self.tree = tree;
+        if let Some(active) = active {
+            self.active = active;
+        }
+        self.shared.high_water.store(self.ledger.now(), Ordering::Release);
+    }
+
+    fn answer(
+        &self,
+        batch: Vec<Queued>,
+        answers: Vec<Answer>,
+        tokens: &[Option<(Decision, String)>],
+        first: u64,
+    ) {
+        for (queued, answer) in batch.into_iter().zip(answers) {
+            let result = match answer {
+                Answer::Firm(result) | Answer::OnCommit(result) => result,
+                Answer::Decision(draft) => {
+                    let (decision, token) = tokens
+                        .get(draft)
+                        .and_then(Option::as_ref)
+                        .expect("a decision that was staged was signed");
+                    let draft = u64::try_from(draft).expect("a batch is far smaller than 2^64");
+                    let position = first.saturating_add(draft);
+                    Ok(Reply::Decided(decided(decision, token.clone(), position)))
+                }
+                Answer::Snapshot => Ok(Reply::Inspected(Box::new(self.snapshot()))),
+            };
+            send(queued, result);
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            high_water: self.ledger.now(),
+            head: self.tree.head(),
+            ledger: self.ledger.state_digest(),
+            live: self.ledger.live(),
+            usage: self.ledger.usages(),
+        }
+    }
+}
+
+/// Answers a batch that was not carried out. What is firm holds all the same.
+fn answer_all(batch: Vec<Queued>, answers: Vec<Answer>, error: &SequencerError) {
+    let mut answers = answers.into_iter();
+    for queued in batch {
+        let result = match answers.next() {
+            Some(Answer::Firm(result)) => result,
+            Some(Answer::OnCommit(_) | Answer::Decision(_) | Answer::Snapshot) | None => {
+                Err(error.clone())
+            }
+        };
+        send(queued, result);
+    }
+}
+
+fn send(queued: Queued, result: Result<Reply, SequencerError>) {
+    // Whoever asked may have gone: what was decided is durable and will be found when asked again.
+    drop(queued.answer.send(result));
+}
+
+/// Tells that the thread has ended, however it ends.
+struct Alive<'a>(&'a Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.alive.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a server is told at its start; read once, never global.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::clock::Clock;
+
+/// Everything that `placet serve` can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of the policy bundle.
+    pub bundle: PathBuf,
+    /// File of the facts.
+    pub facts: PathBuf,
+    /// The store's file; created if absent.
+    pub store: PathBuf,
+    /// Directory of the signing keys; a key is made there if it has none.
+    pub keys: PathBuf,
+    /// Address of the gRPC service; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address of metrics, health and keys over HTTP; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// `iss` of every decision, and the origin of the log.
+    pub issuer: String,
+    /// `aud` of every decision: who may rely on it; at least one.
+    pub audience: Vec<String>,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Threads that evaluate policies: 1..=256.
+    pub workers: usize,
+    /// Seconds within which a reservation must be confirmed: 1..=86,400.
+    pub confirm_within_seconds: u64,
+    /// Certificates; required unless both addresses are loopback.
+    pub tls: Option<TlsSettings>,
+}
+
+/// Mutual TLS: the server shows a certificate and demands one from every caller.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// PEM file of the server's certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file of the authorities that vouch for callers.
+    pub client_authority: PathBuf,
+}
+
+/// Most threads that evaluate: more than any machine that this runs on has cores.
+pub(crate) const MAX_WORKERS: usize = 256;
+/// Longest time to confirm: a day. Quota that nobody uses is quota that others are denied.
+pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
+
+/// A setting that cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A number is out of its range.
+    #[error("`{name}` is {value}, but must be {range}")]
+    Range {
+        /// Name of the setting.
+        name: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A text or list that must not be empty is.
+    #[error("`{name}` is empty")]
+    Empty {
+        /// Name of the setting.
+        name: &'static str,
+    },
+    /// Plain text beyond this machine.
+    #[error(
+        "`{name}` is {address}, which other machines can reach, but no certificates are given\n\
+         hint: listen on 127.0.0.1, or give `tls-cert`, `tls-key` and `tls-client-ca`"
+    )]
+    PlainText {
+        /// Name of the setting.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+impl Settings {
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    /// The first setting that cannot be served.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        if !(1..=MAX_WORKERS).contains(&self.workers) {
+            let value = u64::try_from(self.workers).unwrap_or(u64::MAX);
+            return Err(SettingsError::Range { name: "workers", value, range: "1..=256" });
+        }
+        if !(1..=MAX_CONFIRM_WITHIN_SECONDS).contains(&self.confirm_within_seconds) {
+            return Err(SettingsError::Range {
+                name: "confirm-within",
+                value: self.confirm_within_seconds,
+                range: "1..=86400 seconds",
+            });
+        }
+        if self.issuer.is_empty() {
+            return Err(SettingsError::Empty { name: "issuer" });
+        }
+        if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
+            return Err(SettingsError::Empty { name: "audience" });
+        }
+        if self.tls.is_none() && !self.listen.ip().is_loopback() {
+            return Err(SettingsError::PlainText { name: "listen", address: self.listen });
+        }
+        // Metrics, health and public keys have no TLS of their own: a scraper runs beside the server.
+        if !self.http.ip().is_loopback() {
+            return Err(SettingsError::PlainText { name: "http", address: self.http });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Settings {
+        Settings {
+            bundle: "b".into(),
+            facts: "f".into(),
+            store: "s".into(),
+            keys: "k".into(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            http: "[::1]:0".parse().unwrap(),
+            issuer: "placet".into(),
+            audience: vec!["scheduler".into()],
+            clock: Clock::System,
+            workers: 2,
+            confirm_within_seconds: 300,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn plain_text_is_served_on_loopback_only() {
+        assert!(good().check().is_ok());
+        let open = Settings { listen: "0.0.0.0:7443".parse().unwrap(), ..good() };
+        let error = open.check().unwrap_err().to_string();
+        assert!(error.contains("`listen`") && error.contains("tls-cert"), "{error}");
+        let http = Settings { http: "10.0.0.1:80".parse().unwrap(), ..good() };
+        assert!(http.check().is_err());
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        for (settings, name) in [
+            (Settings { workers: 0, ..good() }, "workers"),
+            (Settings { workers: 257, ..good() }, "workers"),
+            (Settings { confirm_within_seconds: 0, ..good() }, "confirm-within"),
+            (Settings { audience: vec![], ..good() }, "audience"),
+            (Settings { issuer: String::new(), ..good() }, "issuer"),
+        ] {
+            let error = settings.check().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What is durable: one SQLite file, one writer. The contract is by meaning: a batch is there whole
+//! or not at all.
+
+mod faults;
+mod open;
+mod reader;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use placet_core::{Digest, Id};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+pub use faults::{Fault, Faults};
+pub use open::OpenError;
+pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredDecision};
+use schema::{
+    INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST, SELECT_NAME,
+    UPDATE_HIGH_WATER,
+};
+
+/// A personal value, kept apart from the log so that it can be erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Personal {
+    /// Path of the request's field, such as `principal.subject`.
+    pub path: String,
+    /// What the commitment in the log was salted with.
+    pub salt: Vec<u8>,
+    /// The value.
+    pub value: String,
+}
+
+/// What is stored for a decided request beside its leaf.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// Position of its leaf.
+    pub position: u64,
+    /// Who asked.
+    pub caller: &'a Id,
+    /// Which request.
+    pub request_id: &'a Id,
+    /// What it said.
+    pub request_digest: Digest,
+    /// Canonical input, if the request could be resolved to one.
+    pub input: Option<&'a [u8]>,
+    /// Canonical evaluation.
+    pub evaluation: &'a [u8],
+    /// Personal values, each path once.
+    pub personal: &'a [Personal],
+}
+
+/// What one commit makes durable.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// Position of the first leaf: the size of the log before.
+    pub first: u64,
+    /// Leaves in order.
+    pub leaves: Vec<Vec<u8>>,
+    /// Number of the first hash in the tree's row.
+    pub first_hash: u64,
+    /// Hashes to append to the row.
+    pub hashes: Vec<Digest>,
+    /// Requests that were decided.
+    pub records: Vec<Record<'a>>,
+    /// The time up to which everything due has been done.
+    pub high_water: u64,
+}
+
+/// Why a batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing of it is stored.
+    #[error("the store did not take the batch")]
+    Refused(#[source] rusqlite::Error),
+    /// All of it is stored, or nothing: reopen the store and look.
+    #[error("the store does not say whether it took the batch")]
+    Unknown(#[source] rusqlite::Error),
+}
+
+/// Settings for special uses; the default is right for a server.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// Most pages of 4,096 bytes that the file may have: a full disk, for tests. Absent means no
+    /// bound.
+    pub max_pages: Option<u32>,
+    /// What goes wrong, for tests.
+    pub faults: Faults,
+}
+
+/// The one writer of a store, and the lock on it. Dropping it lets others open the file.
+#[derive(Debug)]
+pub struct Store {
+    /// `None` only while it could not be reopened.
+    connection: Option<Connection>,
+    path: PathBuf,
+    options: StoreOptions,
+    reader: Reader,
+    /// Held until the connections are closed: fields are dropped in this order.
+    _lock: open::Lock,
+}
+
+impl Store {
+    /// Opens a store, or makes one with mode 0600 where there is no file.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what stands there instead, or who holds it, and what to do.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        if path.is_dir() {
+            return Err(OpenError::Directory);
+        }
+        let lock = open::Lock::take(path)?;
+        open::create(path)?;
+        let connection = open::writer(path, options.max_pages)?;
+        let reader = Reader::new(path.to_owned());
+        let path = path.to_owned();
+        Ok(Self { connection: Some(connection), path, options, reader, _lock: lock })
+    }
+
+    /// Opens the file again after a commit of unknown outcome, and brings what it holds to the disk
+    /// for certain.
+    ///
+    /// After a failed sync the system may take pages for written that are not. Copying the
+    /// write-ahead log into the database writes and syncs all of them anew, so that what is read
+    /// afterwards is durable.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the store is unusable until this succeeds.
+    pub fn reopen(&mut self) -> Result<(), OpenError> {
+        self.connection = None;
+        if self.options.faults.take(&[Fault::Reopen]).is_some() {
+            let error = std::io::Error::other("a fault of the test");
+            return Err(OpenError::Access(error));
+        }
+        let connection = open::writer(&self.path, self.options.max_pages)?;
+        let copied = connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+            .map_err(OpenError::Sqlite)?;
+        if copied != 0 {
+            return Err(OpenError::InUse { holder: "a reader that does not end".to_owned() });
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Makes a batch durable, whole or not at all.
+    ///
+    /// # Errors
+    /// [`CommitError`] tells whether it is certain that nothing is stored.
+    pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), CommitError> {
+        let fault = self.options.faults.take(&[
+            Fault::Commit,
+            Fault::CommitUnknown,
+            Fault::CommitPersisted,
+        ]);
+        let connection = self.connection.as_mut().ok_or_else(|| CommitError::Refused(full()))?;
+        let writing = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(CommitError::Refused)?;
+        // A crash up to here, or anywhere before the commit below, costs the batch: none of it was
+        // answered.
+        write(&writing, batch).map_err(CommitError::Refused)?;
+        match fault {
+            Some(Fault::Commit) => return Err(CommitError::Refused(full())),
+            Some(Fault::CommitUnknown) => return Err(CommitError::Unknown(full())),
+            _ => {}
+        }
+        // A crash within leaves either all of it or nothing. What SQLite reports as failed here may
+        // yet be found after reopening, so that every failure counts as unknown.
+        writing.commit().map_err(CommitError::Unknown)?;
+        match fault {
+            Some(Fault::CommitPersisted) => Err(CommitError::Unknown(full())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The decision on a request, if it was decided.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn decision(
+        &self,
+        caller: &Id,
+        request_id: &Id,
+    ) -> Result<Option<StoredDecision>, ReadError> {
+        reader::decision(self.connection()?, caller, request_id)
+    }
+
+    /// Calls `each` for every leaf from position `start` on, in order.
+    ///
+    /// # Errors
+    /// The first error of `each`, or one of reading; a missing leaf is one.
+    pub fn for_each_leaf<E: From<ReadError>>(
+        &self,
+        start: u64,
+        each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = u64::try_from(i64::MAX).unwrap_or(u64::MAX);
+        reader::for_each_leaf(self.connection()?, start, end, each)
+    }
+
+    /// Leaves in the log.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn size(&self) -> Result<u64, ReadError> {
+        reader::size(self.connection()?)
+    }
+
+    /// Stored hashes of the Merkle tree.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn hash_count(&self) -> Result<u64, ReadError> {
+        reader::hash_count(self.connection()?)
+    }
+
+    /// The time up to which everything due has been done, as far as it is durable.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn high_water(&self) -> Result<u64, ReadError> {
+        reader::high_water(self.connection()?)
+    }
+
+    /// Stored hashes of the Merkle tree, by their numbers in its row.
+    ///
+    /// # Errors
+    /// If the store cannot be read or has no such hash.
+    pub fn hashes(&self, numbers: &[u64]) -> Result<Vec<Digest>, ReadError> {
+        reader::hashes(self.connection()?, numbers)
+    }
+
+    /// A random name for a new store: 32 hexadecimal digits.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub fn random_name(&self) -> Result<String, ReadError> {
+        let connection = self.connection()?;
+        connection.query_row(SELECT_NAME, [], |row| row.get(0)).map_err(ReadError::Sqlite)
+    }
+
+    /// For look-ups from other threads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// The faults of the test, for the steps around the store.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.options.faults
+    }
+
+    fn connection(&self) -> Result<&Connection, ReadError> {
+        self.connection.as_ref().ok_or(ReadError::Damaged("it could not be reopened"))
+    }
+}
+
+/// The error that SQLite gives for a full disk, where a test asks for an error.
+fn full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None)
+}
+
+fn write(writing: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
+    let mut insert = writing.prepare_cached(INSERT_LEAF)?;
+    for (position, leaf) in (batch.first..).zip(&batch.leaves) {
+        insert.execute(params![to_sql(position), leaf])?;
+    }
+    let mut insert = writing.prepare_cached(INSERT_HASH)?;
+    for (number, hash) in (batch.first_hash..).zip(&batch.hashes) {
+        insert.execute(params![to_sql(number), hash.as_bytes()])?;
+    }
+    let mut request = writing.prepare_cached(INSERT_REQUEST)?;
+    let mut evidence = writing.prepare_cached(INSERT_EVIDENCE)?;
+    let mut personal = writing.prepare_cached(INSERT_PERSONAL)?;
+    for record in &batch.records {
+        let (position, digest) = (to_sql(record.position), record.request_digest);
+        let (caller, id) = (record.caller.as_str(), record.request_id.as_str());
+        request.execute(params![caller, id, digest.as_bytes(), position])?;
+        evidence.execute(params![position, record.input, record.evaluation])?;
+        for value in record.personal {
+            personal.execute(params![position, value.path, value.salt, value.value])?;
+        }
+    }
+    writing.prepare_cached(UPDATE_HIGH_WATER)?.execute([to_sql(batch.high_water)])?;
+    Ok(())
+}
+
+/// SQLite's integers end at 2^63 - 1; positions and times stay far below, and what is beyond finds
+/// nothing.
+fn to_sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_uses_an_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("s"), StoreOptions::default()).unwrap();
+        let connection = store.connection.as_ref().unwrap();
+        for query in schema::ALL {
+            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+            let nulls = vec![rusqlite::types::Null; explain.parameter_count()];
+            let plan: Vec<String> = explain
+                .query_map(rusqlite::params_from_iter(nulls), |row| row.get(3))
+                .and_then(Iterator::collect)
+                .unwrap();
+            // An insert has no plan; whatever has one must search, never scan or sort.
+            assert_eq!(plan.is_empty(), query.starts_with("INSERT"), "{query}: {plan:?}");
+            assert!(plan.iter().all(|step| step.starts_with("SEARCH ")), "{query}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("s"), StoreOptions::default()).unwrap();
+        let connection = store.connection.as_ref().unwrap();
+        let pragma = |name: &str| -> String {
+            connection
+                .query_row(&format!("PRAGMA {name}"), [], |row| {
+                    row.get_ref(0).map(|value| match value {
+                        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                        other => other.as_str().unwrap_or("").to_owned(),
+                    })
+                })
+                .unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), "wal");
+        assert_eq!(pragma("synchronous"), "2", "FULL");
+        assert_eq!(pragma("application_id"), schema::APPLICATION_ID.to_string());
+        assert_eq!(pragma("user_version"), schema::MIGRATIONS.len().to_string());
+    }
+}

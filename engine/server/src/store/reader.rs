@@ -1,0 +1,246 @@
+//! Looking things up while the one writer writes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use placet_core::{Digest, Event, Id, Leaf};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::schema::{
+    SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH, SELECT_HIGH_WATER, SELECT_LAST,
+    SELECT_LAST_HASH, SELECT_LEAVES, SELECT_PERSONAL,
+};
+use super::{Personal, open, to_sql};
+
+/// Connections that are kept for the next look-up; more are opened when needed, and closed after.
+const IDLE_READERS: usize = 8;
+/// Most leaves of one look-up: 64 MiB, if each is as long as can be.
+pub const MAX_LEAVES_READ: u64 = 1_024;
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The store cannot be opened.
+    #[error("the store cannot be opened for reading")]
+    Open(#[source] open::OpenError),
+    /// SQLite failed.
+    #[error("SQLite failed to read")]
+    Sqlite(#[source] rusqlite::Error),
+    /// What was read is not what was written.
+    #[error("the store is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A decision as it was first given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDecision {
+    /// Of the request that it answers.
+    pub request_digest: Digest,
+    /// Its place in the log, from 0.
+    pub position: u64,
+    /// The signed decision.
+    pub token: String,
+    /// Personal values of the request, by path; erased ones are missing.
+    pub personal: Vec<Personal>,
+}
+
+/// The evidence of a decision: its canonical input, if there was one, and its canonical evaluation.
+pub type Evidence = (Option<Vec<u8>>, Vec<u8>);
+
+/// Reads from any thread; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Reader {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(Arc::new(Pool { path, idle: Mutex::new(Vec::new()) }))
+    }
+
+    fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => open::reader(&self.0.path).map_err(ReadError::Open)?,
+        };
+        let result = read(&connection);
+        let mut idle = idle();
+        // A connection that has failed is not trusted again.
+        if result.is_ok() && idle.len() < IDLE_READERS {
+            idle.push(connection);
+        }
+        result
+    }
+
+    /// The decision on a request, if it was decided.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn decision(
+        &self,
+        caller: &Id,
+        request_id: &Id,
+    ) -> Result<Option<StoredDecision>, ReadError> {
+        self.with(|connection| decision(connection, caller, request_id))
+    }
+
+    /// Leaves from position `start` up to, not including, `end`; fewer if the log or
+    /// [`MAX_LEAVES_READ`] ends before.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn leaves(&self, start: u64, end: u64) -> Result<Vec<Vec<u8>>, ReadError> {
+        let end = end.min(start.saturating_add(MAX_LEAVES_READ));
+        let mut leaves = Vec::new();
+        self.with(|connection| {
+            for_each_leaf(connection, start, end, |leaf| {
+                leaves.push(leaf.to_vec());
+                Ok(())
+            })
+        })?;
+        Ok(leaves)
+    }
+
+    /// Leaves in the log.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn size(&self) -> Result<u64, ReadError> {
+        self.with(size)
+    }
+
+    /// What a decision was made from, by its position.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn evidence(&self, position: u64) -> Result<Option<Evidence>, ReadError> {
+        self.with(|connection| {
+            let mut select = prepare(connection, SELECT_EVIDENCE)?;
+            select
+                .query_row([to_sql(position)], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+                .map_err(ReadError::Sqlite)
+        })
+    }
+
+    /// Stored hashes of the Merkle tree, by their numbers in its row.
+    ///
+    /// # Errors
+    /// If the store cannot be read or has no such hash.
+    pub fn hashes(&self, numbers: &[u64]) -> Result<Vec<Digest>, ReadError> {
+        self.with(|connection| hashes(connection, numbers))
+    }
+}
+
+fn prepare<'a>(
+    connection: &'a Connection,
+    query: &str,
+) -> Result<rusqlite::CachedStatement<'a>, ReadError> {
+    connection.prepare_cached(query).map_err(ReadError::Sqlite)
+}
+
+pub(super) fn decision(
+    connection: &Connection,
+    caller: &Id,
+    request_id: &Id,
+) -> Result<Option<StoredDecision>, ReadError> {
+    let mut select = prepare(connection, SELECT_DECISION)?;
+    let found = select
+        .query_row(params![caller.as_str(), request_id.as_str()], |row| {
+            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+        })
+        .optional()
+        .map_err(ReadError::Sqlite)?;
+    let Some((digest, at, leaf)) = found else { return Ok(None) };
+    let position = from_sql(at)?;
+    let leaf: Leaf = serde_json::from_slice(&leaf)
+        .map_err(|_malformed| ReadError::Damaged("a leaf is no leaf"))?;
+    let Event::Decision { token, caller: of } = leaf.event else {
+        return Err(ReadError::Damaged("the leaf of a request is no decision"));
+    };
+    if of != *caller {
+        return Err(ReadError::Damaged("the leaf of a request answers another caller"));
+    }
+    let mut select = prepare(connection, SELECT_PERSONAL)?;
+    let personal = select
+        .query_map([at], |row| {
+            Ok(Personal { path: row.get(0)?, salt: row.get(1)?, value: row.get(2)? })
+        })
+        .and_then(Iterator::collect)
+        .map_err(ReadError::Sqlite)?;
+    let request_digest = Digest::from_bytes(digest);
+    Ok(Some(StoredDecision { request_digest, position, token, personal }))
+}
+
+/// Calls `each` for every leaf of a range in order, and fails if one is missing.
+pub(super) fn for_each_leaf<E: From<ReadError>>(
+    connection: &Connection,
+    start: u64,
+    end: u64,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut select = prepare(connection, SELECT_LEAVES)?;
+    let mut rows =
+        select.query([to_sql(start), to_sql(end)]).map_err(ReadError::Sqlite).map_err(E::from)?;
+    let mut expected = start;
+    while let Some(row) = rows.next().map_err(ReadError::Sqlite).map_err(E::from)? {
+        let position = row.get(0).map_err(ReadError::Sqlite).and_then(from_sql)?;
+        if position != expected {
+            return Err(ReadError::Damaged("a leaf is missing").into());
+        }
+        expected = expected.saturating_add(1);
+        let leaf = row.get_ref(1).map_err(ReadError::Sqlite)?;
+        let leaf = leaf.as_blob().map_err(|_other| ReadError::Damaged("a leaf is no blob"))?;
+        each(leaf)?;
+    }
+    Ok(())
+}
+
+pub(super) fn size(connection: &Connection) -> Result<u64, ReadError> {
+    count(connection, SELECT_LAST)
+}
+
+pub(super) fn hash_count(connection: &Connection) -> Result<u64, ReadError> {
+    count(connection, SELECT_LAST_HASH)
+}
+
+fn count(connection: &Connection, last: &str) -> Result<u64, ReadError> {
+    let last: Option<i64> =
+        prepare(connection, last)?.query_row([], |row| row.get(0)).map_err(ReadError::Sqlite)?;
+    last.map_or(Ok(0), |last| Ok(from_sql(last)?.saturating_add(1)))
+}
+
+pub(super) fn high_water(connection: &Connection) -> Result<u64, ReadError> {
+    let value = prepare(connection, SELECT_HIGH_WATER)?
+        .query_row([], |row| row.get(0))
+        .map_err(ReadError::Sqlite)?;
+    from_sql(value)
+}
+
+pub(super) fn hashes(connection: &Connection, numbers: &[u64]) -> Result<Vec<Digest>, ReadError> {
+    let mut select = prepare(connection, SELECT_HASH)?;
+    let mut found = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let hash = select
+            .query_row([to_sql(*number)], |row| row.get::<_, [u8; 32]>(0))
+            .optional()
+            .map_err(ReadError::Sqlite)?
+            .ok_or(ReadError::Damaged("a hash of the tree is missing"))?;
+        found.push(Digest::from_bytes(hash));
+    }
+    Ok(found)
+}
+
+fn from_sql(value: i64) -> Result<u64, ReadError> {
+    u64::try_from(value).map_err(|_negative| ReadError::Damaged("a number is negative"))
+}

@@ -1,0 +1,12 @@
+//! The server against real stores.
+#![expect(
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so; clippy grants this to test functions alone"
+)]
+
+mod crash_faults;
+mod ledger;
+mod store;
+mod world;

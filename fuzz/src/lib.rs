@@ -1,0 +1,10 @@
+//! Generators make inputs; oracles decide whether what came of one shows a bug.
+//!
+//! Each oracle is an ordinary function of bytes: it returns if all is well and panics if it is not, so that a test on
+//! the stable toolchain and a fuzzer can both call it.
+
+mod generators;
+mod oracles;
+
+pub use generators::{admit_request, damaged};
+pub use oracles::{request_json, request_wire, token};

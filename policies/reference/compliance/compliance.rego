@@ -1,0 +1,314 @@
+# METADATA
+# title: Compliance
+# description: |
+#   Customers and the clusters that they use must hold the attestations that contracts and law ask
+#   for, valid at the time of the decision; hosted models are used under a licence; some GPU models
+#   are under export control; and the work of regulated tenants is audited.
+# custom:
+#   owner: compliance-engineering
+#   controls: ["SOC2:CC9.2", "ISO27001:A.5.19", "ISO27001:A.5.31"]
+package placet.compliance
+
+import rego.v1
+
+params := data.params
+
+subject := input.lease
+
+subject := input.job
+
+kind := "lease" if input.lease
+
+kind := "job" if input.job
+
+seconds_per_day := 86400
+
+# Reasons name at most so many models; the answer stays within the engine's bounds on text.
+most_named := 8
+
+# Seconds since 1970 as a date that a person can read.
+date(seconds) := time.format(seconds * 1000000000)
+
+# --- attestations
+
+required := params.required[input.tenant.kind]
+
+# Whose attestations are looked at, under which field of the request a lack of them is reported.
+parties := [
+	{
+		"name": sprintf("tenant %s", [input.tenant.id]),
+		"field": "tenant_id",
+		"required": required.tenant,
+		"attestations": input.tenant.attestations,
+	},
+	{
+		"name": sprintf("cluster %s", [input.cluster.id]),
+		"field": sprintf("%s.cluster_id", [kind]),
+		"required": required.cluster,
+		"attestations": input.cluster.attestations,
+	},
+]
+
+valid(attestation) if {
+	attestation.valid_from <= input.time
+	input.time < attestation.valid_until
+}
+
+# Ends of the valid attestations of a framework: empty if there are none.
+valid_ends(party, framework) := [attestation.valid_until |
+	some attestation in party.attestations
+	attestation.framework == framework
+	valid(attestation)
+]
+
+# Ends of those that are over.
+past_ends(party, framework) := [attestation.valid_until |
+	some attestation in party.attestations
+	attestation.framework == framework
+	attestation.valid_until <= input.time
+]
+
+# Beginnings of those that are to come.
+future_beginnings(party, framework) := [attestation.valid_from |
+	some attestation in party.attestations
+	attestation.framework == framework
+	input.time < attestation.valid_from
+]
+
+# What is required and not valid now.
+lacking contains {"party": party, "framework": framework} if {
+	some party in parties
+	some framework in party.required
+	count(valid_ends(party, framework)) == 0
+}
+
+# METADATA
+# title: No attestation
+# description: A required framework was never attested.
+# custom:
+#   code: ATTESTATION_MISSING
+#   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
+deny contains {
+	"code": "ATTESTATION_MISSING",
+	"message": sprintf("%s has no attestation of %s", [lack.party.name, lack.framework]),
+	"field": lack.party.field,
+	"hint": sprintf("have an attestation of %s recorded in the facts", [lack.framework]),
+} if {
+	some lack in lacking
+	count(past_ends(lack.party, lack.framework)) == 0
+	count(future_beginnings(lack.party, lack.framework)) == 0
+}
+
+# METADATA
+# title: Attestation over
+# description: A required attestation has ended, and none has been recorded after it.
+# custom:
+#   code: ATTESTATION_EXPIRED
+#   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
+deny contains {
+	"code": "ATTESTATION_EXPIRED",
+	"message": sprintf(
+		"attestation of %s of %s ended at %s",
+		[lack.framework, lack.party.name, date(max(past))],
+	),
+	"field": lack.party.field,
+	"hint": sprintf("have a current attestation of %s recorded in the facts", [lack.framework]),
+} if {
+	some lack in lacking
+	past := past_ends(lack.party, lack.framework)
+	count(past) > 0
+	count(future_beginnings(lack.party, lack.framework)) == 0
+}
+
+# METADATA
+# title: Attestation to come
+# description: |
+#   A required attestation is recorded but begins later. The same request may pass from then on.
+# custom:
+#   code: ATTESTATION_NOT_YET_VALID
+#   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
+deny contains {
+	"code": "ATTESTATION_NOT_YET_VALID",
+	"message": sprintf(
+		"attestation of %s of %s begins at %s",
+		[lack.framework, lack.party.name, date(min(future))],
+	),
+	"field": lack.party.field,
+	"hint": sprintf("ask again after %s", [date(min(future))]),
+	"retry": true,
+} if {
+	some lack in lacking
+	future := future_beginnings(lack.party, lack.framework)
+	count(future) > 0
+}
+
+# Attested without a gap beyond this end.
+renewed(party, framework, end) if {
+	some attestation in party.attestations
+	attestation.framework == framework
+	attestation.valid_from <= end
+	attestation.valid_until > end
+}
+
+# The later of the warning time and the end of the work.
+horizon := input.time + max([
+	to_number(object.get(params, "warn_days", 0)) * seconds_per_day,
+	subject.duration_seconds,
+])
+
+# METADATA
+# title: Attestation that ends soon
+# description: |
+#   A required attestation ends within the warning time or before the work does, and is not renewed.
+# custom:
+#   code: ATTESTATION_EXPIRES_SOON
+#   controls: ["SOC2:CC9.2"]
+warn contains {
+	"code": "ATTESTATION_EXPIRES_SOON",
+	"message": sprintf("attestation of %s of %s ends at %s", [framework, party.name, date(end)]),
+} if {
+	some party in parties
+	some framework in party.required
+	ends := valid_ends(party, framework)
+	count(ends) > 0
+	end := max(ends)
+	end < horizon
+	not renewed(party, framework, end)
+}
+
+# --- licences
+
+unlicensed := [model |
+	some model in input.models
+	model.classification != "PUBLIC"
+	model.owner != input.tenant.id
+	not model.id in input.tenant.licensed_models
+]
+
+# METADATA
+# title: Model without a licence
+# description: |
+#   Hosted models are for their owner, for licensed tenants, and for everybody if their weights are
+#   public.
+# custom:
+#   code: MODEL_NOT_LICENSED
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "MODEL_NOT_LICENSED",
+	"message": sprintf(
+		"model %s of %s is %s and not licensed to tenant %s",
+		[model.id, model.owner, model.classification, input.tenant.id],
+	),
+	"field": sprintf("%s.model_ids", [kind]),
+	"hint": sprintf("have model %s licensed, or leave it out", [model.id]),
+} if {
+	some model in array.slice(unlicensed, 0, most_named)
+}
+
+# --- export control
+
+controls := [control |
+	some control in params.export_control
+	controlled_by(control)
+]
+
+controlled_by(control) if subject.gpu_model in control.gpu_models
+
+# An entry that names no models is taken to mean every model.
+controlled_by(control) if not is_array(control.gpu_models)
+
+# METADATA
+# title: GPU model where it may not be
+# description: A controlled GPU model is used only in clusters that stand in listed jurisdictions.
+# custom:
+#   code: EXPORT_CONTROLLED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "EXPORT_CONTROLLED",
+	"message": sprintf(
+		"GPU model %s is under export control and may not be used in %s, where cluster %s stands",
+		[subject.gpu_model, input.cluster.jurisdiction, input.cluster.id],
+	),
+	"field": sprintf("%s.cluster_id", [kind]),
+	"hint": "ask for another GPU model or in another jurisdiction",
+} if {
+	some control in controls
+	not input.cluster.jurisdiction in control.cluster_jurisdictions
+}
+
+# An empty text is in no list of jurisdictions, so a customer without a recorded seat is refused.
+seat := object.get(object.get(params, "seats", {}), input.tenant.id, "")
+
+seat_name := seat if seat != ""
+
+seat_name := "a place not on record" if seat == ""
+
+# METADATA
+# title: GPU model for whom it may not be
+# description: |
+#   A controlled GPU model is used only by customers with a verified seat in listed jurisdictions.
+# custom:
+#   code: EXPORT_CONTROLLED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "EXPORT_CONTROLLED",
+	"message": sprintf(
+		"GPU model %s is under export control and may not be used by tenant %s with its seat in %s",
+		[subject.gpu_model, input.tenant.id, seat_name],
+	),
+	"field": "tenant_id",
+	"hint": "ask for another GPU model, or have compliance verify the seat",
+} if {
+	input.tenant.kind != "OWN"
+	some control in controls
+	not seat in control.tenant_jurisdictions
+}
+
+# --- audit
+
+regulated if {
+	some attestation in input.tenant.attestations
+	attestation.framework in params.audit.frameworks
+}
+
+# METADATA
+# title: Audit the work of regulated tenants
+# description: |
+#   Whoever was ever attested under a listed framework is regulated, also while an attestation is
+#   renewed.
+# custom:
+#   controls: ["SOC2:CC7.2", "ISO27001:A.8.15"]
+obligations contains {
+	"id": "audit.level",
+	"params": {"level": object.get(params.audit, "level", "full")},
+} if {
+	regulated
+}
+
+# --- params
+
+# METADATA
+# title: Params that are not there
+# description: |
+#   Without its lists the policy could not refuse, so it refuses everything until they are set.
+# custom:
+#   code: PARAMS_INCOMPLETE
+deny contains {
+	"code": "PARAMS_INCOMPLETE",
+	"message": sprintf("param %s of policy compliance is no list", [name]),
+	"hint": "set it in bundle.yaml",
+} if {
+	some name in absent_params
+}
+
+absent_params contains sprintf("required.%s.tenant", [input.tenant.kind]) if {
+	not is_array(required.tenant)
+}
+
+absent_params contains sprintf("required.%s.cluster", [input.tenant.kind]) if {
+	not is_array(required.cluster)
+}
+
+absent_params contains "export_control" if not is_array(params.export_control)
+
+absent_params contains "audit.frameworks" if not is_array(params.audit.frameworks)

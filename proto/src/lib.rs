@@ -1,0 +1,59 @@
+//! Placet's contracts: the gRPC services and messages, their JSON form, and the WIT world of Wasm
+//! policies.
+//!
+//! Protobuf decoders drop what they do not know and quietly take the last of two values. For a
+//! decision point both are ways to permit what was never asked, so [`StrictCodec`] refuses such
+//! messages where requests are read.
+//!
+//! # Example
+//! ```
+//! use placet_proto::{admission::v1::StreamRequest, json};
+//! let line = r#"{"release": {"request_id": "r-2", "reservation": {"epoch": "1"}}, "time": 7}"#;
+//! let event: StreamRequest = json::from_json(line)?;
+//! assert_eq!(event.time, Some(7));
+//! assert_eq!(json::from_json::<StreamRequest>("{\"relase\": {}}").unwrap_err().field, "relase");
+//! # Ok::<(), placet_proto::FieldError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod codec;
+mod fault;
+pub mod json;
+mod strict;
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+pub use codec::{StrictCodec, StrictDecoder};
+pub use fault::{ERROR_DOMAIN, FieldError};
+pub use strict::decode_strict;
+
+/// The services, by package.
+pub mod admission {
+    /// `placet.admission.v1`: what a PEP asks and is answered. Documented in `admission.proto`.
+    pub mod v1 {
+        #![expect(
+            missing_docs,
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            clippy::missing_errors_doc,
+            reason = "generated code: held equal to the contract by a test"
+        )]
+        include!("generated/placet.admission.v1.rs");
+    }
+}
+
+/// The contracts as one encoded `google.protobuf.FileDescriptorSet`, without comments.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/placet.bin");
+
+/// The WIT package `placet:policy`, which Wasm policies implement.
+pub const WIT: &str = include_str!("../wit/policy.wit");
+
+#[cfg(test)]
+mod samples;
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET)
+        .expect("the checked-in descriptors were written by the compiler that a test runs again")
+});
