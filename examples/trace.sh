@@ -2,18 +2,16 @@
 # Runs a real cluster trace through the gRPC server, twice each on a fresh store, and checks the limits independently.
 #   examples/trace.sh DATA [WORK]
 # DATA holds pods.csv and nodes.csv of Alibaba's cluster-trace-gpu-v2023; WORK (default run/trace) gets what is made.
-# PROFILE=release (default) or dev; PYTHON needs PyYAML.
+# BIN names a directory of built binaries (else they are built for release); PYTHON needs PyYAML.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${1:?usage: examples/trace.sh DATA [WORK]}
 work=${2:-run/trace}
-profile=${PROFILE:-release}
+bin=${BIN:-target/release}
 python=${PYTHON:-target/venv/bin/python}
 [ -f "$data/pods.csv" ] || { echo "no trace in $data: pods.csv and nodes.csv are expected there" >&2; exit 1; }
 
-folder=$([ "$profile" = dev ] && echo debug || echo "$profile")
-cargo build --quiet --profile "$profile" -p placet -p placet-examples
-bin=target/$folder
+[ -n "${BIN:-}" ] || cargo build --locked --release --workspace --bins
 rm -rf "$work"
 mkdir -p "$work"
 

@@ -65,8 +65,11 @@ fn lease() -> impl Strategy<Value = pb::Lease> {
 
 fn principal() -> impl Strategy<Value = pb::Principal> {
     let text = prop_oneof![4 => "[!-~]{1,40}", 1 => ".{0,300}"];
-    (text.clone(), text, names(3))
-        .prop_map(|(issuer, subject, groups)| pb::Principal { issuer, subject, groups })
+    (text.clone(), text, names(3)).prop_map(|(issuer, subject, groups)| pb::Principal {
+        issuer,
+        subject,
+        groups,
+    })
 }
 
 /// A request for a lease, in bounds more often than not.

@@ -1,7 +1,7 @@
 //! Generators make inputs; oracles decide whether what came of one shows a bug.
 //!
-//! Each oracle is an ordinary function of bytes: it returns if all is well and panics if it is not, so that a test on
-//! the stable toolchain and a fuzzer can both call it.
+//! Each oracle is an ordinary function of bytes: it returns if all is well and panics if it is not,
+//! so that a test on the stable toolchain and a fuzzer can both call it.
 
 mod generators;
 mod oracles;

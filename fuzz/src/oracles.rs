@@ -11,7 +11,8 @@ fn check_error(error: &FieldError) {
     assert!(error.to_string().len() < 4_096, "an error repeats no more than a line of its input");
 }
 
-/// A request that passes says the same again, and one that passes every bound has amounts that cannot overflow.
+/// A request that passes says the same again, and one that passes every bound has amounts that
+/// cannot overflow.
 fn request(request: pb::AdmitRequest) {
     let again: pb::AdmitRequest =
         decode_strict(&request.encode_to_vec()).expect("what was decoded can be decoded again");
@@ -29,7 +30,8 @@ fn request(request: pb::AdmitRequest) {
     }
 }
 
-/// The wire form of an `AdmitRequest`: refused with a reason, or understood the same by every reader.
+/// The wire form of an `AdmitRequest`: refused with a reason, or understood the same by every
+/// reader.
 ///
 /// # Panics
 /// If the bytes show a bug.

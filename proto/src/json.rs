@@ -29,6 +29,9 @@ const MAX_QUOTED_BYTES: usize = 64;
 /// # Errors
 /// [`FieldError`] with code `TOO_LARGE`, `MALFORMED_JSON` (with line and column), `UNKNOWN_FIELD`,
 /// `DUPLICATE_FIELD`, `ONEOF_CONFLICT`, `WRONG_TYPE`, `OUT_OF_BOUNDS` or `UNKNOWN_ENUM_VALUE`.
+///
+/// # Panics
+/// If `T` is no message of the contracts.
 pub fn from_json<T: Message + Name + Default>(text: &str) -> Result<T, FieldError> {
     if text.len() > MAX_JSON_BYTES {
         let message = format!("has {} bytes, at most {MAX_JSON_BYTES} are allowed", text.len());
@@ -45,6 +48,9 @@ pub fn from_json<T: Message + Name + Default>(text: &str) -> Result<T, FieldErro
 /// Writes a message as JSON, every field in it that has no notion of absence too.
 ///
 /// Whole numbers from 2^53 on are written as strings, because most readers would round them.
+///
+/// # Panics
+/// If `T` is no message of the contracts.
 #[must_use]
 pub fn to_json<T: Message + Name>(message: &T) -> serde_json::Value {
     let bytes = message.encode_to_vec();

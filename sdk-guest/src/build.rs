@@ -5,7 +5,8 @@ use crate::{Answer, Claim, Decided, Denial, Input, Obligation, PreemptionRule, W
 impl Input {
     /// What is asked for, with the name of its field: `lease` or `job`.
     ///
-    /// The engine always sets exactly one of them; `None` if it set neither, which a policy must not take for consent.
+    /// The engine always sets exactly one of them; `None` if it set neither, which a policy must
+    /// not take for consent.
     #[must_use]
     pub fn subject(&self) -> Option<(&'static str, &Workload)> {
         match (&self.lease, &self.job) {
@@ -57,7 +58,8 @@ impl Decided {
         self
     }
 
-    /// Lays a duty on the enforcement point, which fulfils it or refuses. At most 32 obligations are read.
+    /// Lays a duty on the enforcement point, which fulfils it or refuses. At most 32 obligations
+    /// are read.
     pub fn oblige(&mut self, obligation: Obligation) -> &mut Self {
         self.obligations.push(obligation);
         self
@@ -79,7 +81,8 @@ impl Decided {
 impl Denial {
     /// A denial that a retry would meet again.
     ///
-    /// `code` is stable, `[A-Z][A-Z0-9_]{0,63}`; `message` is for a person, 1 to 1,024 bytes on one line.
+    /// `code` is stable, `[A-Z][A-Z0-9_]{0,63}`; `message` is for a person, 1 to 1,024 bytes on one
+    /// line.
     #[must_use]
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), field: None, hint: None, retry: false }

@@ -1,11 +1,13 @@
-//! What a policy written in Rust for Wasm links: the contract's types, ways to build an answer, and one macro.
+//! What a policy written in Rust for Wasm links: the contract's types, ways to build an answer, and
+//! one macro.
 //!
-//! A policy is a function from an [`Input`] and its parameters to an [`Answer`]. It has no clock, no randomness and no
-//! I/O: time is `input.time`, in seconds since 1970-01-01 UTC. Whatever it needs stands in the input.
+//! A policy is a function from an [`Input`] and its parameters to an [`Answer`]. It has no clock,
+//! no randomness and no I/O: time is `input.time`, in seconds since 1970-01-01 UTC. Whatever it
+//! needs stands in the input.
 //!
-//! The types are generated from `proto/wit/policy.wit`; their fields, units and ranges are documented there and in
-//! `placet/policy/v1/input.proto`. Ordered enums ([`IsolationLevel`], [`Classification`]) compare as the chains that
-//! they are.
+//! The types are generated from `proto/wit/policy.wit`; their fields, units and ranges are
+//! documented there and in `placet/policy/v1/input.proto`. Ordered enums ([`IsolationLevel`],
+//! [`Classification`]) compare as the chains that they are.
 //!
 //! # Example
 //! ```
@@ -30,12 +32,12 @@
 //! placet_guest::policy!(evaluate);
 //! ```
 //!
-//! The crate that holds it has `crate-type = ["cdylib"]`; `placet build DIR` makes the component. Because the types are
-//! ordinary Rust, unit tests of a policy run with plain `cargo test`.
+//! The crate that holds it has `crate-type = ["cdylib"]`; `placet build DIR` makes the component.
+//! Because the types are ordinary Rust, unit tests of a policy run with plain `cargo test`.
 //!
 //! # Traps
-//! A policy that panics, spends its fuel or returns a text over the contract's bounds is Indeterminate, and an
-//! Indeterminate policy denies. There is no way to permit by failing.
+//! A policy that panics, spends its fuel or returns a text over the contract's bounds is
+//! Indeterminate, and an Indeterminate policy denies. There is no way to permit by failing.
 
 #[doc(hidden)]
 pub mod bindings {
@@ -63,8 +65,8 @@ pub use bindings::placet::policy::types::{
 
 /// Makes a function the policy of this component.
 ///
-/// The function's shape is `fn(Input, &str) -> Answer`; its second argument is the policy's parameters as one
-/// canonical JSON object. Written once, at the root of the crate.
+/// The function's shape is `fn(Input, &str) -> Answer`; its second argument is the policy's
+/// parameters as one canonical JSON object. Written once, at the root of the crate.
 ///
 /// # Example
 /// ```

@@ -1,5 +1,5 @@
-//! What a policy in Wasm costs: a fresh instance and one call for each decision, of a guest that does
-//! nothing and of the shipped isolation policy; and what compiling it costs at load.
+//! What a policy in Wasm costs: a fresh instance and one call for each decision, of a guest that
+//! does nothing and of the shipped isolation policy; and what compiling it costs at load.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ record! {
         pub gpu_milli: u32,
         /// The model under evaluation: each of `gpu_models` in turn.
         pub gpu_model: Id,
-        /// Acceptable models, the preferred first.
+        /// Acceptable models that the cluster has, the preferred first.
         pub gpu_models: Vec<Id>,
         /// GPU-seconds over the whole duration, rounded up.
         pub gpu_seconds: u64,

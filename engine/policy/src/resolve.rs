@@ -61,16 +61,16 @@ pub fn resolve(
             unknown.push(reason("UNKNOWN_MODEL", &format!("model `{id}`"), field, None));
         },
     );
-    let (Some(tenant), Some(cluster), Some(gpu_model)) =
-        (tenant, cluster, asked.gpu_models.first())
-    else {
+    let (Some(tenant), Some(cluster)) = (tenant, cluster) else {
         return Err(sorted(unknown));
     };
-    if !unknown.is_empty() {
+    let gpu_models: Vec<Id> =
+        asked.gpu_models.iter().filter(|model| has(cluster, model)).cloned().collect();
+    let Some(gpu_model) = gpu_models.first().cloned().filter(|_| unknown.is_empty()) else {
         return Err(sorted(unknown));
-    }
+    };
     let (principal, commitments) = commit(request, salt);
-    let workload = workload(asked, gpu_model);
+    let workload = workload(asked, gpu_model, gpu_models);
     let (lease, job) = match &request.subject {
         Subject::Lease(_) => (Some(workload), None),
         Subject::Job(_) => (None, Some(workload)),
@@ -90,7 +90,12 @@ pub fn resolve(
     Ok((input, commitments))
 }
 
-/// Reasons for an unknown cluster, or for GPU models that a known one does not have.
+fn has(cluster: &input::Cluster, model: &Id) -> bool {
+    cluster.gpus.iter().any(|pool| pool.model == *model)
+}
+
+/// Reasons for an unknown cluster, or for a known one that has none of the acceptable GPU models.
+/// Those that it lacks while it has others are passed over: they are wishes, not conditions.
 fn unknown_places(
     facts: &Facts,
     cluster: Option<&input::Cluster>,
@@ -102,15 +107,16 @@ fn unknown_places(
         let hint = did_you_mean(&asked.cluster_id, facts.cluster_ids());
         return vec![reason("UNKNOWN_CLUSTER", &what, format!("{kind}.cluster_id"), hint)];
     };
-    let known = || cluster.gpus.iter().map(|pool| pool.model.as_str());
-    let models = asked.gpu_models.iter().enumerate();
-    let missing = models.filter(|(_, model)| known().all(|known| known != model.as_str()));
-    let reasons = missing.map(|(i, model)| {
+    if asked.gpu_models.iter().any(|model| has(cluster, model)) {
+        return Vec::new();
+    }
+    let missing = asked.gpu_models.iter().enumerate().map(|(i, model)| {
         let what = format!("GPU model `{model}` in cluster `{}`", cluster.id);
         let field = format!("{kind}.gpu_models[{i}]");
-        reason("UNKNOWN_GPU_MODEL", &what, field, did_you_mean(model, known()))
+        let known = cluster.gpus.iter().map(|pool| pool.model.as_str());
+        reason("UNKNOWN_GPU_MODEL", &what, field, did_you_mean(model, known))
     });
-    reasons.collect()
+    missing.collect()
 }
 
 fn look_up<T>(
@@ -148,15 +154,15 @@ fn did_you_mean<'a>(wrong: &Id, known: impl IntoIterator<Item = &'a str>) -> Opt
     nearest(wrong.as_str(), known).map(|near| format!("did you mean `{near}`?"))
 }
 
-fn workload(asked: &placet_core::Workload, gpu_model: &Id) -> input::Workload {
+fn workload(asked: &placet_core::Workload, gpu_model: Id, gpu_models: Vec<Id>) -> input::Workload {
     input::Workload {
         checkpoint_jurisdictions: asked.checkpoint_jurisdictions.clone(),
         duration_seconds: asked.duration_seconds,
         fabric_gbps: asked.fabric_gbps,
         gpu_count: asked.gpu_count,
         gpu_milli: asked.gpu_milli,
-        gpu_model: gpu_model.clone(),
-        gpu_models: asked.gpu_models.clone(),
+        gpu_model,
+        gpu_models,
         gpu_seconds: asked.gpu_seconds(),
         isolation_level: asked.isolation_level,
         may_preempt: asked.may_preempt,
@@ -258,7 +264,7 @@ pub(crate) mod tests {
         let mut request = request();
         request.tenant_id = id("acne");
         let Subject::Lease(lease) = &mut request.subject else { panic!("it is a lease") };
-        lease.gpu_models.push(id("H10"));
+        lease.gpu_models = vec![id("H10")];
         lease.dataset_ids.push(id("log"));
         lease.model_ids = vec![id("lm")];
         let reasons = resolve(&facts(), &request, 0, &[0; 32]).expect_err("names are unknown");
@@ -270,7 +276,7 @@ pub(crate) mod tests {
             told,
             [
                 ("UNKNOWN_DATASET", "lease.dataset_ids[1]", false),
-                ("UNKNOWN_GPU_MODEL", "lease.gpu_models[2]", true),
+                ("UNKNOWN_GPU_MODEL", "lease.gpu_models[0]", true),
                 ("UNKNOWN_MODEL", "lease.model_ids[0]", false),
                 ("UNKNOWN_TENANT", "tenant_id", true),
             ]

@@ -1,12 +1,12 @@
 //! Policies as WebAssembly components of the world `placet:policy/policy`.
 //!
-//! A component is compiled and type-checked once. Each evaluation gets a fresh store and instance, so that nothing leaks
-//! from one decision into another, with deterministic limits: fuel, memory, size of the answer. The wall clock is only a
-//! backstop, and hitting it is no decision.
+//! A component is compiled and type-checked once. Each evaluation gets a fresh store and instance,
+//! so that nothing leaks from one decision into another, with deterministic limits: fuel, memory,
+//! size of the answer. The wall clock is only a backstop, and hitting it is no decision.
 //!
-//! Deterministic means: for one component, one engine version and one CPU architecture the verdict and the fuel are a
-//! function of the input. A guest that recurses until its stack overflows is Indeterminate everywhere, but how deep it
-//! gets may differ between CPUs.
+//! Deterministic means: for one component, one engine version and one CPU architecture the verdict
+//! and the fuel are a function of the input. A guest that recurses until its stack overflows is
+//! Indeterminate everywhere, but how deep it gets may differ between CPUs.
 
 mod check;
 mod failure;
@@ -26,9 +26,11 @@ use crate::{EvaluateError, LoadError};
 use failure::{Failure, OverLimit, Step};
 use runtime::BACKSTOP_TICKS;
 
-/// Largest component in bytes: a Python guest with its interpreter has 19 MB, and compiling grows with it.
+/// Largest component in bytes: a Python guest with its interpreter has 19 MB, and compiling grows
+/// with it.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 32 << 20;
-/// Fuel of a policy that sets none: about one instruction each, some hundred times what a Rust guest needs.
+/// Fuel of a policy that sets none: about one instruction each, some hundred times what a Rust
+/// guest needs.
 pub(crate) const DEFAULT_FUEL: u64 = 10_000_000;
 /// Most fuel that a policy may set: some tenths of a second, well below the backstop.
 pub(crate) const MAX_FUEL: u64 = 200_000_000;
@@ -87,8 +89,8 @@ impl std::fmt::Debug for WasmPolicy {
     }
 }
 
-/// Whether bytes are a component that can be a policy: the same checks as when a bundle loads it, with the default
-/// budget.
+/// Whether bytes are a component that can be a policy: the same checks as when a bundle loads it,
+/// with the default budget.
 ///
 /// `file` names it in the error.
 ///
@@ -102,7 +104,8 @@ pub fn check_component(runtime: &WasmRuntime, file: &str, bytes: &[u8]) -> Resul
 }
 
 impl WasmPolicy {
-    /// Compiles a component, checks that it imports nothing and exports the world, and makes one instance on trial.
+    /// Compiles a component, checks that it imports nothing and exports the world, and makes one
+    /// instance on trial.
     ///
     /// `file` names it in errors; `params` is the policy's parameters as canonical JSON.
     ///
@@ -132,8 +135,8 @@ impl WasmPolicy {
     /// Evaluates the input with `gpu_model` as the model under evaluation, in a fresh instance.
     ///
     /// # Errors
-    /// [`EvaluateError`] if nothing is decided: interrupted by the backstop, or no room for another instance. Whatever
-    /// the guest does wrong is an answer.
+    /// [`EvaluateError`] if nothing is decided: interrupted by the backstop, or no room
+    /// for another instance. Whatever the guest does wrong is an answer.
     pub(crate) fn evaluate(&self, input: &Input, gpu_model: &Id) -> Result<Answer, EvaluateError> {
         let mut store = self.store();
         let record = records::Input::new(input, gpu_model);
@@ -194,8 +197,8 @@ impl WasmPolicy {
     }
 }
 
-/// What an instance may still take of the host's memory. A wish beyond it traps: a guest that went on with a failed
-/// allocation could answer without having looked.
+/// What an instance may still take of the host's memory. A wish beyond it traps: a guest that went
+/// on with a failed allocation could answer without having looked.
 #[derive(Debug)]
 struct Bounds {
     budget: WasmBudget,

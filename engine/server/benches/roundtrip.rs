@@ -1,8 +1,10 @@
-//! The cost of an answer over gRPC: a bare echo of the same messages beside a full `Admit`, in one run.
+//! The cost of an answer over gRPC: a bare echo of the same messages beside a full `Admit`, in one
+//! run.
 //!
-//! Client and server share this machine, as they do in production only on the smallest of hosts. What counts are the
-//! ratios between the rows. Run with `cargo bench -p placet-server --bench roundtrip`, arguments after `--`:
-//! the shipped bundle's directory and facts default to those of this repository.
+//! Client and server share this machine, as they do in production only on the smallest of hosts.
+//! What counts are the ratios between the rows. Run with `cargo bench -p placet-server --bench
+//! roundtrip`, arguments after `--`: the shipped bundle's directory and facts default to those of
+//! this repository.
 #![allow(missing_docs, clippy::allow_attributes, reason = "a benchmark is no library")]
 
 use std::pin::Pin;
@@ -212,14 +214,16 @@ datasets: []
 models: []
 quotas:
   - {account: tenant/research/gpu, kind: level, unit: milli-gpu, limit: 1000000000}
-  - {account: "tenant/research/gpu-seconds/{month}", kind: budget, unit: gpu-second, limit: 9000000000000}
+  - account: tenant/research/gpu-seconds/{month}
+    kind: budget
+    unit: gpu-second
+    limit: 9000000000000
 "#;
 
 async fn echo() -> AdmissionServiceClient<Channel> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
-    let incoming =
-        tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = AdmissionServiceServer::new(Echo("x".repeat(TOKEN_BYTES)));
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
     AdmissionServiceClient::connect(format!("http://{address}")).await.expect("connects")

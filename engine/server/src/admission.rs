@@ -11,8 +11,7 @@ use crate::error::AdmitError;
 use crate::grpc::convert::SettleRequest;
 use crate::metrics::{Metrics, Stage, Stopwatch};
 use crate::sequencer::{
-    Activation, Decided, Options, Pending, Proposal, SequencerHandle, Settle, SettleKind,
-    Settled,
+    Activation, Decided, Options, Pending, Proposal, SequencerHandle, Settle, SettleKind, Settled,
 };
 use crate::settings::Settings;
 use crate::signer::Signer;
@@ -91,15 +90,14 @@ pub enum OpenError {
 }
 
 impl Admission {
-    /// Opens bundle, facts, keys and store, in this order: what is cheap to get wrong is checked first, and the store
-    /// is touched last. Blocks; may take seconds.
+    /// Opens bundle, facts, keys and store, in this order: what is cheap to get wrong is checked
+    /// first, and the store is touched last. Blocks; may take seconds.
     ///
     /// # Errors
     /// The first that cannot be opened.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let path = |path: &std::path::Path| path.display().to_string();
-        let bundle_error =
-            |source| OpenError::Bundle { path: path(&settings.bundle), source };
+        let bundle_error = |source| OpenError::Bundle { path: path(&settings.bundle), source };
         let bundle = Bundle::load(&settings.bundle).map_err(bundle_error)?;
         let runtime = WasmRuntime::new().map_err(bundle_error)?;
         let policies = Arc::new(PolicySet::compile(&bundle, &runtime).map_err(bundle_error)?);
@@ -174,10 +172,12 @@ impl Admission {
         })
     }
 
-    /// Gives a confirm or release its place in the order: that of the calls of this function and of `sequence`.
+    /// Gives a confirm or release its place in the order: that of the calls of this function and of
+    /// `sequence`.
     ///
     /// # Errors
-    /// If the time is not to be had or the server is stopping. The answer may be an error too: nothing has changed.
+    /// If the time is not to be had or the server is stopping. The answer may be an error
+    /// too: nothing has changed.
     pub async fn settle(
         &self,
         caller: &Id,
@@ -211,9 +211,7 @@ impl Admission {
         let input = proposal.input.clone().unwrap_or_default();
         let evaluation = proposal.evaluation.clone();
         let (effect, reasons): (Effect, Vec<Reason>) = self.0.sequencer.probe(proposal).await?;
-        let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes).expect("canonical JSON is UTF-8")
-        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("canonical JSON is UTF-8");
         let reasons = canonical_json(&reasons).expect("reasons hold strings and flags only");
         Ok(Explained {
             effect,

@@ -1,7 +1,7 @@
 //! Placet's pipeline: requests in, durable signed decisions out.
 //!
-//! [`serve`] is the whole server; [`Admission`] is the decision point without its gRPC edge. The life of a request is
-//! told in `engine/docs/architecture.md`.
+//! [`serve`] is the whole server; [`Admission`] is the decision point without its gRPC edge. The
+//! life of a request is told in `engine/docs/architecture.md`.
 #![forbid(unsafe_code)]
 
 mod admission;

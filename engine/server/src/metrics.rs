@@ -127,7 +127,8 @@ impl Metrics {
     }
 }
 
-/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics, never a decision.
+/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics,
+/// never a decision.
 #[derive(Debug)]
 pub(crate) struct Stopwatch(std::time::Instant);
 

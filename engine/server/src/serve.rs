@@ -69,7 +69,8 @@ fn port_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Serves until `shutdown` completes; then refuses new requests, answers those under way, and closes the store.
+/// Serves until `shutdown` completes; then refuses new requests, answers those under way, and
+/// closes the store.
 ///
 /// `on_ready` is called once, when both addresses answer.
 ///
@@ -100,9 +101,7 @@ pub async fn serve(
     let incoming = TcpIncoming::from(grpc_listener).with_nodelay(Some(true));
     let routes = grpc::routes(admission.clone()).await;
     let grpc = tokio::spawn(
-        server
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, wait(stopped.clone())),
+        server.add_routes(routes).serve_with_incoming_shutdown(incoming, wait(stopped.clone())),
     );
     let router = http::router(&admission);
     let http = tokio::spawn(

@@ -109,7 +109,8 @@ impl Settings {
         if self.tls.is_none() && !self.listen.ip().is_loopback() {
             return Err(SettingsError::PlainText { name: "listen", address: self.listen });
         }
-        // Metrics, health and public keys have no TLS of their own: a scraper runs beside the server.
+        // Metrics, health and public keys have no TLS of their own: a scraper runs beside the
+        // server.
         if !self.http.ip().is_loopback() {
             return Err(SettingsError::PlainText { name: "http", address: self.http });
         }

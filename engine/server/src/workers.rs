@@ -1,4 +1,5 @@
-//! The threads that evaluate policies: each has engines of its own, so nothing is shared but what is read-only.
+//! The threads that evaluate policies: each has engines of its own, so nothing is shared but what
+//! is read-only.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,7 +11,8 @@ use tokio::sync::oneshot;
 use crate::metrics::{Metrics, Stage, Stopwatch};
 use crate::sequencer::{Candidate, Personal, Proposal};
 
-/// Requests that wait for a thread. Past it callers wait: a longer queue would only make every answer late.
+/// Requests that wait for a thread. Past it callers wait: a longer queue would only make every
+/// answer late.
 const QUEUE: usize = 1_024;
 /// Where the one personal field of a request stands.
 const SUBJECT_PATH: &str = "principal.subject";
@@ -33,7 +35,8 @@ struct Job {
     answer: oneshot::Sender<Result<Considered, WorkError>>,
 }
 
-/// What a worker made of a request: all that the sequencer needs, and the documents that were judged.
+/// What a worker made of a request: all that the sequencer needs, and the documents that were
+/// judged.
 #[derive(Debug)]
 pub(crate) struct Considered {
     pub(crate) proposal: Box<Proposal>,

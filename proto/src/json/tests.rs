@@ -15,7 +15,8 @@ fn both_spellings_of_names_and_numbers_are_read() {
     let snake = r#"{"admit": {"request_id": "r", "priority_class": "INTERNAL_RESEARCH",
         "lease": {"gpu_count": 4, "duration_seconds": 60, "gpu_models": ["H100"]}}, "time": 7}"#;
     let camel = r#"{"admit": {"requestId": "r", "priorityClass": "INTERNAL_RESEARCH",
-        "tenantId": null, "lease": {"gpuCount": "4", "durationSeconds": "60", "gpuModels": ["H100"]}}, "time": "7"}"#;
+        "tenantId": null, "lease": {"gpuCount": "4", "durationSeconds": "60",
+        "gpuModels": ["H100"]}}, "time": "7"}"#;
     let event: StreamRequest = from_json(snake).expect("snake_case is read");
     assert_eq!(from_json::<StreamRequest>(camel), Ok(event.clone()));
     assert_eq!(event.time, Some(7));

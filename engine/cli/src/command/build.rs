@@ -1,5 +1,6 @@
 //! `placet build`: makes a component of a policy written in Rust.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +22,8 @@ const DEBIAN: Debian = Debian {
     linker: "/usr/bin/rust-lld",
     library: "/usr/lib/rustlib/src/rust/library",
 };
-const INSTALL: &str = "install the target with `rustup target add wasm32-unknown-unknown`, or on Debian \
+const INSTALL: &str = "install the target with \
+                       `rustup target add wasm32-unknown-unknown`, or on Debian \
                        `apt-get install cargo-web rustc-web rust-web-src rust-web-llvm lld-22`";
 
 const EXAMPLES: &str = "\
@@ -131,6 +133,8 @@ struct Package {
     name: String,
     version: String,
     manifest_path: PathBuf,
+    /// Absent for a package on this machine.
+    source: Option<String>,
 }
 
 impl Toolchain {
@@ -203,11 +207,17 @@ impl Toolchain {
 
 /// Takes the places of sources on this machine out of the component: it shall be the same wherever it is built.
 fn rustflags(packages: &[Package]) -> Result<OsString, Failure> {
-    let mut flags = Vec::new();
+    let mut flags = BTreeSet::new();
     for package in packages {
-        let Some(directory) = package.manifest_path.parent() else { continue };
-        let from = directory.display();
-        flags.push(format!("--remap-path-prefix={from}=/{}-{}", package.name, package.version));
+        let directory = package.manifest_path.parent();
+        // What a registry keeps beside this package may be built too, as a dependency of the standard library.
+        let (from, to) = match &package.source {
+            Some(_) => (directory.and_then(Path::parent), "/registry".to_owned()),
+            None => (directory, format!("/{}-{}", package.name, package.version)),
+        };
+        if let Some(from) = from {
+            flags.insert(format!("--remap-path-prefix={}={to}", from.display()));
+        }
     }
     let flags = serde_json::to_string(&flags).map_err(|error| Failure::from_error(&error))?;
     Ok(format!("target.{TARGET}.rustflags={flags}").into())
@@ -230,17 +240,22 @@ mod tests {
 
     #[test]
     fn no_place_of_this_machine_stays_in_a_component() {
-        let package = Package {
+        let package = |at: &str, source: Option<&str>| Package {
             name: "guest".into(),
             version: "1.0.0".into(),
-            manifest_path: "/some where/guest/Cargo.toml".into(),
+            manifest_path: at.into(),
+            source: source.map(str::to_owned),
         };
-        let flags = rustflags(&[package]).expect("strings are JSON");
-        let flags = flags.to_string_lossy();
-        assert!(
-            flags.contains(r#""--remap-path-prefix=/some where/guest=/guest-1.0.0""#),
-            "{flags}"
-        );
+        let packages = [
+            package("/some where/guest/Cargo.toml", None),
+            package("/cargo/src/serde-1.0.0/Cargo.toml", Some("registry")),
+            package("/cargo/src/syn-2.0.0/Cargo.toml", Some("registry")),
+        ];
+        let flags = rustflags(&packages).expect("strings are JSON");
+        let expected = "target.wasm32-unknown-unknown.rustflags=[\
+            \"--remap-path-prefix=/cargo/src=/registry\",\
+            \"--remap-path-prefix=/some where/guest=/guest-1.0.0\"]";
+        assert_eq!(flags.to_string_lossy(), expected);
     }
 
     #[test]

@@ -51,7 +51,8 @@ quotas:
   - {account: "tenant/customer/gpu-seconds/{month}", kind: budget, unit: gpu-second, limit: 400000}
 "#;
 
-/// A small generator of our own, so that the load is the same in every run (Knuth's MMIX constants).
+/// A small generator of our own, so that the load is the same in every run (Knuth's MMIX
+/// constants).
 struct Dice(u64);
 
 impl Dice {
@@ -124,7 +125,8 @@ fn events() -> Vec<pb::StreamRequest> {
     events
 }
 
-/// Streams all events to a fresh process and kills it after `kill_after` answers; the answers that came.
+/// Streams all events to a fresh process and kills it after `kill_after` answers; the answers that
+/// came.
 fn run(
     folder: &std::path::Path,
     events: &[pb::StreamRequest],
@@ -183,11 +185,6 @@ struct Held {
 
 /// An auditor with a model of its own: intervals in a list.
 fn audit(events: &[pb::StreamRequest], acknowledged: &BTreeMap<String, Answer>) {
-    let limits = BTreeMap::from([
-        ("cluster/c1/gpu/H100", CAPACITY),
-        ("tenant/research/gpu", 36_000),
-        ("tenant/customer/gpu", 30_000),
-    ]);
     let mut held: BTreeMap<String, Vec<Held>> = BTreeMap::new();
     let mut confirmed: BTreeMap<String, u64> = BTreeMap::new();
     let (mut permits, mut denials) = (0, 0);
@@ -243,7 +240,16 @@ fn audit(events: &[pb::StreamRequest], acknowledged: &BTreeMap<String, Answer>) 
         }
     }
     assert!(permits > 100 && denials > 20, "a load worth the name: {permits} and {denials}");
-    let held: Vec<Held> = held.into_values().flatten().collect();
+    within_limits(&held.into_values().flatten().collect::<Vec<_>>());
+}
+
+/// At every instant at which something begins, the sum of what is held is within the limits.
+fn within_limits(held: &[Held]) {
+    let limits = [
+        ("cluster/c1/gpu/H100", CAPACITY),
+        ("tenant/research/gpu", 36_000),
+        ("tenant/customer/gpu", 30_000),
+    ];
     for (account, limit) in limits {
         let on = |held: &&Held| held.account == account;
         for instant in held.iter().filter(on).map(|held| held.start) {

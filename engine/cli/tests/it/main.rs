@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod help;
 mod local;
+mod requests;
 mod running;
 mod server;
 mod settings;

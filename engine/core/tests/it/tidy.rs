@@ -48,9 +48,12 @@ fn report(problems: &[String]) {
 fn lines_are_short_and_ascii() {
     let mut problems = Vec::new();
     for (path, text) in sources() {
+        // A snapshot repeats what a program printed, however wide.
+        let mut in_snapshot = false;
         for (number, line) in (1..).zip(text.lines()) {
+            in_snapshot = line.ends_with("@r\"") || in_snapshot && line.trim() != "\");";
             let columns = line.chars().count();
-            if columns > MAX_COLUMNS {
+            if columns > MAX_COLUMNS && !in_snapshot {
                 problems.push(format!("{path}:{number}: {columns} columns"));
             }
             // The section sign stands in citations, such as RFC 6962 section numbers.

@@ -1,4 +1,5 @@
-//! What a component must be before it can be a policy, with the remedy for each way of not being one.
+//! What a component must be before it can be a policy, with the remedy for each way of not being
+//! one.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex};
@@ -12,7 +13,8 @@ const TYPES: &str = "placet:policy/types";
 const VERSION: &str = "0.1.0";
 /// What every WebAssembly file starts with.
 const MAGIC: &[u8] = b"\0asm";
-/// Version and layer of a core module: version 1, layer 0 (WebAssembly core specification, §5.5.16).
+/// Version and layer of a core module: version 1, layer 0 (WebAssembly core specification,
+/// §5.5.16).
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 
 const BUILD: &str = "build it with `placet build`";

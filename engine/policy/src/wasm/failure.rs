@@ -1,4 +1,5 @@
-//! What a guest's failure means: an `INDETERMINATE` with the same words in every run, or no decision at all.
+//! What a guest's failure means: an `INDETERMINATE` with the same words in every run, or no
+//! decision at all.
 
 use wasmtime::{Error, PoolConcurrencyLimitError, Trap};
 
@@ -31,7 +32,8 @@ pub(super) enum OverLimit {
     Table(usize),
 }
 
-/// Our own words for traps: the engine's may change with its version, and verdicts are compared byte for byte.
+/// Our own words for traps: the engine's may change with its version, and verdicts are compared
+/// byte for byte.
 const TRAPS: [(Trap, &str); 12] = [
     (Trap::StackOverflow, "its stack overflowed"),
     (Trap::MemoryOutOfBounds, "it accessed memory out of bounds"),

@@ -1,6 +1,8 @@
-//! The records of `placet:policy/types` as they cross into a guest: views of the input going in, owned answers coming out.
+//! The records of `placet:policy/types` as they cross into a guest: views of the input going in,
+//! owned answers coming out.
 //!
-//! Field order and names are the WIT's; loading a component compares them with the component's own types.
+//! Field order and names are the WIT's; loading a component compares them with the component's own
+//! types.
 
 use placet_core::Id;
 use wasmtime::component::{ComponentType, Lift, Lower};

@@ -1,4 +1,5 @@
-//! The one wasmtime engine of a process, and the clockwork that interrupts a guest as the last resort.
+//! The one wasmtime engine of a process, and the clockwork that interrupts a guest as the last
+//! resort.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,19 +17,21 @@ const SLOTS: u32 = 128;
 const MAX_CORE_INSTANCES: u32 = 64;
 /// Native stack of a guest in bytes: a quarter of the smallest stack that Rust gives a thread.
 const MAX_STACK_BYTES: usize = 512 << 10;
-/// Bytes of a memory that stay mapped between evaluations: what a small guest touches, so that most evaluations end
-/// without a system call.
+/// Bytes of a memory that stay mapped between evaluations: what a small guest touches, so that most
+/// evaluations end without a system call.
 const RESIDENT_BYTES: usize = 64 << 10;
-/// Time between two epochs. Interruption is a backstop, so it may be coarse, and a coarse tick costs nothing.
+/// Time between two epochs. Interruption is a backstop, so it may be coarse, and a coarse tick
+/// costs nothing.
 const TICK: Duration = Duration::from_millis(10);
-/// Epochs after which a guest is interrupted: one second, over ten times what the largest budget of fuel takes, so that
-/// only a stalled machine meets it.
+/// Epochs after which a guest is interrupted: one second, over ten times what the largest budget of
+/// fuel takes, so that only a stalled machine meets it.
 pub(super) const BACKSTOP_TICKS: u64 = 100;
 
 /// The WebAssembly engine that policies are compiled for: one for a process, shared by all bundles.
 ///
-/// Guests get deterministic fuel and memory, no imports, and a backstop of one second. A thread advances the epochs; it
-/// ends when the runtime and every policy compiled for it are gone. Clones share everything.
+/// Guests get deterministic fuel and memory, no imports, and a backstop of one second. A thread
+/// advances the epochs; it ends when the runtime and every policy compiled for it are gone. Clones
+/// share everything.
 ///
 /// # Example
 /// ```
@@ -47,7 +50,8 @@ impl WasmRuntime {
     /// Sets the engine up and starts its ticker.
     ///
     /// # Errors
-    /// [`LoadError::Engine`] if this machine cannot run it: an unsupported CPU, or no address space to reserve.
+    /// [`LoadError::Engine`] if this machine cannot run it: an unsupported CPU, or no
+    /// address space to reserve.
     pub fn new() -> Result<Self, LoadError> {
         let engine = Engine::new(&config()).map_err(|error| failed(error.into()))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(error.into()))?;

@@ -35,7 +35,8 @@ fn component_of(module: &[u8]) -> Vec<u8> {
     encoder.encode().expect("it follows the canonical ABI")
 }
 
-/// A guest with this body of `evaluate`, which leaves the address of its answer, and these further fields.
+/// A guest with this body of `evaluate`, which leaves the address of its answer, and these further
+/// fields.
 ///
 /// Its allocator only counts upwards from page 1; page 0 is the guest's own.
 fn guest(body: &str, fields: &str) -> Vec<u8> {
@@ -197,7 +198,8 @@ fn unreadable_answers_are_never_empty_ones() {
     let text = |bytes: u32| {
         format!(
             "(i32.store8 (i32.const 16) (i32.const 2)) (i32.store (i32.const 20) (i32.const 64))
-             (i32.store (i32.const 24) (i32.const {bytes})) (i32.store8 (i32.const 64) (i32.const 255))
+             (i32.store (i32.const 24) (i32.const {bytes}))
+             (i32.store8 (i32.const 64) (i32.const 255))
              (i32.const 16)"
         )
     };

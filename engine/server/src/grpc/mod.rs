@@ -91,11 +91,7 @@ impl Service {
     }
 
     /// Gives a request its place in the order; the future that it returns is the answer.
-    async fn sequence(
-        &self,
-        caller: &Id,
-        ready: Ready,
-    ) -> Result<Pending, AdmitError> {
+    async fn sequence(&self, caller: &Id, ready: Ready) -> Result<Pending, AdmitError> {
         Ok(match ready {
             Ready::Admit(prepared) => {
                 let pending = self.admission.sequence(prepared).await?;

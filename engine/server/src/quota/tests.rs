@@ -300,7 +300,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
     #[test]
-    fn long_sequences_are_as_the_model_says(ops in proptest::collection::vec(op(250), 1_000..1_500)) {
+    fn long_sequences_are_as_the_model_says(
+        ops in proptest::collection::vec(op(250), 1_000..1_500),
+    ) {
         compare(&ops)?;
     }
 }

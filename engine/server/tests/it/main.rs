@@ -7,6 +7,7 @@
 )]
 
 mod crash_faults;
+mod grpc;
 mod ledger;
 mod store;
 mod world;

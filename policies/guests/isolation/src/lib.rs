@@ -2,7 +2,8 @@
 //!
 //! Twin of `policies/reference/isolation/isolation.rego`; the shared cases hold the two equal.
 //!
-//! Parameters: `{"network_obligation_from": LEVEL}`, the level from which the tenant gets a network partition.
+//! Parameters: `{"network_obligation_from": LEVEL}`, the level from which the tenant gets a network
+//! partition.
 
 use placet_guest::{
     Answer, Classification, Decided, Denial, Input, IsolationLevel, Obligation, Workload,
