@@ -24,9 +24,10 @@ run() {
         --keys "$work/store/keys" --listen 127.0.0.1:7543 --http 127.0.0.1:7580 --clock events \
         --log-level warn 2> "$work/$name.$try.server" &
     pid=$!
-    # Follows the server's words until it listens, or until it has ended.
-    grep -q '127.0.0.1:7543' <(tail --pid="$pid" -n +1 -f "$work/$name.$try.server") ||
-        { cat "$work/$name.$try.server" >&2; exit 1; }
+    until grep -q '127.0.0.1:7543' "$work/$name.$try.server"; do
+        kill -0 "$pid" 2> /dev/null || { cat "$work/$name.$try.server" >&2; exit 1; }
+        sleep 0.1
+    done
     # Exit code 1 means that a line was not decided: the comparison below would show it, and so does the summary.
     "$bin/placet" admit --server http://127.0.0.1:7543 --format json "$work/$name.jsonl" \
         > "$work/$name.$try.jsonl" 2> "$work/$name.$try.summary" || echo "exit code $?" >> "$work/$name.$try.summary"
@@ -64,7 +65,7 @@ scenario() {
     cat "$work/$name.1.summary"
     cmp "$work/$name.1.decisions" "$work/$name.2.decisions"
     echo "second run on a fresh store: the same $(wc -l < "$work/$name.2.decisions") answers"
-    "$python" examples/check_limits.py "$work/$name.1.jsonl" "$work/$name.yaml"
+    "$python" examples/check_limits.py "$work/$name.yaml" "$work/$name.1.jsonl"
 }
 
 scenario forty "all GPU tasks with their releases against 40 GPUs" --capacity 40
