@@ -35,7 +35,8 @@ lint: ## Check format, lints, documentation and dependencies
 	.ci/check-dependencies
 
 bench: ## Measure evaluation, signing, commits and round trips
-	cargo bench --locked --package placet-policy --package placet-server
+	cargo bench --locked --workspace --bench signing --bench evaluate --bench wasm --bench commit \
+	    --bench roundtrip
 
 trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
 	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }

@@ -44,7 +44,7 @@ impl JobDescription {
             .with_context(|| format!("`{}` is not like `gpu:H100:8`", self.gres))?;
         let seconds = seconds(&self.time_limit)
             .with_context(|| format!("`{}` is no time limit like `2-12:00:00`", self.time_limit))?;
-        let isolation = IsolationLevel::from_str_name(&self.isolation)
+        let isolation = IsolationLevel::from_str_name(&self.isolation.to_ascii_uppercase())
             .with_context(|| format!("`{}` is no isolation level", self.isolation))?;
         let class = if self.internal {
             PriorityClass::InternalResearch

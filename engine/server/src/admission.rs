@@ -211,13 +211,12 @@ impl Admission {
         let input = proposal.input.clone().unwrap_or_default();
         let evaluation = proposal.evaluation.clone();
         let (effect, reasons): (Effect, Vec<Reason>) = self.0.sequencer.probe(proposal).await?;
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("canonical JSON is UTF-8");
-        let reasons = canonical_json(&reasons).expect("reasons hold strings and flags only");
+        let reasons = canonical_json(&reasons).map_err(AdmitError::internal)?;
         Ok(Explained {
             effect,
-            input: text(input),
-            evaluation: text(evaluation),
-            reasons: text(reasons),
+            input: text(input)?,
+            evaluation: text(evaluation)?,
+            reasons: text(reasons)?,
         })
     }
 
@@ -255,6 +254,10 @@ impl Admission {
             (Clock::System, Some(_)) => Err(AdmitError::time_not_taken()),
         }
     }
+}
+
+fn text(canonical: Vec<u8>) -> Result<String, AdmitError> {
+    String::from_utf8(canonical).map_err(AdmitError::internal)
 }
 
 fn effect_name(effect: Effect) -> &'static str {

@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Latest time that is taken, in seconds since 1970-01-01 UTC: the last second of the year 9999,
-/// the largest that common date formats can write. Adding a duration to it can neither overflow nor
-/// leave the integers that JSON keeps.
+/// the largest that the usual date formats can write. Adding a duration to it can neither overflow
+/// nor leave the integers that JSON keeps.
 pub(crate) const MAX_TIME: u64 = 253_402_300_799;
 
 /// Source of the time of decisions.

@@ -276,6 +276,8 @@ pub(crate) fn read_claims(token: &str) -> Result<Decision, String> {
 
 #[cfg(test)]
 mod tests {
+    use placet_core::{ExpiryCause, Id};
+
     use super::*;
 
     #[test]
@@ -293,6 +295,87 @@ mod tests {
             let bits = usize::try_from(size.count_ones()).unwrap();
             assert_eq!(tree.peaks.len(), bits, "one peak for each bit");
             row.extend(tree.append(&size.to_be_bytes()).unwrap());
+        }
+    }
+
+    fn id(text: &str) -> Id {
+        Id::new(text).unwrap()
+    }
+
+    /// A permit of 10 GPU-seconds over 100 seconds, unsigned: folding does not look at signatures.
+    fn permit(iat: u64) -> Event {
+        let digest = Digest::of(b"").to_string();
+        let charge = serde_json::json!({
+            "account": "budget/a", "amount": 10, "kind": "budget", "limit": 15, "unit": "gpu-second"
+        });
+        let claims = serde_json::json!({
+            "aud": ["scheduler"], "bundle_digest": digest, "effect": "PERMIT",
+            "evaluation_digest": digest, "exp": 200, "facts_digest": digest, "iat": iat,
+            "iss": "placet", "jti": "dec-1", "kind": "lease", "obligations": [], "placet": 1,
+            "priority_class": "INTERNAL_RESEARCH", "reasons": [], "request_digest": digest,
+            "request_id": "r-1", "sub": "lease/dec-1", "tenant_id": "acme", "waivers": [],
+            "warnings": [],
+            "reservation": {
+                "charges": [charge], "confirm_by": 150, "end": 200, "epoch": 1, "id": "rsv-1",
+                "start": 100
+            },
+            "workload": {
+                "cluster_id": "c-1", "fabric_gbps": 0, "gpu_count": 1, "gpu_milli": 1000,
+                "gpu_model": "H100", "isolation_level": "SHARED"
+            }
+        });
+        let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
+        Event::Decision { caller: id("scheduler"), token: format!("e30.{claims}.e30") }
+    }
+
+    fn release(amount: u64) -> Event {
+        let account = placet_core::AccountPath::new("budget/a").unwrap();
+        let refunds = vec![placet_core::Refund { account, amount }];
+        Event::Release { caller: id("scheduler"), epoch: 1, refunds, reservation: id("rsv-1") }
+    }
+
+    fn confirm() -> Event {
+        Event::Confirmation { caller: id("scheduler"), epoch: 1, reservation: id("rsv-1") }
+    }
+
+    fn expiry(cause: ExpiryCause, refunds: Vec<placet_core::Refund>) -> Event {
+        Event::Expiry { cause, epoch: 1, refunds, reservation: id("rsv-1") }
+    }
+
+    fn fold(events: impl IntoIterator<Item = (u64, Event)>) -> Result<(), String> {
+        let mut folded = Folded::default();
+        let genesis = Event::Genesis { origin: "placet".to_owned(), store: "00".to_owned() };
+        let events = [(0, genesis)].into_iter().chain(events);
+        for (position, (time, event)) in (0..).zip(events) {
+            folded.fold(position, &leaf_bytes(&leaf(time, event)).unwrap())?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_folds_if_every_leaf_follows_from_those_before() {
+        let permit = || (100, permit(100));
+        assert_eq!(fold([permit(), (120, confirm()), (150, release(5))]), Ok(()));
+        assert_eq!(fold([permit(), (120, release(10))]), Ok(()), "never confirmed");
+        let ended = (200, expiry(ExpiryCause::Ended, Vec::new()));
+        assert_eq!(fold([permit(), (120, confirm()), ended.clone()]), Ok(()));
+
+        let unconfirmed = (150, expiry(ExpiryCause::Unconfirmed, Vec::new()));
+        for (events, says) in [
+            (vec![permit(), (120, confirm()), (150, release(6))], "refunds"),
+            (vec![permit(), (150, confirm())], "should have expired before"),
+            (vec![permit(), (120, confirm()), (121, confirm())], "changes nothing"),
+            (vec![permit(), (99, confirm())], "older"),
+            (vec![permit(), permit()], "name that was used before"),
+            (vec![(101, permit().1)], "another time"),
+            (vec![permit(), unconfirmed], "another reservation, or none"),
+            (vec![permit(), ended], "another reservation, or none"),
+            (vec![(1, release(5))], "no such reservation"),
+            (vec![(1, Event::Genesis { origin: String::new(), store: String::new() })], "genesis"),
+            (vec![(1, Event::Thaw { id: id("f"), token: String::new() })], "does not know"),
+        ] {
+            let error = fold(events.clone()).unwrap_err();
+            assert!(error.contains(says), "{events:?}: {error}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -12,6 +13,11 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::admission::{Admission, OpenError};
 use crate::settings::{Settings, SettingsError, TlsSettings};
 use crate::{grpc, http};
+
+/// How long a stopping server waits for its clients: ample for what is under way, which takes
+/// milliseconds, and less than the 30 seconds after which service managers kill. A client may watch
+/// health for ever.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Where a started server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +105,7 @@ pub async fn serve(
         server = server.tls_config(tls).map_err(ServeError::Grpc)?;
     }
     let incoming = TcpIncoming::from(grpc_listener).with_nodelay(Some(true));
-    let routes = grpc::routes(admission.clone()).await;
+    let routes = grpc::routes(admission.clone(), stopped.clone()).await;
     let grpc = tokio::spawn(
         server.add_routes(routes).serve_with_incoming_shutdown(incoming, wait(stopped.clone())),
     );
@@ -127,8 +133,21 @@ async fn run(
     }
     tracing::info!("stopping: answering what is under way");
     stop.send_replace(true);
-    grpc.await.map_err(ServeError::Died)?.map_err(ServeError::Grpc)?;
-    http.await.map_err(ServeError::Died)?.map_err(ServeError::Http)
+    drained(grpc).await?.transpose().map_err(ServeError::Grpc)?;
+    drained(http).await?.transpose().map_err(ServeError::Http)?;
+    Ok(())
+}
+
+/// Waits until a server has answered what is under way; none if its clients hold it open too long.
+async fn drained<E>(
+    mut server: tokio::task::JoinHandle<Result<(), E>>,
+) -> Result<Option<Result<(), E>>, ServeError> {
+    let Ok(ended) = tokio::time::timeout(DRAIN, &mut server).await else {
+        tracing::warn!("stopping without the clients that still hold a connection open");
+        server.abort();
+        return Ok(None);
+    };
+    ended.map(Some).map_err(ServeError::Died)
 }
 
 async fn listen(

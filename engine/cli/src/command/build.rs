@@ -205,12 +205,14 @@ impl Toolchain {
     }
 }
 
-/// Takes the places of sources on this machine out of the component: it shall be the same wherever it is built.
+/// Takes the places of sources on this machine out of the component: it shall be the same wherever
+/// it is built.
 fn rustflags(packages: &[Package]) -> Result<OsString, Failure> {
     let mut flags = BTreeSet::new();
     for package in packages {
         let directory = package.manifest_path.parent();
-        // What a registry keeps beside this package may be built too, as a dependency of the standard library.
+        // What a registry keeps beside this package may be built too: the standard library's own
+        // dependencies.
         let (from, to) = match &package.source {
             Some(_) => (directory.and_then(Path::parent), "/registry".to_owned()),
             None => (directory, format!("/{}-{}", package.name, package.version)),

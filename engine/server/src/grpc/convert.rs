@@ -115,7 +115,7 @@ pub fn admission_request(request: proto::AdmitRequest) -> Result<AdmissionReques
             proto::PriorityClass::InternalResearch => PriorityClass::InternalResearch,
             proto::PriorityClass::ExternalCommercial => PriorityClass::ExternalCommercial,
             proto::PriorityClass::Unspecified => {
-                let known = [1, 2].map(|it| proto::PriorityClass::try_from(it));
+                let known = [1, 2].map(proto::PriorityClass::try_from);
                 let known = known.iter().flatten().map(|it| it.as_str_name());
                 return Err(enumerated("priority_class", request.priority_class, known));
             }
@@ -270,7 +270,7 @@ fn isolation_level(lease: &proto::Lease) -> Result<IsolationLevel, FieldError> {
         proto::IsolationLevel::Dedicated => IsolationLevel::Dedicated,
         proto::IsolationLevel::Confidential => IsolationLevel::Confidential,
         proto::IsolationLevel::Unspecified => {
-            let known = [1, 2, 3, 4, 5].map(|it| proto::IsolationLevel::try_from(it));
+            let known = [1, 2, 3, 4, 5].map(proto::IsolationLevel::try_from);
             let known = known.iter().flatten().map(|it| it.as_str_name());
             return Err(enumerated("isolation_level", lease.isolation_level, known));
         }

@@ -8,13 +8,14 @@ mod pipeline;
 use std::pin::Pin;
 
 use futures::future::BoxFuture;
-use futures::stream::{Stream, StreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use placet_core::{AdmissionRequest, Id};
 use placet_proto::FILE_DESCRIPTOR_SET;
 use placet_proto::admission::v1 as proto;
 use placet_proto::admission::v1::admission_service_server::{
     AdmissionService, AdmissionServiceServer,
 };
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
@@ -34,11 +35,13 @@ use pipeline::pipeline;
 /// connection.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// All gRPC services: admission, health and reflection.
-pub(crate) async fn routes(admission: Admission) -> Routes {
+/// All gRPC services: admission, health and reflection. Once `stopped` is true, streams take no
+/// further events, so that a client that never ends its stream cannot keep the server from
+/// stopping.
+pub(crate) async fn routes(admission: Admission, stopped: watch::Receiver<bool>) -> Routes {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AdmissionServiceServer<Service>>().await;
-    let service = AdmissionServiceServer::new(Service { admission, health })
+    let service = AdmissionServiceServer::new(Service { admission, health, stopped })
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -57,6 +60,7 @@ pub(crate) async fn routes(admission: Admission) -> Routes {
 struct Service {
     admission: Admission,
     health: HealthReporter,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Service {
@@ -225,6 +229,7 @@ impl AdmissionService for Service {
     ) -> Result<Response<Self::AdmitStreamStream>, Status> {
         let caller = caller(&request)?;
         let events = request.into_inner().map(|it| it.map_err(bounded::explained));
+        let events = until_stopped(events, self.stopped.clone());
         Ok(Response::new(Box::pin(answers(self.clone(), caller, events))))
     }
 
@@ -294,6 +299,26 @@ struct Staged<T> {
     result: Result<T, AdmitError>,
 }
 
+/// The events of a stream until the server stops, which is then said in place of the next event.
+fn until_stopped<T: Send>(
+    events: impl Stream<Item = Result<T, Status>> + Send + Unpin,
+    stopped: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<T, Status>> + Send {
+    stream::unfold(Some((events, stopped)), |open| async move {
+        let (mut events, mut stopped) = open?;
+        let next = tokio::select! {
+            biased;
+            // A sender that is gone means the same as one that says stop.
+            _ = stopped.wait_for(|stop| *stop) => Err(AdmitError::stopping().to_status()),
+            event = events.next() => Ok(event?),
+        };
+        Some(match next {
+            Ok(event) => (event, Some((events, stopped))),
+            Err(stopping) => (Err(stopping), None),
+        })
+    })
+}
+
 /// The answers of one stream.
 fn answers(
     service: Service,
@@ -305,25 +330,31 @@ fn answers(
         let (service, caller) = (preparing.clone(), preparing_caller.clone());
         async move { stage(&service, &caller, event).await }
     };
+    let (sequencing, sequencing_caller) = (service.clone(), caller);
     let sequence = move |staged: Staged<Ready>| {
-        let (service, caller) = (service.clone(), caller.clone());
+        let (service, caller) = (sequencing.clone(), sequencing_caller.clone());
         async move {
             let Staged { request_id, span, result } = staged;
-            let pending = match result {
+            let result = match result {
                 Ok(ready) => service.sequence(&caller, ready).instrument(span.clone()).await,
                 Err(error) => Err(error),
             };
-            let answered = async move {
-                let result = match pending {
-                    Ok(pending) => pending.await,
-                    Err(error) => Err(error),
-                };
-                respond(&service, request_id, result).await
-            };
-            answered.instrument(span)
+            Staged { request_id, span, result }
         }
     };
-    pipeline(events, prepare, sequence)
+    let finish = move |staged: Staged<Pending>| {
+        let service = service.clone();
+        let Staged { request_id, span, result } = staged;
+        let answered = async move {
+            let result = match result {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            };
+            respond(&service, request_id, result).await
+        };
+        answered.instrument(span)
+    };
+    pipeline(events, prepare, sequence, finish)
 }
 
 /// Checks and evaluates one event.

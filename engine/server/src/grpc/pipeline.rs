@@ -2,7 +2,7 @@
 
 use std::future::{Future, ready};
 
-use futures::future::Either;
+use futures::future::{Either, FutureExt as _};
 use futures::stream::{Stream, StreamExt as _};
 
 /// Events of one stream that are evaluated at once: enough to keep every worker of a large machine
@@ -13,47 +13,44 @@ const MAX_EVALUATING: usize = 64;
 /// tens of kilobytes).
 const MAX_SEQUENCED: usize = 256;
 
-/// Runs events through `prepare` (several at once), `sequence` (called in the order of the events,
-/// each call finished before the next begins) and the future that it gave (several at once);
-/// answers in the order of the events.
+/// Runs events through `prepare` (several at once), `sequence` (in the order of the events, each
+/// one done before the next begins) and `finish` (several at once); answers in the order of the
+/// events.
 ///
 /// An error among the events is passed on in its place. Nothing runs ahead of a reader that does
 /// not read, and nothing goes on when the stream is dropped.
-pub(super) fn pipeline<Event, Ready, Answer, Error, Preparing, Sequencing, Pending>(
+pub(super) fn pipeline<Event, Ready, Placed, Answer, Error, Preparing, Sequencing, Finishing>(
     events: impl Stream<Item = Result<Event, Error>> + Send,
     prepare: impl Fn(Event) -> Preparing + Send,
     sequence: impl Fn(Ready) -> Sequencing + Send,
+    finish: impl Fn(Placed) -> Finishing + Send,
 ) -> impl Stream<Item = Result<Answer, Error>> + Send
 where
     Event: Send,
     Ready: Send,
+    Placed: Send,
     Answer: Send,
     Error: Send,
     Preparing: Future<Output = Ready> + Send,
-    Sequencing: Future<Output = Pending> + Send,
-    Pending: Future<Output = Answer> + Send,
+    Sequencing: Future<Output = Placed> + Send,
+    Finishing: Future<Output = Answer> + Send,
 {
     events
-        .map(move |event| match event {
-            Ok(event) => {
-                let preparing = prepare(event);
-                Either::Left(async move { Ok(preparing.await) })
-            }
-            Err(error) => Either::Right(ready(Err(error))),
-        })
+        .map(move |event| outcome(event.map(&prepare)))
         .buffered(MAX_EVALUATING)
-        .then(move |prepared| match prepared {
-            Ok(prepared) => {
-                let sequencing = sequence(prepared);
-                Either::Left(async move { Ok(sequencing.await) })
-            }
-            Err(error) => Either::Right(ready(Err(error))),
-        })
-        .map(|pending| match pending {
-            Ok(pending) => Either::Left(async move { Ok(pending.await) }),
-            Err(error) => Either::Right(ready(Err(error))),
-        })
+        .then(move |ready| outcome(ready.map(&sequence)))
+        .map(move |placed| outcome(placed.map(&finish)))
         .buffered(MAX_SEQUENCED)
+}
+
+/// The outcome of a step that has begun, or at once the error that stands in its place.
+fn outcome<Step: Future, Error>(
+    step: Result<Step, Error>,
+) -> impl Future<Output = Result<Step::Output, Error>> {
+    match step {
+        Ok(step) => Either::Left(step.map(Ok)),
+        Err(error) => Either::Right(ready(Err(error))),
+    }
 }
 
 #[cfg(test)]
@@ -105,20 +102,24 @@ mod tests {
             }
         };
         let sequence = {
-            let order = Arc::clone(&order);
+            let (order, delays) = (Arc::clone(&order), Arc::clone(&delays));
             move |event: usize| {
                 let (order, delays) = (Arc::clone(&order), Arc::clone(&delays));
                 async move {
                     yields(delays[event].1).await;
                     order.lock().unwrap().push(event);
-                    async move {
-                        yields(delays[event].2).await;
-                        event
-                    }
+                    event
                 }
             }
         };
-        let answers = pipeline(stream::iter(events), prepare, sequence).collect().await;
+        let finish = move |event: usize| {
+            let delays = Arc::clone(&delays);
+            async move {
+                yields(delays[event].2).await;
+                event
+            }
+        };
+        let answers = pipeline(stream::iter(events), prepare, sequence, finish).collect().await;
         let order = order.lock().unwrap().clone();
         Run { answers, order, at_once: most.load(Ordering::SeqCst) }
     }
@@ -149,7 +150,7 @@ mod tests {
                 counted.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, ()>(event)
             });
-            let answers = pipeline(events, ready, |event| ready(ready(event)));
+            let answers = pipeline(events, ready, ready, ready);
             let mut answers = std::pin::pin!(answers);
             assert_eq!(answers.next().await, Some(Ok(0)));
             let most = MAX_EVALUATING + MAX_SEQUENCED + 1;

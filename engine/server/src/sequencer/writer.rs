@@ -142,7 +142,7 @@ impl Writer {
     /// Serves until it is told to close, or everybody who could ask has gone.
     pub(super) fn run(mut self, commands: &Receiver<Queued>, end: watch::Sender<bool>) {
         let shared = Arc::clone(&self.shared);
-        let _alive = Alive(&shared);
+        let alive = Alive(&shared);
         while let Some((batch, closing)) = self.next_batch(commands) {
             let crashed = self.serve(batch).is_err();
             if crashed || closing {
@@ -151,6 +151,7 @@ impl Writer {
         }
         // The store is closed and its lock given back before anybody hears of the end.
         drop(self);
+        drop(alive);
         end.send_replace(true);
     }
 

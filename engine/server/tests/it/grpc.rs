@@ -238,6 +238,17 @@ async fn a_client_that_goes_away_leaves_the_server_unharmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_never_ends_does_not_keep_the_server_from_stopping() {
+    let server = Running::start().await;
+    let events = stream::iter([at_no_time(Event::Admit(admit("r")))]).chain(stream::pending());
+    let mut answers = server.client().admit_stream(events).await.unwrap().into_inner();
+    assert!(answers.next().await.is_some_and(|it| it.is_ok()));
+    server.stop().await;
+    let refused = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(told(&refused), (Code::Unavailable, "STOPPING".into(), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_and_reflection_are_served() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
