@@ -3,6 +3,8 @@
 //! `cargo bench -p placet-server --bench commit`. The store lies in the target directory, on the
 //! disk that holds it.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
+
 use std::path::PathBuf;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -5,7 +5,12 @@
 //! What counts are the ratios between the rows. Run with `cargo bench -p placet-server --bench
 //! roundtrip`, arguments after `--`: the shipped bundle's directory and facts default to those of
 //! this repository.
-#![allow(missing_docs, clippy::allow_attributes, reason = "a benchmark is no library")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::float_arithmetic,
+    clippy::print_stdout,
+    reason = "it measures time and prints what it measured"
+)]
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -249,7 +254,7 @@ async fn placet(folder: &std::path::Path) -> AdmissionServiceClient<Channel> {
     };
     let (ready, address) = oneshot::channel();
     tokio::spawn(placet_server::serve(settings, std::future::pending(), move |at| {
-        drop(ready.send(at.grpc));
+        ready.send(at.grpc).expect("the benchmark waits for it");
     }));
     let address = address.await.expect("the server starts");
     AdmissionServiceClient::connect(format!("http://{address}")).await.expect("connects")

@@ -41,7 +41,7 @@ pub(crate) struct BuildArgs {
     /// Directory of the policy's crate
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Where to write the component [default: DIR/<name of the crate>.wasm]
+    /// Where to write the component [default: DIR/CRATE.wasm]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
