@@ -19,6 +19,10 @@ use crate::{grpc, http};
 /// health for ever.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Most calls under way on one connection: far above what one client keeps in flight, and a bound
+/// on what one connection can make the server hold.
+const MAX_STREAMS: u32 = 1_024;
+
 /// Where a started server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
@@ -100,7 +104,7 @@ pub async fn serve(
         // A sender that is gone means the same as a sender that says stop.
         drop(stopped.wait_for(|stop| *stop).await);
     };
-    let mut server = Server::builder();
+    let mut server = Server::builder().max_concurrent_streams(MAX_STREAMS);
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(ServeError::Grpc)?;
     }
