@@ -171,7 +171,9 @@ impl From<WorkError> for AdmitError {
     fn from(error: WorkError) -> Self {
         match error {
             WorkError::Evaluate(_) => Self::too_slow(error),
-            WorkError::Randomness | WorkError::Canonical(_) => Self::internal(error),
+            WorkError::Randomness | WorkError::Canonical(_) | WorkError::Panicked => {
+                Self::internal(error)
+            }
             WorkError::Stopped => Self::stopping(),
         }
     }

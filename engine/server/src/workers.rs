@@ -1,6 +1,7 @@
 //! The threads that evaluate policies: each has engines of its own, so nothing is shared but what
 //! is read-only.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -54,6 +55,10 @@ pub(crate) enum WorkError {
     /// A document has no canonical form.
     #[error("a document could not be written as canonical JSON")]
     Canonical(#[source] placet_core::CanonicalError),
+    /// A bug: the evaluation panicked. Its engines are not trusted any further: they are made
+    /// anew.
+    #[error("the evaluation panicked")]
+    Panicked,
     /// The workers have stopped.
     #[error("the server is stopping")]
     Stopped,
@@ -136,13 +141,22 @@ fn work(queue: &async_channel::Receiver<Job>, metrics: &Metrics) {
         let considered = span.in_scope(|| {
             let _stage = tracing::debug_span!("evaluate").entered();
             let watch = Stopwatch::start();
-            let considered = consider(&active, evaluator, caller, request, time);
+            let considered = guarded(|| consider(&active, evaluator, caller, request, time));
             metrics.took(Stage::Evaluate, watch.elapsed());
             considered
         });
+        if matches!(considered, Err(WorkError::Panicked)) {
+            ready = None;
+        }
         // A caller that has gone meanwhile needs no answer, and nothing was stored for it.
         drop(answer.send(considered));
     }
+}
+
+/// Turns a panic into an error, so that one request cannot take the thread from the others.
+fn guarded<T>(work: impl FnOnce() -> Result<T, WorkError>) -> Result<T, WorkError> {
+    // What a panic may leave half done is the evaluator alone, which the caller throws away.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(WorkError::Panicked))
 }
 
 fn consider(
@@ -197,4 +211,16 @@ fn candidates(evaluation: &Evaluation, facts: &Facts) -> Vec<Candidate> {
         outcome: candidate.outcome.clone(),
     });
     candidates.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_no_decision_and_no_end() {
+        let panicked = guarded::<()>(|| panic!("as a bug would"));
+        assert!(matches!(panicked, Err(WorkError::Panicked)));
+        assert!(matches!(guarded(|| Ok(1)), Ok(1)));
+    }
 }
