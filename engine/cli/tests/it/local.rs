@@ -227,3 +227,22 @@ fn a_bundle_that_is_none_is_3() {
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{}", ran.stderr);
     assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
 }
+
+#[test]
+fn a_policy_with_a_syntax_error_has_its_place_and_nothing_is_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::create_dir(path("bundle")).unwrap();
+    let manifest = "schema: placet.bundle/v1\nrevision: \"1\"\nrequired: {lease: [], job: []}\n\
+                    policies:\n  - {name: p, source: p.rego}\n";
+    std::fs::write(path("bundle/bundle.yaml"), manifest).unwrap();
+    std::fs::write(path("bundle/p.rego"), "package placet.p\n\ndeny contains {\n").unwrap();
+    let facts = crate::server::root().join("policies/facts.yaml").display().to_string();
+    let (bundle, store, keys) = (path("bundle"), path("placet.db"), path("keys"));
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let files = ["--bundle", &bundle, "--facts", &facts, "--store", &store, "--keys", &keys];
+    let ran = run(serve.iter().chain(&files));
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("p.rego:4:1: "), "{}", ran.stderr);
+    assert!(!std::path::Path::new(&store).exists());
+}
