@@ -18,7 +18,7 @@ build:
 
 run: build ## Start a server on this machine with the reference policies; its state is in run/
 	@mkdir -p run
-	@exec $(BIN) serve --bundle policies/reference --facts policies/facts.yaml \
+	@exec $(BIN) serve --bundle policies/reference --facts policies/reference/facts.yaml \
 	    --store run/placet.db --keys run/keys \
 	    --try $(REQUESTS)/lease-permitted.json --try $(REQUESTS)/lease-denied.json
 

@@ -22,10 +22,10 @@ Exit codes: 0 done or permitted, 1 failed, 2 denied (single requests only),
 Data goes to standard output, everything else to standard error.
 
 Examples:
-  placet serve --bundle policies/reference --facts policies/facts.yaml
+  placet serve --bundle policies/reference --facts policies/reference/facts.yaml
   placet admit request.json
   placet admit --local --bundle policies/reference \\
-    --facts policies/facts.yaml request.json";
+    --facts policies/reference/facts.yaml request.json";
 
 /// Decides who may use which GPUs, by policy, and signs every decision
 #[derive(Debug, Parser)]

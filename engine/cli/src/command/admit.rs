@@ -36,7 +36,7 @@ Examples:
   placet admit --format json request.json > decision.json
   generate | placet admit --in-flight 64 --format json - > decisions.jsonl
   placet admit --local --bundle policies/reference \\
-    --facts policies/facts.yaml request.json";
+    --facts policies/reference/facts.yaml request.json";
 
 /// Ask for decisions
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ policy's verdict and the reasons that stand, those of the ledger included.
 Examples:
   placet explain request.json
   placet explain --local --bundle policies/reference \\
-    --facts policies/facts.yaml request.json
+    --facts policies/reference/facts.yaml request.json
   placet explain --format json request.json";
 
 /// Tell what would be decided now and why, without consequences

@@ -18,7 +18,7 @@ file over the default. Names in the file are those of the flags; relative paths
 in it are relative to the file:
 
   bundle = \"policies/reference\"
-  facts = \"policies/facts.yaml\"
+  facts = \"policies/reference/facts.yaml\"
   audience = [\"scheduler\", \"provisioner\"]
   confirm-within = 300
 
@@ -26,7 +26,7 @@ Plain text is served on loopback only; other addresses need the three --tls-*
 files.
 
 Examples:
-  placet serve --bundle policies/reference --facts policies/facts.yaml
+  placet serve --bundle policies/reference --facts policies/reference/facts.yaml
   placet serve --config /etc/placet.toml --log-format json";
 
 /// Run the server

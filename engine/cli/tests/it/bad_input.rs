@@ -2,8 +2,14 @@
 
 use crate::running::{run, run_with};
 
-const LOCAL: [&str; 6] =
-    ["admit", "--local", "--bundle", "policies/reference", "--facts", "policies/facts.yaml"];
+const LOCAL: [&str; 6] = [
+    "admit",
+    "--local",
+    "--bundle",
+    "policies/reference",
+    "--facts",
+    "policies/reference/facts.yaml",
+];
 
 #[test]
 fn files_that_cannot_be_read_are_named() {

@@ -82,7 +82,8 @@ fn two_servers_cannot_share_a_store() {
     let state = tempfile::tempdir().unwrap();
     let server = Server::start(state.path(), &[]);
     let (store, keys) = (state.path().join("placet.db"), state.path().join("keys"));
-    let args = ["serve", "--bundle", "policies/reference", "--facts", "policies/facts.yaml"];
+    let args =
+        ["serve", "--bundle", "policies/reference", "--facts", "policies/reference/facts.yaml"];
     let free = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     let own = ["--store", store.to_str().unwrap(), "--keys", keys.to_str().unwrap()];
     let second = run(args.iter().chain(&free).chain(&own));

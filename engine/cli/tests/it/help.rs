@@ -72,10 +72,10 @@ fn the_whole_at_a_glance() {
     Data goes to standard output, everything else to standard error.
 
     Examples:
-      placet serve --bundle policies/reference --facts policies/facts.yaml
+      placet serve --bundle policies/reference --facts policies/reference/facts.yaml
       placet admit request.json
       placet admit --local --bundle policies/reference \
-        --facts policies/facts.yaml request.json
+        --facts policies/reference/facts.yaml request.json
     --- stderr
     ");
 }

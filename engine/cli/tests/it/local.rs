@@ -12,7 +12,7 @@ const LOCAL: [&str; 8] = [
     "--bundle",
     "policies/reference",
     "--facts",
-    "policies/facts.yaml",
+    "policies/reference/facts.yaml",
     "--format",
     "json",
 ];
@@ -196,7 +196,7 @@ fn explain_has_no_consequences_and_says_why() {
         "--bundle",
         "policies/reference",
         "--facts",
-        "policies/facts.yaml",
+        "policies/reference/facts.yaml",
         "policies/requests/lease-denied.json",
     ];
     let ran = run(args);
@@ -237,7 +237,7 @@ fn a_policy_with_a_syntax_error_has_its_place_and_nothing_is_stored() {
                     policies:\n  - {name: p, source: p.rego}\n";
     std::fs::write(path("bundle/bundle.yaml"), manifest).unwrap();
     std::fs::write(path("bundle/p.rego"), "package placet.p\n\ndeny contains {\n").unwrap();
-    let facts = crate::server::root().join("policies/facts.yaml").display().to_string();
+    let facts = crate::server::root().join("policies/reference/facts.yaml").display().to_string();
     let (bundle, store, keys) = (path("bundle"), path("placet.db"), path("keys"));
     let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     let files = ["--bundle", &bundle, "--facts", &facts, "--store", &store, "--keys", &keys];

@@ -23,7 +23,8 @@ fn lease(request: &mut pb::AdmitRequest) -> &mut pb::Lease {
 }
 
 fn shipped(folder: &std::path::Path) -> Server {
-    std::fs::copy(root().join("policies/facts.yaml"), folder.join("facts.yaml")).expect("copied");
+    std::fs::copy(root().join("policies/reference/facts.yaml"), folder.join("facts.yaml"))
+        .expect("copied");
     Server::start(folder, &[])
 }
 

@@ -55,7 +55,7 @@ impl Server {
     /// facts if it has any.
     pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
         let own = folder.join("facts.yaml");
-        let facts = if own.exists() { own } else { root().join("policies/facts.yaml") };
+        let facts = if own.exists() { own } else { root().join("policies/reference/facts.yaml") };
         let mut command = placet();
         command.args(["serve", "--bundle", "policies/reference", "--log-level", "warn"]);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use crate::running::run;
 
 const POLICIES: [&str; 5] =
-    ["serve", "--bundle", "policies/reference", "--facts", "policies/facts.yaml"];
+    ["serve", "--bundle", "policies/reference", "--facts", "policies/reference/facts.yaml"];
 
 fn serve(more: &[&str]) -> crate::running::Ran {
     run(POLICIES.iter().chain(more))
@@ -93,7 +93,7 @@ fn a_port_in_use_is_said_before_a_store_is_made() {
 
 #[test]
 fn a_missing_bundle_is_named() {
-    let args = ["serve", "--bundle", "nowhere", "--facts", "policies/facts.yaml"];
+    let args = ["serve", "--bundle", "nowhere", "--facts", "policies/reference/facts.yaml"];
     let free = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     insta::assert_snapshot!(run(args.iter().chain(&free)).shown(&[]), @r"
     exit 1

@@ -28,7 +28,8 @@ fn verify(server: &Server, token: &str, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 fn started(folder: &std::path::Path) -> Server {
-    std::fs::copy(root().join("policies/facts.yaml"), folder.join("facts.yaml")).expect("copied");
+    std::fs::copy(root().join("policies/reference/facts.yaml"), folder.join("facts.yaml"))
+        .expect("copied");
     Server::start(folder, &[])
 }
 

@@ -209,7 +209,7 @@ fn the_sample_and_the_shipped_facts_keep_to_the_published_schemas() {
     let read = |path: &Path| std::fs::read_to_string(path).expect("it is there");
     let sample: Value = serde_json::from_str(include_str!("sample.json")).expect("JSON");
     jsonschema::validate(Input::json_schema().as_value(), &sample).expect("the sample keeps to it");
-    let facts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/facts.yaml");
+    let facts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/reference/facts.yaml");
     let facts: Value = yaml_serde::from_str(&read(&facts)).expect("YAML");
     jsonschema::validate(Facts::json_schema().as_value(), &facts).expect("the facts keep to it");
 }

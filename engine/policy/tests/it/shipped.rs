@@ -39,7 +39,7 @@ fn every_shipped_case_holds_for_policies_and_twins() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     assert!(reports.len() >= 30, "{} cases", reports.len());
-    let facts = Facts::load(&policies().join("facts.yaml")).expect("the facts load");
+    let facts = Facts::load(&policies().join("reference/facts.yaml")).expect("the facts load");
     assert!(!facts.revision().is_empty());
 }
 

@@ -28,7 +28,7 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let settings = Settings {
             bundle: policies.join("reference"),
-            facts: policies.join("facts.yaml"),
+            facts: policies.join("reference/facts.yaml"),
             store: directory.path().join("placet.db"),
             keys: directory.path().join("keys"),
             listen: "127.0.0.1:0".parse().unwrap(),
