@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
+mod bundle_signature;
 mod checkpoint;
 mod combine;
 mod decision;
@@ -12,6 +13,7 @@ mod digest;
 mod event;
 mod id;
 mod jwks;
+mod jws;
 pub mod merkle;
 mod request;
 mod resource;
@@ -19,6 +21,10 @@ mod signature;
 mod token;
 mod verdict;
 
+pub use bundle_signature::{
+    BUNDLE_TYP, BundleClaims, MAX_BUNDLE_SIGNATURE_BYTES, SignatureError, bundle_signer,
+    sign_bundle, verify_bundle,
+};
 pub use checkpoint::{
     Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, MAX_ORIGIN_BYTES, note_verifier_key,
 };

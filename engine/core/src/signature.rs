@@ -1,8 +1,9 @@
 //! Ed25519 keys (RFC 8032) and their names.
 //!
 //! One kind of key signs two kinds of bytes, and neither can pass for the other: the signing input
-//! of a token is base64url text without any line break, that of a checkpoint is a note, in which
-//! every line ends with one.
+//! of a token, or of a bundle's signature, is base64url text without any line break, that of a
+//! checkpoint is a note, in which every line ends with one. Texts of the first kind carry their
+//! type in the header, which is signed.
 
 use std::fmt;
 
@@ -140,7 +141,7 @@ impl SigningKey {
 
     fn of(pair: Ed25519KeyPair) -> Result<Self, KeyError> {
         let verifying = VerifyingKey::from_bytes(pair.public_key().as_ref())?;
-        let header = crate::token::encoded_header(verifying.id());
+        let header = crate::jws::encoded_header(crate::DECISION_TYP, verifying.id());
         Ok(Self { pair, verifying, header })
     }
 

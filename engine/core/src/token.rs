@@ -3,14 +3,9 @@
 //! What is signed is what is stored and sent. A verifier reads the very bytes, and refuses every
 //! other spelling of them.
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::signature::SIGNATURE_BYTES;
+use crate::jws::{self, Refusal};
 use crate::{
     CanonicalError, DECISION_TYP, DECISION_VERSION, Decision, Effect, KeyError, KeyId, KeySet,
     SigningKey, canonical_json,
@@ -21,11 +16,6 @@ pub const MAX_TOKEN_BYTES: usize = 65_535;
 /// Seconds by which the clock of a verifier may be behind that of the issuer. None is granted at
 /// the end of a token.
 pub const CLOCK_LEEWAY_SECONDS: u64 = 60;
-
-/// Longest header in bytes, decoded: ours has 100.
-const MAX_HEADER_BYTES: usize = 512;
-/// Characters of an encoded signature.
-const SIGNATURE_CHARS: usize = SIGNATURE_BYTES.div_ceil(3) * 4 - 2;
 
 /// Why a decision was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -167,12 +157,6 @@ pub enum VerifyError {
     },
 }
 
-/// The encoded header of decisions signed by that key.
-pub(crate) fn encoded_header(kid: &KeyId) -> String {
-    let header = format!(r#"{{"alg":"EdDSA","kid":"{kid}","typ":"{DECISION_TYP}"}}"#);
-    URL_SAFE_NO_PAD.encode(header)
-}
-
 /// Signs a decision: the token that is stored and sent.
 ///
 /// Needs nothing but the key, so that any number of threads can sign with one key.
@@ -184,20 +168,11 @@ pub(crate) fn encoded_header(kid: &KeyId) -> String {
 /// See [`Verifier`].
 pub fn sign_decision(key: &SigningKey, decision: &Decision) -> Result<String, SignError> {
     let claims = canonical_json(decision).map_err(SignError::Canonical)?;
-    let header = key.header();
-    let encoded_claims = (claims.len() * 4).div_ceil(3);
-    let bytes = header.len() + 1 + encoded_claims + 1 + SIGNATURE_CHARS;
+    let bytes = jws::encoded_bytes(key.header(), &claims);
     if bytes > MAX_TOKEN_BYTES {
         return Err(SignError::TooLong { bytes });
     }
-    let mut token = String::with_capacity(bytes);
-    token.push_str(header);
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-    let signature = key.sign(token.as_bytes()).map_err(SignError::Key)?;
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-    Ok(token)
+    jws::sign(key, key.header(), &claims).map_err(SignError::Key)
 }
 
 /// What a verifier relies on besides the signature.
@@ -261,7 +236,7 @@ impl Verifier {
     /// # Errors
     /// [`VerifyError`] names the first thing that is wrong.
     pub fn verify_issued(&self, token: &str, issuer: &str) -> Result<Decision, VerifyError> {
-        let claims = self.signed_claims(token)?;
+        let (claims, _) = jws::verified(&self.keys, token, DECISION_TYP, MAX_TOKEN_BYTES)?;
         let decision = read_claims(&claims)?;
         if decision.iss != issuer {
             let expected = issuer.to_owned();
@@ -269,114 +244,19 @@ impl Verifier {
         }
         Ok(decision)
     }
-
-    /// The claims of a token, once its signature is found good.
-    fn signed_claims(&self, token: &str) -> Result<Vec<u8>, VerifyError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(VerifyError::TooLong { bytes: token.len() });
-        }
-        let Some((input, signature)) = token.rsplit_once('.') else {
-            return Err(VerifyError::NotAToken { part: "the number of its parts" });
-        };
-        let Some((header, claims)) = input.split_once('.').filter(|(_, tail)| !tail.contains('.'))
-        else {
-            return Err(VerifyError::NotAToken { part: "the number of its parts" });
-        };
-        let kid = Header::read(&decode(header, "its header")?)?.check()?;
-        let claims = decode(claims, "its payload")?;
-        let signature = decode(signature, "its signature")?;
-        let Some(key) = self.keys.find(&kid) else {
-            return Err(VerifyError::UnknownKey { kid: printable(&kid) });
-        };
-        if !key.verifies(input.as_bytes(), &signature) {
-            return Err(VerifyError::Signature { kid: key.id().clone() });
-        }
-        Ok(claims)
-    }
 }
 
-fn decode(text: &str, part: &'static str) -> Result<Vec<u8>, VerifyError> {
-    match URL_SAFE_NO_PAD.decode(text) {
-        Ok(bytes) => Ok(bytes),
-        Err(_) => Err(VerifyError::NotAToken { part }),
-    }
-}
-
-/// What a stranger wrote, made fit for a message of ours.
-fn printable(text: &str) -> String {
-    const MAX_CHARS: usize = 64;
-    text.chars().take(MAX_CHARS).flat_map(char::escape_default).collect()
-}
-
-/// The members of a header, each once, in the order written.
-struct Header(Vec<(String, serde_json::Value)>);
-
-impl Header {
-    fn read(json: &[u8]) -> Result<Self, VerifyError> {
-        if json.len() > MAX_HEADER_BYTES {
-            return Err(VerifyError::NotAToken { part: "its header" });
+impl From<Refusal> for VerifyError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLong { bytes } => Self::TooLong { bytes },
+            Refusal::Malformed { part } => Self::NotAToken { part },
+            Refusal::Algorithm { alg } => Self::Algorithm { alg },
+            Refusal::Type { typ } => Self::Type { typ },
+            Refusal::Header { member } => Self::Header { member },
+            Refusal::UnknownKey { kid } => Self::UnknownKey { kid },
+            Refusal::Mismatch { kid } => Self::Signature { kid },
         }
-        match serde_json::from_slice(json) {
-            Ok(header) => Ok(header),
-            Err(_) => Err(VerifyError::NotAToken { part: "its header" }),
-        }
-    }
-
-    /// The key id of a header that is that of a decision.
-    ///
-    /// Members that we do not write are refused, not passed over: `jku`, `jwk` and their kin bring
-    /// keys along, `crit` and `b64` change what is signed, and nobody but Placet issues tokens of
-    /// this type.
-    fn check(self) -> Result<String, VerifyError> {
-        let (mut alg, mut typ, mut kid) = (None, None, None);
-        for (name, value) in self.0 {
-            let member = match name.as_str() {
-                "alg" => &mut alg,
-                "typ" => &mut typ,
-                "kid" => &mut kid,
-                other => return Err(VerifyError::Header { member: printable(other) }),
-            };
-            *member = value.as_str().map(str::to_owned);
-        }
-        match alg {
-            Some(alg) if alg == "EdDSA" || alg == "Ed25519" => {}
-            other => {
-                let alg = printable(&other.unwrap_or_default());
-                return Err(VerifyError::Algorithm { alg });
-            }
-        }
-        match typ {
-            Some(typ) if typ == DECISION_TYP => {}
-            other => {
-                return Err(VerifyError::Type { typ: printable(&other.unwrap_or_default()) });
-            }
-        }
-        Ok(kid.unwrap_or_default())
-    }
-}
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Header;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut members: Vec<(String, serde_json::Value)> = Vec::new();
-                while let Some((name, value)) = map.next_entry()? {
-                    if members.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom("a member stands there twice"));
-                    }
-                    members.push((name, value));
-                }
-                Ok(Header(members))
-            }
-        }
-        deserializer.deserialize_map(Members)
     }
 }
 

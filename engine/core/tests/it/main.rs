@@ -1,5 +1,6 @@
 //! Everything that tests this crate from outside, linked once.
 
+mod bundle_signature;
 mod checkpoint;
 mod merkle;
 mod python;
