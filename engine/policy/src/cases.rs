@@ -1,26 +1,29 @@
 //! Cases: requests with what is expected of them, in files beside the policies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use placet_core::{AccountPath, AdmissionRequest, Code, Effect, Id, PolicyVerdict, Verdict};
+use placet_core::{
+    AccountPath, AdmissionRequest, Code, Digest, Effect, Id, PolicyVerdict, Verdict,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bundle::Bundle;
 use crate::document;
 use crate::error::{Fault, LoadError};
 use crate::evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
-use crate::facts::Facts;
+use crate::facts::{Facts, MAX_FACTS_BYTES};
 use crate::resolve::resolve;
 
 /// Largest file of cases in bytes.
-const MAX_CASES_BYTES: u64 = 4 << 20;
+const MAX_CASES_BYTES: usize = 4 << 20;
 
 /// The format of a file of cases.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseFile {
+    /// Path of the facts from the directory of this file on; it stays inside the bundle.
     facts: String,
     #[serde(default)]
     request: Value,
@@ -61,8 +64,8 @@ struct ExpectedClaim {
 /// What became of one case.
 #[derive(Debug, Clone)]
 pub struct CaseReport {
-    /// The file that holds it.
-    pub file: PathBuf,
+    /// The file of the bundle that holds it.
+    pub file: String,
     /// Its name.
     pub name: String,
     /// What was not as expected, a line each; empty if it passed.
@@ -76,7 +79,8 @@ pub struct CaseReport {
 pub struct CaseRunner {
     policies: Evaluator,
     twins: Option<Evaluator>,
-    facts: BTreeMap<PathBuf, Arc<Facts>>,
+    /// By the digest of the file: many files of cases share one.
+    facts: BTreeMap<Digest, Arc<Facts>>,
 }
 
 impl CaseRunner {
@@ -87,48 +91,78 @@ impl CaseRunner {
         Self { policies: Evaluator::new(policies), twins: twins.map(Evaluator::new), facts }
     }
 
-    /// Runs every case of a file. `convert` reads a request from JSON, as the server does.
+    /// Runs every case of a file of the bundle, see [`Bundle::case_files`]. `convert` reads a
+    /// request from JSON, as the server does.
     ///
     /// # Errors
-    /// [`LoadError`] if the file or its facts cannot be read or break a rule. A case that fails is
-    /// no error.
+    /// [`LoadError`] if the file or its facts are not in the bundle or break a rule. A case that
+    /// fails is no error.
     pub fn run(
         &mut self,
-        path: &Path,
+        bundle: &Bundle,
+        file: &str,
         convert: impl Fn(&Value) -> Result<AdmissionRequest, String>,
     ) -> Result<Vec<CaseReport>, LoadError> {
-        let name = path.display().to_string();
-        let bytes = document::read(path, &name, MAX_CASES_BYTES)?;
-        let file: CaseFile = document::parse(document::text(&bytes, &name)?, &name)?;
-        if file.cases.is_empty() {
-            return Err(Fault::new(&name, "has no cases").hint("add one under `cases`").into());
+        let Some(bytes) = bundle.find(file) else {
+            let hint = "name a file of cases by its path in the bundle";
+            return Err(Fault::new(file, "is no file of the bundle").hint(hint).into());
+        };
+        if bytes.len() > MAX_CASES_BYTES {
+            let fault = Fault::new(file, format!("has more than {MAX_CASES_BYTES} bytes"));
+            return Err(fault.hint("split it").into());
+        }
+        let read: CaseFile = document::parse(document::text(bytes, file)?, file)?;
+        if read.cases.is_empty() {
+            return Err(Fault::new(file, "has no cases").hint("add one under `cases`").into());
         }
         let mut names = BTreeSet::new();
-        if let Some(twice) = file.cases.iter().find(|case| !names.insert(&case.name)) {
-            let fault = Fault::new(&name, format!("two cases are named `{}`", twice.name));
+        if let Some(twice) = read.cases.iter().find(|case| !names.insert(&case.name)) {
+            let fault = Fault::new(file, format!("two cases are named `{}`", twice.name));
             return Err(fault.hint("give each case a name of its own").into());
         }
-        let facts = self.facts(&path.parent().unwrap_or(Path::new("")).join(&file.facts))?;
-        let cases = file.cases.iter().map(|case| {
-            let mut request = file.request.clone();
+        let facts = self.facts(bundle, file, &read.facts)?;
+        let cases = read.cases.iter().map(|case| {
+            let mut request = read.request.clone();
             merge(&mut request, &case.request);
             let (failures, evaluation) = match convert(&request) {
                 Ok(request) => self.one(case, &facts, &request),
                 Err(error) => (vec![format!("the request cannot be read: {error}")], None),
             };
-            CaseReport { file: path.to_owned(), name: case.name.clone(), failures, evaluation }
+            CaseReport { file: file.to_owned(), name: case.name.clone(), failures, evaluation }
         });
         Ok(cases.collect())
     }
 
-    fn facts(&mut self, path: &Path) -> Result<Arc<Facts>, LoadError> {
-        let cannot = |source| LoadError::Read { path: path.to_owned(), source };
-        let key = path.canonicalize().map_err(cannot)?;
-        if let Some(facts) = self.facts.get(&key) {
+    fn facts(
+        &mut self,
+        bundle: &Bundle,
+        cases: &str,
+        relative: &str,
+    ) -> Result<Arc<Facts>, LoadError> {
+        let wrong = |message: &str, hint: String| {
+            Err(Fault::new(cases, format!("facts `{relative}` {message}")).hint(hint).into())
+        };
+        let Some(path) = beside(cases, relative) else {
+            let hint = "give a path from the directory of the cases on, inside the bundle";
+            return wrong("leave the bundle", hint.into());
+        };
+        let Some(bytes) = bundle.find(&path) else {
+            let known = bundle.files().map(|(path, _)| path);
+            let hint = match document::nearest(&path, known) {
+                Some(near) => format!("did you mean `{near}` in the bundle?"),
+                None => "put the facts of the cases into the bundle".into(),
+            };
+            return wrong(&format!("are not in the bundle, as `{path}`"), hint);
+        };
+        let digest = Digest::of(bytes);
+        if let Some(facts) = self.facts.get(&digest) {
             return Ok(Arc::clone(facts));
         }
-        let facts = Arc::new(Facts::load(path)?);
-        self.facts.insert(key, Arc::clone(&facts));
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FACTS_BYTES) {
+            return wrong(&format!("have more than {MAX_FACTS_BYTES} bytes"), "split them".into());
+        }
+        let facts = Arc::new(Facts::parse(document::text(bytes, &path)?, &path)?);
+        self.facts.insert(digest, Arc::clone(&facts));
         Ok(facts)
     }
 
@@ -169,6 +203,25 @@ impl CaseRunner {
         }
         (failures, Some(evaluation))
     }
+}
+
+/// The path in the bundle of what is named from a file of it on; none if that is outside.
+fn beside(file: &str, relative: &str) -> Option<String> {
+    if relative.starts_with('/') {
+        return None;
+    }
+    let mut path: Vec<&str> = file.split('/').collect();
+    path.pop();
+    for segment in relative.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                path.pop()?;
+            }
+            segment => path.push(segment),
+        }
+    }
+    Some(path.join("/"))
 }
 
 /// What was said of a case's request.
@@ -299,6 +352,16 @@ fn merge(base: &mut Value, over: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_beside_a_file_never_leaves_the_bundle() {
+        let beside = |relative| beside("quota/cases/a.yaml", relative);
+        assert_eq!(beside("../../facts.yaml").as_deref(), Some("facts.yaml"));
+        assert_eq!(beside("./f.yaml").as_deref(), Some("quota/cases/f.yaml"));
+        for outside in ["../../../facts.yaml", "/facts.yaml", "../../../quota/cases/f.yaml"] {
+            assert_eq!(beside(outside), None, "{outside}");
+        }
+    }
 
     #[test]
     fn requests_merge_deeply_and_null_removes() {

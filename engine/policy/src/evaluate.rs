@@ -1,6 +1,5 @@
 //! A compiled bundle, and the pure function from an input to an evaluation.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use placet_core::{
@@ -11,16 +10,13 @@ use regorus::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Decided, Finding};
-use crate::bundle::{Bundle, Entry, Language, MANIFEST, Required, Select};
+use crate::bundle::{Bundle, Entry, Language, MANIFEST, Required, Selector};
 use crate::document;
 use crate::error::{EvaluateError, Fault, LoadError};
-use crate::input::Input;
+use crate::index::Index;
+use crate::input::{Input, Workload};
 use crate::rego::{self, RegoPolicy};
 use crate::wasm::{WasmPolicy, WasmRuntime};
-
-/// Largest whole number of a policy's parameters: what every JSON reader keeps exact (RFC 8785
-/// section 3.2.2.3).
-const MAX_PARAM: u64 = placet_core::MAX_AMOUNT;
 
 /// Every policy of a bundle, compiled and indexed. Shared by all threads; each has an [`Evaluator`]
 /// of its own.
@@ -39,7 +35,7 @@ struct Policy {
     name: Id,
     level: Level,
     mode: Mode,
-    select: Select,
+    select: Selector,
     program: Program,
 }
 
@@ -48,15 +44,6 @@ enum Program {
     // Boxed: an interpreter is many times the size of a compiled component.
     Rego(Box<RegoPolicy>),
     Wasm(Box<WasmPolicy>),
-}
-
-/// Positions of policies by the most telling part of their selector, so that cost follows the
-/// policies that match.
-#[derive(Debug, Default)]
-struct Index {
-    by_tenant: BTreeMap<Id, Vec<usize>>,
-    by_cluster: BTreeMap<Id, Vec<usize>>,
-    rest: Vec<usize>,
 }
 
 /// What a bundle says of one input: for each acceptable GPU model, in the request's order. Its
@@ -131,10 +118,9 @@ impl PolicySet {
         let mut entries: Vec<_> = manifest.policies.iter().collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let mut policies = Vec::with_capacity(entries.len());
-        let mut index = Index::default();
-        for (at, entry) in entries.into_iter().enumerate() {
+        let index = Index::of(entries.iter().map(|entry| &entry.select));
+        for entry in entries {
             let program = compile(entry, source(entry), bundle, runtime)?;
-            index.insert(at, &entry.select);
             policies.push(Policy {
                 name: entry.name.clone(),
                 level: entry.level,
@@ -169,45 +155,13 @@ impl PolicySet {
         self.policies.iter().map(|policy| &policy.name)
     }
 
-    /// Positions of the policies that select an input, sorted.
-    fn selected(&self, input: &Input, kind: SubjectKind) -> Vec<usize> {
-        let index = &self.index;
-        let tenant = index.by_tenant.get(&input.tenant.id).into_iter().flatten();
-        let cluster = index.by_cluster.get(&input.cluster.id).into_iter().flatten();
-        let all = tenant.chain(cluster).chain(&index.rest).copied();
-        let matches = |at: &usize| {
+    /// Fills `selected` with the positions of the policies that select an input, sorted.
+    fn select(&self, input: &Input, kind: SubjectKind, selected: &mut Vec<usize>) {
+        selected.clear();
+        selected.extend(self.index.filed(input, kind).filter(|at| {
             self.policies.get(*at).is_some_and(|policy| policy.select.matches(input, kind))
-        };
-        let selected: BTreeSet<usize> = all.filter(matches).collect();
-        selected.into_iter().collect()
-    }
-}
-
-impl Select {
-    fn matches(&self, input: &Input, kind: SubjectKind) -> bool {
-        fn any_or<T: PartialEq>(list: &[T], one: &T) -> bool {
-            list.is_empty() || list.contains(one)
-        }
-        any_or(&self.kinds, &kind)
-            && any_or(&self.tenants, &input.tenant.id)
-            && any_or(&self.clusters, &input.cluster.id)
-            && any_or(&self.priority_classes, &input.priority_class)
-    }
-}
-
-impl Index {
-    fn insert(&mut self, at: usize, select: &Select) {
-        if !select.tenants.is_empty() {
-            for tenant in &select.tenants {
-                self.by_tenant.entry(tenant.clone()).or_default().push(at);
-            }
-        } else if !select.clusters.is_empty() {
-            for cluster in &select.clusters {
-                self.by_cluster.entry(cluster.clone()).or_default().push(at);
-            }
-        } else {
-            self.rest.push(at);
-        }
+        }));
+        selected.sort_unstable();
     }
 }
 
@@ -235,33 +189,15 @@ fn compile(
     }
 }
 
-/// Parameters as canonical JSON, in which every number is exact.
+/// Params as canonical JSON. The bundle's check left nothing in them that has none.
 fn params(entry: &Entry) -> Result<String, Fault> {
-    let wrong = |message: &str| {
+    let wrong = || {
         let name = &entry.name;
-        Fault::new(MANIFEST, format!("params of policy `{name}` hold a number {message}"))
-            .hint("give large amounts in a larger unit, or as text")
+        Fault::new(MANIFEST, format!("params of policy `{name}` hold what JSON cannot hold"))
+            .hint("write names, texts, numbers, lists and mappings")
     };
-    let mut left: Vec<&serde_json::Value> = entry.params.values().collect();
-    while let Some(value) = left.pop() {
-        match value {
-            serde_json::Value::Number(number) => {
-                let whole = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-                if whole.is_some_and(|whole| whole > MAX_PARAM) {
-                    return Err(wrong("beyond 2^53 - 1"));
-                }
-                if whole.is_none() && number.as_f64().is_none_or(|number| !number.is_finite()) {
-                    return Err(wrong("that is not finite"));
-                }
-            }
-            serde_json::Value::Array(items) => left.extend(items),
-            serde_json::Value::Object(fields) => left.extend(fields.values()),
-            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => {
-            }
-        }
-    }
-    let bytes = canonical_json(&entry.params).map_err(|_error| wrong("that JSON cannot hold"))?;
-    String::from_utf8(bytes).map_err(|_error| wrong("that JSON cannot hold"))
+    let bytes = canonical_json(&entry.params).map_err(|_error| wrong())?;
+    String::from_utf8(bytes).map_err(|_error| wrong())
 }
 
 /// Evaluates inputs on one thread, with engines of its own. Gives the same evaluation for the same
@@ -271,6 +207,9 @@ pub struct Evaluator {
     set: Arc<PolicySet>,
     /// An interpreter for each Rego policy that was asked so far, by position.
     engines: Vec<Option<Box<RegoPolicy>>>,
+    /// Positions of the policies that select the input at hand; kept so that no evaluation
+    /// allocates it again.
+    selected: Vec<usize>,
 }
 
 impl Evaluator {
@@ -278,7 +217,7 @@ impl Evaluator {
     #[must_use]
     pub fn new(set: Arc<PolicySet>) -> Self {
         let engines = set.policies.iter().map(|_| None).collect();
-        Self { set, engines }
+        Self { set, engines, selected: Vec::new() }
     }
 
     /// Asks every policy that selects the input, once for each of its acceptable GPU models, and
@@ -295,7 +234,21 @@ impl Evaluator {
             // permit.
             (None, None) => return Ok(Evaluation::unresolved(set.digest)),
         };
-        let selected = set.selected(input, kind);
+        let mut selected = std::mem::take(&mut self.selected);
+        set.select(input, kind, &mut selected);
+        let candidates = self.candidates(&set, &selected, input, kind, workload);
+        self.selected = selected;
+        Ok(Evaluation { bundle: set.digest, candidates: candidates? })
+    }
+
+    fn candidates(
+        &mut self,
+        set: &PolicySet,
+        selected: &[usize],
+        input: &Input,
+        kind: SubjectKind,
+        workload: &Workload,
+    ) -> Result<Vec<Candidate>, EvaluateError> {
         let document = input.to_value();
         let mut candidates = Vec::with_capacity(workload.gpu_models.len());
         for gpu_model in &workload.gpu_models {
@@ -305,7 +258,7 @@ impl Evaluator {
                 rego::with_gpu_model(&document, kind.as_str(), gpu_model)
             };
             let mut verdicts = Vec::with_capacity(selected.len());
-            for at in &selected {
+            for at in selected {
                 let Some(policy) = set.policies.get(*at) else { continue };
                 let answer = self.ask(*at, policy, input, &document, gpu_model)?;
                 verdicts.push(verdict(policy, answer));
@@ -313,7 +266,7 @@ impl Evaluator {
             let outcome = combine(&verdicts, set.required.of(kind));
             candidates.push(Candidate { gpu_model: gpu_model.clone(), outcome, verdicts });
         }
-        Ok(Evaluation { bundle: set.digest, candidates })
+        Ok(candidates)
     }
 
     fn ask(

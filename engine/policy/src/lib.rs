@@ -1,7 +1,7 @@
 //! Placet's decision point: a bundle of policies and an input give an evaluation, and nothing else
 //! has a say in it.
 //!
-//! [`Bundle::load`] reads a directory, [`PolicySet::compile`] makes it ready, [`resolve`] turns a
+//! [`Bundle::load`] reads a directory or an archive, [`PolicySet::compile`] makes it ready, [`resolve`] turns a
 //! request and the [`Facts`] into one self-contained [`Input`], and an [`Evaluator`], one for each
 //! thread, asks every policy that selects it, in Rego or as a WebAssembly component, and combines
 //! their verdicts. Deciding is pure: no clock, no I/O, no randomness; the same bytes in give the
@@ -11,12 +11,13 @@
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 mod answer;
-mod bundle;
+pub mod bundle;
 mod cases;
 mod document;
 mod error;
 mod evaluate;
 mod facts;
+mod index;
 pub mod input;
 mod metadata;
 mod rego;

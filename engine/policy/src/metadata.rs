@@ -1,10 +1,11 @@
 //! What a policy says of itself: for people and auditors, never for a decision.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Title, owner and controls of a policy: from its annotations in Rego, from the manifest for a
 /// component.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// One line, for a heading.

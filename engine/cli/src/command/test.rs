@@ -1,6 +1,6 @@
 //! `placet test`: runs a bundle's cases, and its twins against them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -17,15 +17,16 @@ both must give the same verdicts. Exit code: 0 all passed, 1 a case failed,
 
 Examples:
   placet test policies/reference
+  placet test reference.tar.gz
   placet test --format json policies/reference";
 
 /// Run the cases of a policy bundle
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TestArgs {
-    /// Directory of the bundle
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    /// The bundle: a directory, or an archive of one
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
     /// Only cases whose file or name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -40,7 +41,7 @@ struct Counts {
 }
 
 pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failure> {
-    let bundle = Bundle::load(&args.directory).map_err(|error| invalid(&error))?;
+    let bundle = Bundle::load(&args.bundle).map_err(|error| invalid(&error))?;
     let runtime = WasmRuntime::new().map_err(|error| invalid(&error))?;
     let policies = PolicySet::compile(&bundle, &runtime).map_err(|error| invalid(&error))?;
     let twins = PolicySet::compile_twins(&bundle, &runtime).map_err(|error| invalid(&error))?;
@@ -48,7 +49,7 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
     let mut runner = CaseRunner::new(Arc::new(policies), twins.map(Arc::new));
     let mut counts = Counts::default();
     for file in bundle.case_files() {
-        let reports = runner.run(&file, request).map_err(|error| invalid(&error))?;
+        let reports = runner.run(&bundle, &file, request).map_err(|error| invalid(&error))?;
         counts.files += 1;
         for report in reports.iter().filter(|report| wanted(args, report)) {
             if report.failures.is_empty() {
@@ -56,7 +57,7 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
             } else {
                 counts.failed += 1;
             }
-            tell(report, &args.directory, printer)?;
+            tell(report, printer)?;
         }
     }
     printer.flush()?;
@@ -71,7 +72,7 @@ fn summary(
 ) -> Result<Exit, Failure> {
     let Counts { passed, failed, files } = counts;
     if passed + failed == 0 {
-        let failure = Failure::new(format!("no case ran in `{}`", args.directory.display()));
+        let failure = Failure::new(format!("no case ran in `{}`", args.bundle.display()));
         return Err(match args.only {
             Some(_) => failure.hint("no case has the text of --only in its file or name"),
             None => failure.hint("write cases in files <dir>/cases/<name>.yaml of the bundle"),
@@ -84,7 +85,7 @@ fn summary(
 
 fn wanted(args: &TestArgs, report: &CaseReport) -> bool {
     let text = args.only.as_deref().unwrap_or_default();
-    report.name.contains(text) || report.file.display().to_string().contains(text)
+    report.name.contains(text) || report.file.contains(text)
 }
 
 /// Reads a case's request as the server reads one.
@@ -92,8 +93,8 @@ fn request(json: &Value) -> Result<placet_core::AdmissionRequest, String> {
     placet_server::convert::parse_admit(&json.to_string()).map_err(|error| error.to_string())
 }
 
-fn tell(report: &CaseReport, directory: &Path, printer: &mut Printer) -> Result<(), Failure> {
-    let file = report.file.strip_prefix(directory).unwrap_or(&report.file).display().to_string();
+fn tell(report: &CaseReport, printer: &mut Printer) -> Result<(), Failure> {
+    let file = plain(&report.file);
     if printer.json() {
         let line = serde_json::json!({
             "file": file,

@@ -23,12 +23,12 @@ fn every_shipped_case_holds_for_policies_and_twins() {
     let mut failed = Vec::new();
     let mut reports = Vec::new();
     for file in &files {
-        let run = runner.run(file, crate::request::convert);
+        let run = runner.run(&bundle, file, crate::request::convert);
         reports.extend(run.unwrap_or_else(|error| panic!("{error}")));
     }
     for report in &reports {
         for failure in &report.failures {
-            let file = report.file.display();
+            let file = &report.file;
             failed.push(format!("{file}: {}: {failure}", report.name));
         }
         if let Some(evaluation) = &report.evaluation {
