@@ -44,6 +44,21 @@ pub mod admission {
     }
 }
 
+/// What a server decides with, and how it is replaced.
+pub mod control {
+    /// `placet.control.v1`: for operators. Documented in `control.proto`.
+    pub mod v1 {
+        #![expect(
+            missing_docs,
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            clippy::missing_errors_doc,
+            reason = "generated code: held equal to the contract by a test"
+        )]
+        include!("generated/placet.control.v1.rs");
+    }
+}
+
 /// The contracts as one encoded `google.protobuf.FileDescriptorSet`, without comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/placet.bin");
 

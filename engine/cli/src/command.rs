@@ -5,6 +5,7 @@ mod build;
 mod completion;
 mod confirm;
 mod explain;
+mod facts;
 mod keys;
 mod release;
 mod serve;
@@ -49,6 +50,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Test(test::TestArgs),
     Build(build::BuildArgs),
+    Facts(facts::FactsArgs),
     Keys(keys::KeysArgs),
     Completion(completion::CompletionArgs),
 }
@@ -83,6 +85,7 @@ impl Command {
             Self::Explain(args) => explain::run(&args, printer),
             Self::Test(args) => test::run(&args, printer),
             Self::Build(args) => build::run(&args, printer),
+            Self::Facts(args) => facts::run(&args, printer),
             Self::Keys(args) => keys::run(&args, printer),
             Self::Completion(args) => completion::run(&args, printer),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use placet_policy::LoadError;
 use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
-use placet_server::{OpenError, ServeError};
+use placet_server::{OpenError, RefuseError, ServeError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -54,8 +54,8 @@ pub(crate) struct LocalArgs {
     /// Decide in this process instead of asking a server
     #[arg(long)]
     pub(crate) local: bool,
-    /// Directory of the policy bundle, with --local
-    #[arg(long, env = "PLACET_BUNDLE", value_name = "DIR")]
+    /// Directory or archive of the policy bundle, with --local
+    #[arg(long, env = "PLACET_BUNDLE", value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
     /// File of the facts, with --local
     #[arg(long, env = "PLACET_FACTS", value_name = "FILE")]
@@ -101,28 +101,8 @@ impl Connection {
     /// # Errors
     /// It cannot be reached.
     pub(crate) async fn connect(server: &ServerArgs) -> Result<Self, Failure> {
-        let url = &server.server;
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| bad_url(url, &error.to_string()))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .tcp_nodelay(true);
-        match endpoint.uri().scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                endpoint = endpoint
-                    .tls_config(tls(server)?)
-                    .map_err(|error| Failure::from_error(&error))?;
-            }
-            _ => return Err(bad_url(url, "its scheme is neither http nor https")),
-        }
-        let channel = endpoint.connect().await.map_err(|error| {
-            Failure::from_error(&error)
-                .context(format!("cannot reach the server at `{url}`"))
-                .hint("start one with `placet serve`, name another with --server, or use --local")
-        })?;
-        Ok(Self { client: AdmissionServiceClient::new(channel), local: None })
+        let client = AdmissionServiceClient::new(channel(server).await?);
+        Ok(Self { client, local: None })
     }
 
     async fn start(local: &LocalArgs) -> Result<Self, Failure> {
@@ -141,6 +121,8 @@ impl Connection {
             keys: local.keys.clone().or_else(|| beside("keys")),
             listen: address,
             http: address,
+            cache: beside("compiled"),
+            watch: Some(0),
             clock: local.clock,
             ..Given::default()
         };
@@ -198,6 +180,33 @@ impl Connection {
     }
 }
 
+/// A channel to the server named.
+///
+/// # Errors
+/// It cannot be reached.
+pub(crate) async fn channel(server: &ServerArgs) -> Result<Channel, Failure> {
+    let url = &server.server;
+    let mut endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|error| bad_url(url, &error.to_string()))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .tcp_nodelay(true);
+    match endpoint.uri().scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            endpoint =
+                endpoint.tls_config(tls(server)?).map_err(|error| Failure::from_error(&error))?;
+        }
+        _ => return Err(bad_url(url, "its scheme is neither http nor https")),
+    }
+    endpoint.connect().await.map_err(|error| {
+        Failure::from_error(&error)
+            .context(format!("cannot reach the server at `{url}`"))
+            .hint("start one with `placet serve`, name another with --server, or use --local")
+    })
+}
+
 fn ended(result: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Failure {
     match result {
         Ok(Ok(())) => Failure::new("the server in this process stopped by itself"),
@@ -210,19 +219,24 @@ fn ended(result: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Fail
 pub(crate) fn serve_failure(error: &ServeError) -> Failure {
     let exit = match error {
         ServeError::Settings(_) => Exit::Usage,
-        ServeError::Open(OpenError::Bundle { source: LoadError::Invalid(_), .. }) => {
-            Exit::PolicyInvalid
-        }
+        ServeError::Open(OpenError::Bundle { source, .. }) => match source {
+            RefuseError::Load(LoadError::Invalid(_))
+            | RefuseError::Cases { .. }
+            | RefuseError::Signature { .. } => Exit::PolicyInvalid,
+            _ => Exit::Failed,
+        },
         _ => Exit::Failed,
     };
     let failure = Failure::from_error(error).with_exit(exit);
     match error {
-        ServeError::Open(OpenError::Bundle { source: LoadError::Read { .. }, .. }) => {
-            failure.hint("name the directory of the bundle with --bundle")
-        }
-        ServeError::Open(OpenError::Facts { source: LoadError::Read { .. }, .. }) => {
-            failure.hint("name the file of the facts with --facts")
-        }
+        ServeError::Open(OpenError::Bundle {
+            source: RefuseError::Load(LoadError::Read { .. }),
+            ..
+        }) => failure.hint("name the directory or archive of the bundle with --bundle"),
+        ServeError::Open(OpenError::Facts {
+            source: RefuseError::Load(LoadError::Read { .. }),
+            ..
+        }) => failure.hint("name the file of the facts with --facts"),
         _ => failure,
     }
 }

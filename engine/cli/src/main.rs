@@ -1,6 +1,7 @@
 //! `placet`: the policy decision point, and the commands of those who use it.
 #![forbid(unsafe_code)]
 
+mod activate;
 mod answer;
 mod command;
 mod connection;

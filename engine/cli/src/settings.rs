@@ -25,6 +25,13 @@ const DEFAULT_STORE: &str = "placet.db";
 /// Name of the directory of keys, beside the store.
 const KEYS_DIRECTORY: &str = "keys";
 
+/// Name of the directory of compiled components, beside the store.
+const CACHE_DIRECTORY: &str = "compiled";
+/// Seconds between looks at bundle and facts: soon after a change, and cheap.
+const DEFAULT_WATCH: u64 = 1;
+/// Who may activate where nobody is named: callers from this machine, where there is no TLS.
+const DEFAULT_OPERATOR: &str = "loopback";
+
 /// Where the server takes its time from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,9 +94,12 @@ impl LogLevel {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Given {
-    /// Directory of the policy bundle
-    #[arg(long, env = "PLACET_BUNDLE", value_name = "DIR")]
+    /// Directory or archive of the policy bundle
+    #[arg(long, env = "PLACET_BUNDLE", value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
+    /// JWK set of the keys that a bundle must be signed with [default: it need not be]
+    #[arg(long, env = "PLACET_BUNDLE_KEYS", value_name = "FILE")]
+    pub(crate) bundle_keys: Option<PathBuf>,
     /// File of the facts: tenants, clusters, datasets, models, quotas
     #[arg(long, env = "PLACET_FACTS", value_name = "FILE")]
     pub(crate) facts: Option<PathBuf>,
@@ -99,6 +109,9 @@ pub(crate) struct Given {
     /// Directory of the signing keys; one is made if it has none [default: keys, beside the store]
     #[arg(long, env = "PLACET_KEYS", value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
+    /// Directory of compiled components [default: compiled, beside the store]
+    #[arg(long, env = "PLACET_CACHE", value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
     /// Address of the gRPC service [default: 127.0.0.1:7443]
     #[arg(long, env = "PLACET_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -120,6 +133,12 @@ pub(crate) struct Given {
     /// Seconds within which a reservation must be confirmed, 1 to 86400 [default: 300]
     #[arg(long, env = "PLACET_CONFIRM_WITHIN", value_name = "SECONDS")]
     pub(crate) confirm_within: Option<u64>,
+    /// Seconds between looks at bundle and facts for changes, 0 for never [default: 1]
+    #[arg(long, env = "PLACET_WATCH", value_name = "SECONDS")]
+    pub(crate) watch: Option<u64>,
+    /// Caller that may have bundle and facts read again; repeat for several [default: loopback]
+    #[arg(long, env = "PLACET_OPERATOR", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) operator: Option<Vec<String>>,
     /// PEM file of the server's certificate chain; needed off loopback
     #[arg(long, env = "PLACET_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -138,9 +157,11 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 20] = [
     "audience",
     "bundle",
+    "bundle-keys",
+    "cache",
     "clock",
     "confirm-within",
     "facts",
@@ -150,10 +171,12 @@ const NAMES: [&str; 16] = [
     "listen",
     "log-format",
     "log-level",
+    "operator",
     "store",
     "tls-cert",
     "tls-client-ca",
     "tls-key",
+    "watch",
     "workers",
 ];
 
@@ -206,9 +229,11 @@ impl Given {
         })
     }
 
-    fn paths(&mut self) -> [Option<&mut PathBuf>; 7] {
+    fn paths(&mut self) -> [Option<&mut PathBuf>; 9] {
         [
             self.bundle.as_mut(),
+            self.bundle_keys.as_mut(),
+            self.cache.as_mut(),
             self.facts.as_mut(),
             self.store.as_mut(),
             self.keys.as_mut(),
@@ -222,6 +247,8 @@ impl Given {
     pub(crate) fn or(self, file: Self) -> Self {
         Self {
             bundle: self.bundle.or(file.bundle),
+            bundle_keys: self.bundle_keys.or(file.bundle_keys),
+            cache: self.cache.or(file.cache),
             facts: self.facts.or(file.facts),
             store: self.store.or(file.store),
             keys: self.keys.or(file.keys),
@@ -232,6 +259,8 @@ impl Given {
             clock: self.clock.or(file.clock),
             workers: self.workers.or(file.workers),
             confirm_within: self.confirm_within.or(file.confirm_within),
+            watch: self.watch.or(file.watch),
+            operator: self.operator.or(file.operator),
             tls_cert: self.tls_cert.or(file.tls_cert),
             tls_key: self.tls_key.or(file.tls_key),
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
@@ -245,7 +274,7 @@ impl Given {
     /// # Errors
     /// The bundle or the facts are not named, or only a part of the TLS files is.
     pub(crate) fn merged(self) -> Result<Merged, Failure> {
-        let bundle = self.bundle.ok_or_else(|| absent("bundle", "BUNDLE", "DIR"))?;
+        let bundle = self.bundle.ok_or_else(|| absent("bundle", "BUNDLE", "PATH"))?;
         let facts = self.facts.ok_or_else(|| absent("facts", "FACTS", "FILE"))?;
         let store = self.store.unwrap_or_else(|| PathBuf::from(DEFAULT_STORE));
         let keys = self.keys.unwrap_or_else(|| store.with_file_name(KEYS_DIRECTORY));
@@ -259,8 +288,14 @@ impl Given {
                     .hint("give `--tls-cert`, `--tls-key` and `--tls-client-ca`, or none"));
             }
         };
+        let cache = self.cache.unwrap_or_else(|| store.with_file_name(CACHE_DIRECTORY));
+        let operators = self.operator.unwrap_or_else(|| vec![DEFAULT_OPERATOR.to_owned()]);
+        let operators = operators.into_iter().map(operator).collect::<Result<_, _>>()?;
+        let watch = Some(self.watch.unwrap_or(DEFAULT_WATCH)).filter(|seconds| *seconds > 0);
         let server = placet_server::Settings {
             bundle,
+            bundle_keys: self.bundle_keys,
+            cache: Some(cache),
             facts,
             store,
             keys,
@@ -271,6 +306,8 @@ impl Given {
             clock: self.clock.unwrap_or(ClockSource::System).into(),
             workers: self.workers.unwrap_or_else(default_workers),
             confirm_within_seconds: self.confirm_within.unwrap_or(DEFAULT_CONFIRM_WITHIN),
+            operators,
+            watch: watch.map(std::time::Duration::from_secs),
             tls,
         };
         server
@@ -286,6 +323,14 @@ impl Given {
 
 fn address(text: &str) -> Result<SocketAddr, Failure> {
     text.parse().map_err(|error| Failure::new(format!("`{text}` is no address: {error}")))
+}
+
+fn operator(name: String) -> Result<placet_core::Id, Failure> {
+    placet_core::Id::new(name.clone()).map_err(|error| {
+        let name = crate::print::plain(&name);
+        Failure::usage(format!("`{name}` is no caller's name: it {error}"))
+            .hint("give the name as decisions show it in `caller`, such as `loopback`")
+    })
 }
 
 fn default_workers() -> usize {

@@ -240,6 +240,8 @@ async fn placet(folder: &std::path::Path) -> AdmissionServiceClient<Channel> {
     std::fs::write(&facts, FACTS).expect("written");
     let settings = placet_server::Settings {
         bundle: root.join("policies/reference"),
+        bundle_keys: None,
+        cache: None,
         facts,
         store: folder.join("placet.db"),
         keys: folder.join("keys"),
@@ -250,6 +252,8 @@ async fn placet(folder: &std::path::Path) -> AdmissionServiceClient<Channel> {
         clock: placet_server::Clock::System,
         workers: std::thread::available_parallelism().map_or(2, usize::from),
         confirm_within_seconds: 300,
+        operators: vec![],
+        watch: None,
         tls: None,
     };
     let (ready, address) = oneshot::channel();

@@ -4,6 +4,7 @@
 //! life of a request is told in `engine/docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+mod activation;
 mod admission;
 mod clock;
 mod error;
@@ -17,8 +18,10 @@ mod serve;
 mod settings;
 pub mod signer;
 pub mod store;
+mod watch;
 mod workers;
 
+pub use activation::{ActivateError, ActiveSource, Attempt, RefuseError, Source};
 pub use admission::{Admission, Explained, OpenError, Prepared};
 pub use clock::Clock;
 pub use error::AdmitError;

@@ -1,5 +1,7 @@
 //! Counters and timings, read by Prometheus.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -20,6 +22,31 @@ const BUCKETS: [f64; 19] = [
 struct Label {
     name: String,
 }
+
+/// Names a source that is or was to be active.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActiveLabel {
+    source: String,
+    digest: String,
+    revision: String,
+}
+
+/// Names an attempt to replace a source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabel {
+    source: String,
+    result: String,
+}
+
+/// Says why a source was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabel {
+    source: String,
+    reason: String,
+}
+
+/// Longest reason in a label, in bytes: place and message of one fault.
+const MAX_REASON_BYTES: usize = 256;
 
 /// The stages of a decision that are timed apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +79,17 @@ pub(crate) struct Metrics {
     errors: Family<Label, Counter>,
     stages: Family<Label, Histogram, fn() -> Histogram>,
     log_size: Gauge,
+    active: Family<ActiveLabel, Gauge>,
+    activations: Family<AttemptLabel, Counter>,
+    refused: Family<RefusedLabel, Gauge>,
+    /// The labels of `active` and `refused` that stand, by source: each source has at most one of
+    /// each.
+    standing: Mutex<BTreeMap<String, (Option<ActiveLabel>, Option<RefusedLabel>)>>,
 }
 
 impl Metrics {
-    /// With everything at zero. `bundle`, `facts` and `version` name what is served.
-    pub(crate) fn new(bundle: &str, facts: &str, version: &str) -> Self {
+    /// With everything at zero. `version` is that of the server.
+    pub(crate) fn new(version: &str) -> Self {
         let mut registry = Registry::with_prefix("placet");
         let stages: Family<Label, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
@@ -67,6 +100,10 @@ impl Metrics {
             errors: Family::default(),
             stages: stages.clone(),
             log_size: Gauge::default(),
+            active: Family::default(),
+            activations: Family::default(),
+            refused: Family::default(),
+            standing: Mutex::default(),
             registry: Registry::default(),
         };
         registry.register("decisions", "Decisions by effect", metrics.decisions.clone());
@@ -79,12 +116,20 @@ impl Metrics {
         registry.register("errors", "Requests not decided by code", metrics.errors.clone());
         registry.register_with_unit("stage", "Time by stage", Unit::Seconds, stages);
         registry.register("log_size", "Leaves of the decision log", metrics.log_size.clone());
-        let served = prometheus_client::metrics::info::Info::new(vec![
-            ("bundle", bundle.to_owned()),
-            ("facts", facts.to_owned()),
-            ("version", version.to_owned()),
-        ]);
-        registry.register("served", "What is active", served);
+        registry.register("active", "What decisions are made with", metrics.active.clone());
+        registry.register(
+            "activations",
+            "Attempts to replace bundle or facts by result",
+            metrics.activations.clone(),
+        );
+        registry.register(
+            "activation_refused",
+            "1 for a source whose last state was refused, with the reason",
+            metrics.refused.clone(),
+        );
+        let build =
+            prometheus_client::metrics::info::Info::new(vec![("version", version.to_owned())]);
+        registry.register("build", "What is running", build);
         Self { registry, ..metrics }
     }
 
@@ -116,6 +161,53 @@ impl Metrics {
     pub(crate) fn took(&self, stage: Stage, time: Duration) {
         let label = Label { name: stage.name().to_owned() };
         self.stages.get_or_create(&label).observe(time.as_secs_f64());
+    }
+
+    /// Another state of a source is active.
+    pub(crate) fn activated(&self, source: &str, digest: &str, revision: &str) {
+        self.attempted(source, "activated");
+        let label = ActiveLabel {
+            source: source.to_owned(),
+            digest: digest.to_owned(),
+            revision: revision.to_owned(),
+        };
+        self.active.get_or_create(&label).set(1);
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (active, refused) = standing.entry(source.to_owned()).or_default();
+        if let Some(before) = active.replace(label.clone()).filter(|before| *before != label) {
+            self.active.remove(&before);
+        }
+        if let Some(before) = refused.take() {
+            self.refused.remove(&before);
+        }
+    }
+
+    /// A source was read and is what is active.
+    pub(crate) fn unchanged(&self, source: &str) {
+        self.attempted(source, "unchanged");
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = standing.entry(source.to_owned()).or_default().1.take() {
+            self.refused.remove(&before);
+        }
+    }
+
+    /// A source was refused, for a reason of one line.
+    pub(crate) fn refused(&self, source: &str, reason: &str) {
+        self.attempted(source, "refused");
+        let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+        let reason = reason.get(..end).unwrap_or_default().to_owned();
+        let label = RefusedLabel { source: source.to_owned(), reason };
+        self.refused.get_or_create(&label).set(1);
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = standing.entry(source.to_owned()).or_default().1.replace(label.clone());
+        if let Some(before) = before.filter(|before| *before != label) {
+            self.refused.remove(&before);
+        }
+    }
+
+    fn attempted(&self, source: &str, result: &str) {
+        let label = AttemptLabel { source: source.to_owned(), result: result.to_owned() };
+        self.activations.get_or_create(&label).inc();
     }
 
     /// Everything in the OpenMetrics text format.
@@ -151,7 +243,11 @@ mod tests {
 
     #[test]
     fn the_text_names_what_was_counted() {
-        let metrics = Metrics::new("sha256:b", "sha256:f", "0");
+        let metrics = Metrics::new("0");
+        metrics.activated("bundle", "sha256:a", "1");
+        metrics.activated("bundle", "sha256:b", "2");
+        metrics.refused("facts", "facts.yaml:3: is wrong");
+        metrics.refused("facts", "facts.yaml:4: is wrong");
         metrics.decided("PERMIT", 4);
         metrics.denied("QUOTA_EXCEEDED");
         metrics.took(Stage::Evaluate, Duration::from_micros(15));
@@ -160,9 +256,15 @@ mod tests {
             "placet_decisions_total{name=\"PERMIT\"} 1",
             "placet_denials_total{name=\"QUOTA_EXCEEDED\"} 1",
             "placet_log_size 5",
+            "placet_active{source=\"bundle\",digest=\"sha256:b\",revision=\"2\"} 1",
+            "placet_activation_refused{source=\"facts\",reason=\"facts.yaml:4: is wrong\"} 1",
+            "placet_activations_total{source=\"facts\",result=\"refused\"} 2",
             "placet_stage_seconds_count{name=\"evaluate\"} 1",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        assert!(!text.contains("sha256:a") && !text.contains("yaml:3"), "{text}");
+        metrics.unchanged("facts");
+        assert!(!metrics.text().contains("yaml:4"), "what is mended is no longer said");
     }
 }

@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::admission::{Admission, OpenError};
 use crate::settings::{Settings, SettingsError, TlsSettings};
+use crate::watch::Watch;
 use crate::{grpc, http};
 
 /// How long a stopping server waits for its clients: ample for what is under way, which takes
@@ -96,8 +97,12 @@ pub async fn serve(
     // Listen first: a taken port is found before a store is created.
     let (grpc_listener, grpc_address) = listen(settings.listen, "gRPC").await?;
     let (http_listener, http_address) = listen(settings.http, "HTTP").await?;
-    let opened = tokio::task::spawn_blocking(move || Admission::open(&settings));
-    let admission = opened.await.map_err(ServeError::Died)??;
+    let operators = settings.operators.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let watch = Watch::new(&settings);
+        Admission::open(&settings).map(|admission| (admission, watch))
+    });
+    let (admission, watched) = opened.await.map_err(ServeError::Died)??;
 
     let (stop, stopped) = watch::channel(false);
     let wait = |mut stopped: watch::Receiver<bool>| async move {
@@ -109,10 +114,12 @@ pub async fn serve(
         server = server.tls_config(tls).map_err(ServeError::Grpc)?;
     }
     let incoming = TcpIncoming::from(grpc_listener).with_nodelay(Some(true));
-    let routes = grpc::routes(admission.clone(), stopped.clone()).await;
+    let routes = grpc::routes(admission.clone(), &operators, stopped.clone()).await;
     let grpc = tokio::spawn(
         server.add_routes(routes).serve_with_incoming_shutdown(incoming, wait(stopped.clone())),
     );
+    let watching =
+        watched.map(|watched| tokio::spawn(watched.run(admission.clone(), stopped.clone())));
     let router = http::router(&admission);
     let http = tokio::spawn(
         axum::serve(http_listener, router).with_graceful_shutdown(wait(stopped)).into_future(),
@@ -120,6 +127,10 @@ pub async fn serve(
     on_ready(Ready { grpc: grpc_address, http: http_address });
 
     let result = run(grpc, http, shutdown, stop).await;
+    if let Some(watching) = watching {
+        // What it may be reading is no longer wanted.
+        watching.abort();
+    }
     admission.close().await;
     result
 }

@@ -2,14 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use placet_core::Id;
 
 use crate::clock::Clock;
 
 /// Everything that `placet serve` can be told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Directory of the policy bundle.
+    /// Directory or archive of the policy bundle.
     pub bundle: PathBuf,
+    /// File of the JWK set that holds the keys by which a bundle must be signed; absent if none
+    /// need be.
+    pub bundle_keys: Option<PathBuf>,
+    /// Directory in which compiled components are kept; absent if they are not.
+    pub cache: Option<PathBuf>,
     /// File of the facts.
     pub facts: PathBuf,
     /// The store's file; created if absent.
@@ -30,6 +38,11 @@ pub struct Settings {
     pub workers: usize,
     /// Seconds within which a reservation must be confirmed: 1..=86,400.
     pub confirm_within_seconds: u64,
+    /// Callers who may make another bundle or other facts active.
+    pub operators: Vec<Id>,
+    /// Time between two looks at the files of bundle and facts: at most an hour; absent if only
+    /// operators say when they are read.
+    pub watch: Option<Duration>,
     /// Certificates; required unless both addresses are loopback.
     pub tls: Option<TlsSettings>,
 }
@@ -49,6 +62,9 @@ pub struct TlsSettings {
 pub(crate) const MAX_WORKERS: usize = 256;
 /// Longest time to confirm: a day. Quota that nobody uses is quota that others are denied.
 pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
+
+/// Longest time between two looks at the files of bundle and facts: an hour.
+pub(crate) const MAX_WATCH: Duration = Duration::from_secs(3_600);
 
 /// A setting that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +116,10 @@ impl Settings {
                 range: "1..=86400 seconds",
             });
         }
+        if let Some(watch) = self.watch.filter(|watch| watch.is_zero() || *watch > MAX_WATCH) {
+            let (value, range) = (watch.as_secs(), "0..=3600 seconds");
+            return Err(SettingsError::Range { name: "watch", value, range });
+        }
         if self.issuer.is_empty() {
             return Err(SettingsError::Empty { name: "issuer" });
         }
@@ -125,6 +145,8 @@ mod tests {
     fn good() -> Settings {
         Settings {
             bundle: "b".into(),
+            bundle_keys: None,
+            cache: None,
             facts: "f".into(),
             store: "s".into(),
             keys: "k".into(),
@@ -135,6 +157,8 @@ mod tests {
             clock: Clock::System,
             workers: 2,
             confirm_within_seconds: 300,
+            operators: vec![],
+            watch: None,
             tls: None,
         }
     }
@@ -155,6 +179,7 @@ mod tests {
             (Settings { workers: 0, ..good() }, "workers"),
             (Settings { workers: 257, ..good() }, "workers"),
             (Settings { confirm_within_seconds: 0, ..good() }, "confirm-within"),
+            (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
             (Settings { audience: vec![], ..good() }, "audience"),
             (Settings { issuer: String::new(), ..good() }, "issuer"),
         ] {

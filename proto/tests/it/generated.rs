@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-const FILES: [&str; 2] = [ADMISSION, "placet/policy/v1/input.proto"];
-const ADMISSION: &str = "placet/admission/v1/admission.proto";
-const GENERATED: [&str; 2] = ["placet.admission.v1.rs", "placet.bin"];
+const FILES: [&str; 3] = [SERVICES[0], SERVICES[1], "placet/policy/v1/input.proto"];
+const SERVICES: [&str; 2] =
+    ["placet/admission/v1/admission.proto", "placet/control/v1/control.proto"];
+const GENERATED: [&str; 3] = ["placet.admission.v1.rs", "placet.control.v1.rs", "placet.bin"];
 
 /// Generates into a directory.
 fn generate(root: &Path, out: &Path) {
@@ -16,13 +17,13 @@ fn generate(root: &Path, out: &Path) {
         .expect("the descriptors are written");
 
     // Comments become Rust documentation; the descriptors, linked into every binary, go without.
-    let admission = protox::compile([ADMISSION], [root]).expect("the service compiles");
+    let services = protox::compile(SERVICES, [root]).expect("the services compile");
     let mut settings = tonic_prost_build::Config::new();
     settings.enable_type_names();
     tonic_prost_build::configure()
         .codec_path("crate::StrictCodec")
         .out_dir(out)
-        .compile_fds_with_config(admission, settings)
+        .compile_fds_with_config(services, settings)
         .expect("the code is generated");
 }
 

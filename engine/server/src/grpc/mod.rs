@@ -2,6 +2,7 @@
 
 mod bounded;
 mod caller;
+mod control;
 pub mod convert;
 mod pipeline;
 
@@ -15,6 +16,7 @@ use placet_proto::admission::v1 as proto;
 use placet_proto::admission::v1::admission_service_server::{
     AdmissionService, AdmissionServiceServer,
 };
+use placet_proto::control::v1::control_service_server::ControlServiceServer;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,6 +29,7 @@ use crate::sequencer::{Decided, SettleKind, Settled};
 
 use bounded::Bounded;
 use caller::caller;
+use control::{Control, MAX_CONTROL_BYTES};
 use convert::{Ask, SettleRequest, TimedAsk};
 use pipeline::pipeline;
 
@@ -35,12 +38,18 @@ use pipeline::pipeline;
 /// connection.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// All gRPC services: admission, health and reflection. Once `stopped` is true, streams take no
+/// All gRPC services: admission, control, health and reflection. Once `stopped` is true, streams take no
 /// further events, so that a client that never ends its stream cannot keep the server from
 /// stopping.
-pub(crate) async fn routes(admission: Admission, stopped: watch::Receiver<bool>) -> Routes {
+pub(crate) async fn routes(
+    admission: Admission,
+    operators: &[Id],
+    stopped: watch::Receiver<bool>,
+) -> Routes {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<AdmissionServiceServer<Service>>().await;
+    let control = Control { admission: admission.clone(), operators: operators.into() };
+    let control = ControlServiceServer::new(control).max_decoding_message_size(MAX_CONTROL_BYTES);
     let service = AdmissionServiceServer::new(Service { admission, health, stopped })
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let reflection = || {
@@ -50,6 +59,7 @@ pub(crate) async fn routes(admission: Admission, stopped: watch::Receiver<bool>)
     };
     let whole = "descriptors that a compiler wrote refer to nothing outside";
     Routes::new(Bounded::new(service))
+        .add_service(control)
         .add_service(health_server)
         .add_service(reflection().build_v1().expect(whole))
         .add_service(reflection().build_v1alpha().expect(whole))

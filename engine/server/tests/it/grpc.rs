@@ -1,64 +1,21 @@
 //! The whole server over a real connection: what a PEP sees of good requests and of bad ones.
 
-use std::path::Path;
-
 use futures::{StreamExt as _, stream};
 use placet_proto::admission::v1 as proto;
-use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
 use placet_proto::json::from_json;
-use placet_server::{Clock, Settings, serve};
 use proto::stream_request::Event;
 use proto::stream_response::Answer;
-use tokio::sync::oneshot;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A server on the shipped bundle and facts, in this process, with a store of its own.
-struct Running {
-    channel: Channel,
-    stop: oneshot::Sender<()>,
-    served: tokio::task::JoinHandle<Result<(), placet_server::ServeError>>,
-    _directory: tempfile::TempDir,
+use crate::running::Running;
+
+/// Events of one stream, and their answers.
+trait Streams {
+    async fn stream(&self, events: Vec<Event>) -> Vec<Result<proto::StreamResponse, Status>>;
 }
 
-impl Running {
-    async fn start() -> Self {
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
-        let directory = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            bundle: policies.join("reference"),
-            facts: policies.join("reference/facts.yaml"),
-            store: directory.path().join("placet.db"),
-            keys: directory.path().join("keys"),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            http: "127.0.0.1:0".parse().unwrap(),
-            issuer: "placet.test".to_owned(),
-            audience: vec!["scheduler".to_owned()],
-            clock: Clock::System,
-            workers: 2,
-            confirm_within_seconds: 300,
-            tls: None,
-        };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (say_ready, ready) = oneshot::channel();
-        let stopped = async move { drop(stopped.await) };
-        let served = tokio::spawn(serve(settings, stopped, |it| say_ready.send(it).unwrap()));
-        let address = ready.await.expect("the server starts").grpc;
-        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect().await.unwrap();
-        Self { channel, stop, served, _directory: directory }
-    }
-
-    fn client(&self) -> AdmissionServiceClient<Channel> {
-        AdmissionServiceClient::new(self.channel.clone())
-    }
-
-    async fn stop(self) {
-        drop((self.channel, self.stop));
-        self.served.await.unwrap().expect("the server stops in order");
-    }
-
+impl Streams for Running {
     async fn stream(&self, events: Vec<Event>) -> Vec<Result<proto::StreamResponse, Status>> {
         let events = events.into_iter().map(at_no_time);
         let answers = self.client().admit_stream(stream::iter(events)).await.unwrap();

@@ -6,8 +6,10 @@
     reason = "a test that cannot go on says so; clippy grants this to test functions alone"
 )]
 
+mod activation;
 mod crash_faults;
 mod grpc;
 mod ledger;
+mod running;
 mod store;
 mod world;

@@ -1,0 +1,179 @@
+//! The service for operators: what is active, and having it read again.
+
+use placet_core::{Digest, Id};
+use placet_proto::FieldError;
+use placet_proto::control::v1 as proto;
+use placet_proto::control::v1::control_service_server::ControlService;
+use tonic::{Request, Response, Status};
+
+use super::caller::caller;
+use crate::activation::{ActivateError, ActiveSource, Source, chain};
+use crate::admission::Admission;
+use crate::error::AdmitError;
+
+/// Largest request in bytes: two sources and a digest.
+pub(super) const MAX_CONTROL_BYTES: usize = 4 * 1024;
+
+/// The control service over one decision point.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    pub(super) admission: Admission,
+    pub(super) operators: std::sync::Arc<[Id]>,
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    async fn activate(
+        &self,
+        request: Request<proto::ActivateRequest>,
+    ) -> Result<Response<proto::ActivateResponse>, Status> {
+        let caller = caller(&request)?;
+        let refused = |error: AdmitError| {
+            error.log();
+            error.to_status()
+        };
+        if !self.operators.contains(&caller) {
+            return Err(refused(AdmitError::PermissionDenied(FieldError::new(
+                "NOT_AN_OPERATOR",
+                format!("comes from `{caller}`, which is no operator of this server"),
+                "start the server with `--operator` and that name",
+            ))));
+        }
+        let (sources, expected) =
+            asked(&request.into_inner()).map_err(|error| refused(AdmitError::Invalid(error)))?;
+        match self.admission.activate(&sources, expected).await {
+            Ok(active) => {
+                let active = active.into_iter().map(shown).collect();
+                Ok(Response::new(proto::ActivateResponse { active }))
+            }
+            Err(error) => Err(refused(error.into())),
+        }
+    }
+
+    async fn get_active(
+        &self,
+        request: Request<proto::GetActiveRequest>,
+    ) -> Result<Response<proto::GetActiveResponse>, Status> {
+        caller(&request)?;
+        let active = self.admission.active().await.into_iter().map(shown).collect();
+        Ok(Response::new(proto::GetActiveResponse { active }))
+    }
+}
+
+/// The sources asked for, in the order in which they are read.
+fn asked(request: &proto::ActivateRequest) -> Result<(Vec<Source>, Option<Digest>), FieldError> {
+    let wrong = |message: &str| {
+        let hint = "name SOURCE_BUNDLE, SOURCE_FACTS, each once, or nothing for both";
+        FieldError::new("OUT_OF_BOUNDS", message, hint).inside("sources")
+    };
+    let mut sources = Vec::new();
+    for source in request.sources() {
+        let source = match source {
+            proto::Source::Bundle => Source::Bundle,
+            proto::Source::Facts => Source::Facts,
+            proto::Source::Unspecified => return Err(wrong("names no source")),
+        };
+        if sources.contains(&source) {
+            return Err(wrong("names one source twice"));
+        }
+        sources.push(source);
+    }
+    if sources.is_empty() {
+        sources.extend(Source::ALL);
+    }
+    sources.sort();
+    let expected = match request.expected_digest.as_str() {
+        "" => None,
+        text => Some(digest(text, &sources)?),
+    };
+    Ok((sources, expected))
+}
+
+fn digest(text: &str, sources: &[Source]) -> Result<Digest, FieldError> {
+    let wrong = |message: &str, hint| {
+        FieldError::new("OUT_OF_BOUNDS", message, hint).inside("expected_digest")
+    };
+    if sources.len() != 1 {
+        return Err(wrong("is given for two sources", "name the one that must have it"));
+    }
+    Digest::try_from(text.to_owned()).map_err(|_not_one| {
+        wrong("is no digest", "give `sha256:` and 64 hexadecimal digits in lower case")
+    })
+}
+
+fn shown(active: ActiveSource) -> proto::Active {
+    let ActiveSource { source, digest, revision, last } = active;
+    let source = match source {
+        Source::Bundle => proto::Source::Bundle,
+        Source::Facts => proto::Source::Facts,
+    };
+    proto::Active {
+        source: source.into(),
+        digest: digest.to_string(),
+        revision,
+        last_attempt: Some(proto::Attempt {
+            time: last.time,
+            changed: last.changed,
+            error: last.error.unwrap_or_default(),
+            took_micros: u64::try_from(last.took.as_micros()).unwrap_or(u64::MAX),
+            cases: u64::try_from(last.cases).unwrap_or(u64::MAX),
+        }),
+    }
+}
+
+impl From<ActivateError> for AdmitError {
+    fn from(error: ActivateError) -> Self {
+        match error {
+            ActivateError::Refused { refused, reason } => {
+                let code = match refused {
+                    Source::Bundle => "BUNDLE_REFUSED",
+                    Source::Facts => "FACTS_REFUSED",
+                };
+                let (message, hint) = split(&chain(&reason));
+                let message = format!("leaves everything as it was: {message}");
+                Self::FailedPrecondition(FieldError::new(code, message, hint))
+            }
+            ActivateError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Message and remedy of a text that may have one.
+fn split(text: &str) -> (String, String) {
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => (message.to_owned(), hint.to_owned()),
+        None => (text.to_owned(), String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(sources: &[proto::Source], expected: &str) -> proto::ActivateRequest {
+        proto::ActivateRequest {
+            sources: sources.iter().map(|source| (*source).into()).collect(),
+            expected_digest: expected.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_is_read_strictly() {
+        let none = asked(&request(&[], "")).unwrap();
+        assert_eq!(none, (vec![Source::Bundle, Source::Facts], None));
+        let both = asked(&request(&[proto::Source::Facts, proto::Source::Bundle], "")).unwrap();
+        assert_eq!(both.0, [Source::Bundle, Source::Facts]);
+        let digest = Digest::of(b"x");
+        let one = asked(&request(&[proto::Source::Facts], &digest.to_string())).unwrap();
+        assert_eq!(one, (vec![Source::Facts], Some(digest)));
+        for (sources, expected, field) in [
+            (vec![proto::Source::Unspecified], "", "sources"),
+            (vec![proto::Source::Facts, proto::Source::Facts], "", "sources"),
+            (vec![proto::Source::Facts], "sha256:1", "expected_digest"),
+            (vec![], &*digest.to_string(), "expected_digest"),
+        ] {
+            let error = asked(&request(&sources, expected)).unwrap_err();
+            assert_eq!(error.field, field);
+        }
+    }
+}

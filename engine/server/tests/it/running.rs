@@ -1,0 +1,73 @@
+//! A whole server in this process, as its clients see it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
+use placet_proto::control::v1::control_service_client::ControlServiceClient;
+use placet_server::{Clock, Settings, serve};
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+
+/// A server on the shipped bundle and facts, in this process, with a store of its own.
+pub(crate) struct Running {
+    pub(crate) channel: Channel,
+    pub(crate) http: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<Result<(), placet_server::ServeError>>,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Running {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_settings, _directory| {}).await
+    }
+
+    /// One whose settings were changed, given the directory that will be its own.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings, &Path)) -> Self {
+        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = Settings {
+            bundle: policies.join("reference"),
+            bundle_keys: None,
+            cache: None,
+            facts: policies.join("reference/facts.yaml"),
+            store: directory.path().join("placet.db"),
+            keys: directory.path().join("keys"),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            http: "127.0.0.1:0".parse().unwrap(),
+            issuer: "placet.test".to_owned(),
+            audience: vec!["scheduler".to_owned()],
+            clock: Clock::System,
+            workers: 2,
+            confirm_within_seconds: 300,
+            operators: vec![],
+            watch: None,
+            tls: None,
+        };
+        change(&mut settings, directory.path());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (say_ready, ready) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let served = tokio::spawn(serve(settings, stopped, |it| say_ready.send(it).unwrap()));
+        let addresses = ready.await.expect("the server starts");
+        let endpoint = Channel::from_shared(format!("http://{}", addresses.grpc)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self { channel, http: addresses.http, stop, served, directory }
+    }
+
+    pub(crate) fn client(&self) -> AdmissionServiceClient<Channel> {
+        AdmissionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn control(&self) -> ControlServiceClient<Channel> {
+        ControlServiceClient::new(self.channel.clone())
+    }
+
+    /// Stops it in order; its directory is left to whoever wants to look.
+    pub(crate) async fn stop(self) -> tempfile::TempDir {
+        drop((self.channel, self.stop));
+        self.served.await.unwrap().expect("the server stops in order");
+        self.directory
+    }
+}
