@@ -171,6 +171,12 @@ impl Facts {
         self.models.get(id)
     }
 
+    /// Whether there is such a tenant.
+    #[must_use]
+    pub fn has_tenant(&self, id: &Id) -> bool {
+        self.tenants.contains_key(id)
+    }
+
     pub(crate) fn tenant(&self, id: &Id) -> Option<&Tenant> {
         self.tenants.get(id)
     }

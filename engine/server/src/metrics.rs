@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::workers::Lane;
+
 /// Upper bounds in seconds: 10 us to 10 s, about three a decade.
 const BUCKETS: [f64; 19] = [
     0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
@@ -51,8 +53,8 @@ const MAX_REASON_BYTES: usize = 256;
 /// The stages of a decision that are timed apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Waiting for a thread that evaluates.
-    Queue,
+    /// Waiting for a thread that evaluates, of this lane.
+    Queue(Lane),
     /// Resolve, evaluate, digest.
     Evaluate,
     /// Ledger, signature, log and commit, waiting for them included.
@@ -62,7 +64,8 @@ pub(crate) enum Stage {
 impl Stage {
     fn name(self) -> &'static str {
         match self {
-            Self::Queue => "queue",
+            Self::Queue(Lane::Fast) => "queue_fast",
+            Self::Queue(Lane::Slow) => "queue_slow",
             Self::Evaluate => "evaluate",
             Self::Sequence => "sequence",
         }
@@ -85,6 +88,8 @@ pub(crate) struct Metrics {
     /// The labels of `active` and `refused` that stand, by source: each source has at most one of
     /// each.
     standing: Mutex<BTreeMap<String, (Option<ActiveLabel>, Option<RefusedLabel>)>>,
+    waiting_fast: Gauge,
+    waiting_slow: Gauge,
 }
 
 impl Metrics {
@@ -104,6 +109,8 @@ impl Metrics {
             activations: Family::default(),
             refused: Family::default(),
             standing: Mutex::default(),
+            waiting_fast: Gauge::default(),
+            waiting_slow: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("decisions", "Decisions by effect", metrics.decisions.clone());
@@ -130,7 +137,11 @@ impl Metrics {
         let build =
             prometheus_client::metrics::info::Info::new(vec![("version", version.to_owned())]);
         registry.register("build", "What is running", build);
-        Self { registry, ..metrics }
+        let waiting = Family::<Label, Gauge>::default();
+        registry.register("waiting", "Requests that wait for a thread by lane", waiting.clone());
+        let waiting_in = |lane: &str| waiting.get_or_create_owned(&Label { name: lane.to_owned() });
+        let (waiting_fast, waiting_slow) = (waiting_in("fast"), waiting_in("slow"));
+        Self { registry, waiting_fast, waiting_slow, ..metrics }
     }
 
     /// A decision was sent.
@@ -210,6 +221,12 @@ impl Metrics {
         self.activations.get_or_create(&label).inc();
     }
 
+    /// So many requests wait for a thread, in each lane. To be told in the order in which it is so.
+    pub(crate) fn waiting(&self, fast: usize, slow: usize) {
+        self.waiting_fast.set(i64::try_from(fast).unwrap_or(i64::MAX));
+        self.waiting_slow.set(i64::try_from(slow).unwrap_or(i64::MAX));
+    }
+
     /// Everything in the OpenMetrics text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -219,8 +236,8 @@ impl Metrics {
     }
 }
 
-/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics,
-/// never a decision.
+/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics
+/// and the order in which requests are served, never a decision.
 #[derive(Debug)]
 pub(crate) struct Stopwatch(std::time::Instant);
 
@@ -251,6 +268,8 @@ mod tests {
         metrics.decided("PERMIT", 4);
         metrics.denied("QUOTA_EXCEEDED");
         metrics.took(Stage::Evaluate, Duration::from_micros(15));
+        metrics.took(Stage::Queue(Lane::Slow), Duration::from_micros(15));
+        metrics.waiting(3, 2);
         let text = metrics.text();
         for line in [
             "placet_decisions_total{name=\"PERMIT\"} 1",
@@ -260,6 +279,9 @@ mod tests {
             "placet_activation_refused{source=\"facts\",reason=\"facts.yaml:4: is wrong\"} 1",
             "placet_activations_total{source=\"facts\",result=\"refused\"} 2",
             "placet_stage_seconds_count{name=\"evaluate\"} 1",
+            "placet_stage_seconds_count{name=\"queue_slow\"} 1",
+            "placet_waiting{name=\"fast\"} 3",
+            "placet_waiting{name=\"slow\"} 2",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -1,20 +1,32 @@
 //! The threads that evaluate policies: each has engines of its own, so nothing is shared but what
 //! is read-only.
+//!
+//! A verdict depends on nothing here: only who waits for how long does. Tenants share the threads
+//! by the time that their evaluations take, and those whose policies are expensive have a few
+//! threads apart, so that no policy keeps the others' requests waiting. Of `n` workers there are
+//! `n` threads for most tenants and half as many for the expensive ones.
+
+mod effort;
+mod queue;
+mod room;
+mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use placet_core::{AdmissionRequest, Digest, Id, canonical_json};
 use placet_policy::{EvaluateError, Evaluation, Evaluator, Facts, PolicySet, resolve};
 use tokio::sync::oneshot;
 
+use effort::Effort;
+pub(crate) use queue::Lane;
+use room::{Room, Rooms};
+use threads::Threads;
+
 use crate::metrics::{Metrics, Stage, Stopwatch};
 use crate::sequencer::{Candidate, Personal, Proposal};
 
-/// Requests that wait for a thread. Past it callers wait: a longer queue would only make every
-/// answer late.
-const QUEUE: usize = 1_024;
 /// Where the one personal field of a request stands.
 const SUBJECT_PATH: &str = "principal.subject";
 
@@ -33,8 +45,13 @@ struct Job {
     time: u64,
     queued: Stopwatch,
     span: tracing::Span,
+    room: Room,
     answer: oneshot::Sender<Result<Considered, WorkError>>,
 }
+
+/// Whose time an evaluation takes. Tenants that the facts do not know are one, or made-up names
+/// would each get a share.
+type Payer = Option<Id>;
 
 /// What a worker made of a request: all that the sequencer needs, and the documents that were
 /// judged.
@@ -64,31 +81,29 @@ pub(crate) enum WorkError {
     Stopped,
 }
 
-/// A fixed set of threads behind a bounded queue.
+/// A fixed set of threads behind bounded queues.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    jobs: async_channel::Sender<Job>,
-    metrics: Arc<Metrics>,
-    threads: Vec<JoinHandle<()>>,
+    rooms: Rooms<Payer>,
+    threads: Threads<Payer, Job>,
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts `count` threads, and half as many, at least one, for tenants whose policies are
+    /// expensive.
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
-        let (jobs, queue) = async_channel::bounded::<Job>(QUEUE);
-        let mut threads = Vec::with_capacity(count);
-        for number in 0..count {
-            let queue = queue.clone();
-            let metrics = Arc::clone(metrics);
-            let thread = std::thread::Builder::new()
-                .name(format!("evaluate-{number}"))
-                .spawn(move || work(&queue, &metrics))?;
-            threads.push(thread);
-        }
-        Ok(Self { jobs, metrics: Arc::clone(metrics), threads })
+        let counts = (count, (count / 2).max(1));
+        let measured = Arc::clone(metrics);
+        let worker = move || {
+            let (effort, metrics) = (Effort::of_this_thread(), Arc::clone(&measured));
+            let mut worker = Worker { ready: None, effort, metrics };
+            move |job, lane| worker.work(job, lane)
+        };
+        let threads = Threads::start(counts, metrics, worker)?;
+        Ok(Self { rooms: Rooms::new(), threads })
     }
 
-    /// Resolves and evaluates one request; waits for a free thread.
+    /// Resolves and evaluates one request; waits for room, then for the tenant's turn.
     pub(crate) async fn consider(
         &self,
         active: Arc<Active>,
@@ -99,20 +114,18 @@ impl Workers {
         let (answer, considered) = oneshot::channel();
         let queued = Stopwatch::start();
         let span = tracing::Span::current();
-        let job = Job { active, caller, request, time, queued, span, answer };
-        self.jobs.send(job).await.map_err(|_closed| WorkError::Stopped)?;
+        let known = active.facts.has_tenant(&request.tenant_id);
+        let payer = known.then(|| request.tenant_id.clone());
+        let room = self.rooms.enter(&payer).await.ok_or(WorkError::Stopped)?;
+        let job = Job { active, caller, request, time, queued, span, room, answer };
+        self.threads.push(&payer, job);
         considered.await.map_err(|_dropped| WorkError::Stopped)?
     }
 
     /// Lets the threads finish what is queued, then ends them.
     pub(crate) fn stop(&mut self) {
-        self.jobs.close();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread that evaluates had died");
-                self.metrics.failed("WORKER_DIED");
-            }
-        }
+        self.rooms.close();
+        self.threads.stop();
     }
 }
 
@@ -122,35 +135,54 @@ impl Drop for Workers {
     }
 }
 
-fn work(queue: &async_channel::Receiver<Job>, metrics: &Metrics) {
-    let mut ready: Option<(Arc<Active>, Evaluator)> = None;
-    while let Ok(job) = queue.recv_blocking() {
-        let Job { active, caller, request, time, queued, span, answer } = job;
+/// What a thread keeps between two jobs.
+struct Worker {
+    ready: Option<(Arc<Active>, Evaluator)>,
+    effort: Effort,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    /// Does a job and answers it. Gives the time that it took of this thread, without what others
+    /// on the same core took meanwhile.
+    fn work(&mut self, job: Job, lane: Lane) -> Option<Duration> {
+        let Job { active, caller, request, time, queued, span, room, answer } = job;
+        drop(room);
         if answer.is_closed() {
             // The caller has gone: there is nobody to tell.
-            continue;
+            return None;
         }
-        metrics.took(Stage::Queue, queued.elapsed());
-        let evaluator = match &mut ready {
-            Some((current, evaluator)) if Arc::ptr_eq(current, &active) => evaluator,
-            other => {
-                let evaluator = Evaluator::new(Arc::clone(&active.policies));
-                &mut other.insert((Arc::clone(&active), evaluator)).1
-            }
-        };
+        let Self { ready, effort, metrics } = self;
+        metrics.took(Stage::Queue(lane), queued.elapsed());
+        let started = effort.start();
         let considered = span.in_scope(|| {
             let _stage = tracing::debug_span!("evaluate").entered();
             let watch = Stopwatch::start();
-            let considered = guarded(|| consider(&active, evaluator, caller, request, time));
+            let considered = guarded(|| {
+                let evaluator = evaluator(ready, &active);
+                consider(&active, evaluator, caller, request, time)
+            });
             metrics.took(Stage::Evaluate, watch.elapsed());
             considered
         });
         if matches!(considered, Err(WorkError::Panicked)) {
-            ready = None;
+            *ready = None;
         }
+        let spent = effort.since(&started);
         // A caller that has gone meanwhile needs no answer, and nothing was stored for it.
         drop(answer.send(considered));
+        Some(spent)
     }
+}
+
+/// The thread's own engines, made anew when others are active.
+fn evaluator<'a>(
+    ready: &'a mut Option<(Arc<Active>, Evaluator)>,
+    active: &Arc<Active>,
+) -> &'a mut Evaluator {
+    let kept = ready.take().filter(|(current, _)| Arc::ptr_eq(current, active));
+    let made = || (Arc::clone(active), Evaluator::new(Arc::clone(&active.policies)));
+    &mut ready.insert(kept.unwrap_or_else(made)).1
 }
 
 /// Turns a panic into an error, so that one request cannot take the thread from the others.
@@ -214,13 +246,4 @@ fn candidates(evaluation: &Evaluation, facts: &Facts) -> Vec<Candidate> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_no_decision_and_no_end() {
-        let panicked = guarded::<()>(|| panic!("as a bug would"));
-        assert!(matches!(panicked, Err(WorkError::Panicked)));
-        assert!(matches!(guarded(|| Ok(1)), Ok(1)));
-    }
-}
+mod tests;
