@@ -34,9 +34,9 @@ lint: ## Check format, lints, documentation and dependencies
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps
 	.ci/check-dependencies
 
-bench: ## Measure evaluation, signing, commits and round trips
+bench: ## Measure evaluation, signing, commits, round trips and what hostile neighbours do to them
 	cargo bench --locked --workspace --bench signing --bench evaluate --bench wasm --bench commit \
-	    --bench roundtrip
+	    --bench roundtrip --bench neighbours
 
 trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
 	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }

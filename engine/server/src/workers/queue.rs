@@ -116,7 +116,8 @@ impl<J> Tenant<J> {
 
     fn may_run(&self) -> bool {
         let on_trial = self.lane == Lane::Fast && self.seen < TRIAL;
-        !self.jobs.is_empty() && !(on_trial && self.running > 0)
+        let one_is_enough = on_trial && self.running > 0;
+        !self.jobs.is_empty() && !one_is_enough
     }
 
     /// Takes note of what an evaluation cost, and says in which lane the tenant is to be.

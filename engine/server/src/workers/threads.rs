@@ -39,6 +39,12 @@ struct State<K, J> {
     stopping: bool,
 }
 
+impl<K: Ord + Clone + Debug, J> State<K, J> {
+    fn is_over(&self) -> bool {
+        self.stopping && self.queue.is_empty()
+    }
+}
+
 impl<K, J> Threads<K, J>
 where
     K: Ord + Clone + Debug + Send + 'static,
@@ -144,7 +150,7 @@ impl<K: Ord + Clone + Debug, J> Desk<K, J> {
                 self.leave(state);
                 return Some(turn);
             }
-            if state.stopping && state.queue.is_empty() {
+            if state.is_over() {
                 drop(state);
                 self.fast.notify_all();
                 self.slow.notify_all();
@@ -152,10 +158,12 @@ impl<K: Ord + Clone + Debug, J> Desk<K, J> {
             }
             // What ended may have given the other lane a turn.
             self.leave(state);
-            state = self.lock();
-            if !state.queue.has_turn(lane) && !(state.stopping && state.queue.is_empty()) {
-                state = self.bell(lane).wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
+            let waits = |state: &mut State<K, J>| {
+                let something = state.queue.has_turn(lane) || state.is_over();
+                !something
+            };
+            let waited = self.bell(lane).wait_while(self.lock(), waits);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -9,6 +9,7 @@
 mod activation;
 mod crash_faults;
 mod grpc;
+mod hostile;
 mod ledger;
 mod running;
 mod store;
