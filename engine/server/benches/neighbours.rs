@@ -24,7 +24,7 @@ use hdrhistogram::Histogram;
 use placet_core::{Effect, Id};
 use placet_proto::admission::v1 as pb;
 use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
-use placet_server::{Admission, Clock, Settings, convert, serve};
+use placet_server::{Admission, Settings, convert, serve};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -92,18 +92,9 @@ impl Decide for Alone {
 
 fn settings(folder: &Path, store: &str) -> Settings {
     Settings {
-        bundle: folder.join("bundle"),
-        facts: folder.join("facts.yaml"),
         store: folder.join(store),
-        keys: folder.join("keys"),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        http: "127.0.0.1:0".parse().expect("an address"),
-        issuer: "bench".into(),
-        audience: vec!["bench".into()],
-        clock: Clock::System,
         workers: std::thread::available_parallelism().map_or(2, usize::from),
-        confirm_within_seconds: 300,
-        tls: None,
+        ..Settings::local(folder.join("bundle"), folder.join("facts.yaml"), folder)
     }
 }
 

@@ -238,23 +238,10 @@ async fn placet(folder: &std::path::Path) -> AdmissionServiceClient<Channel> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let facts = folder.join("facts.yaml");
     std::fs::write(&facts, FACTS).expect("written");
+    let bundle = root.join("policies/reference");
     let settings = placet_server::Settings {
-        bundle: root.join("policies/reference"),
-        bundle_keys: None,
-        cache: None,
-        facts,
-        store: folder.join("placet.db"),
-        keys: folder.join("keys"),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        http: "127.0.0.1:0".parse().expect("an address"),
-        issuer: "bench".into(),
-        audience: vec!["bench".into()],
-        clock: placet_server::Clock::System,
         workers: std::thread::available_parallelism().map_or(2, usize::from),
-        confirm_within_seconds: 300,
-        operators: vec![],
-        watch: None,
-        tls: None,
+        ..placet_server::Settings::local(bundle, facts, folder)
     };
     let (ready, address) = oneshot::channel();
     tokio::spawn(placet_server::serve(settings, std::future::pending(), move |at| {

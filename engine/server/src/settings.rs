@@ -1,7 +1,7 @@
 //! What a server is told at its start; read once, never global.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use placet_core::Id;
@@ -100,6 +100,31 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Those of a server on free ports of this machine that keeps its state in a directory: what a
+    /// test or a benchmark starts from.
+    #[must_use]
+    pub fn local(bundle: PathBuf, facts: PathBuf, state: &Path) -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            bundle,
+            bundle_keys: None,
+            cache: None,
+            facts,
+            store: state.join("placet.db"),
+            keys: state.join("keys"),
+            listen: free,
+            http: free,
+            issuer: "placet".to_owned(),
+            audience: vec!["scheduler".to_owned()],
+            clock: Clock::System,
+            workers: 2,
+            confirm_within_seconds: 300,
+            operators: Vec::new(),
+            watch: None,
+            tls: None,
+        }
+    }
+
     /// Checks what the types leave open.
     ///
     /// # Errors
@@ -143,24 +168,7 @@ mod tests {
     use super::*;
 
     fn good() -> Settings {
-        Settings {
-            bundle: "b".into(),
-            bundle_keys: None,
-            cache: None,
-            facts: "f".into(),
-            store: "s".into(),
-            keys: "k".into(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            http: "[::1]:0".parse().unwrap(),
-            issuer: "placet".into(),
-            audience: vec!["scheduler".into()],
-            clock: Clock::System,
-            workers: 2,
-            confirm_within_seconds: 300,
-            operators: vec![],
-            watch: None,
-            tls: None,
-        }
+        Settings::local("b".into(), "f".into(), Path::new("s"))
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! get, and what the good tenant notices of it. And bundles that no server takes.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,11 +10,10 @@ use futures::future::join_all;
 use placet_core::{Decision, Digest, Effect, KeySet, Verifier};
 use placet_policy::Evaluation;
 use placet_proto::admission::v1 as proto;
-use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
 use placet_server::convert;
-use placet_server::{Admission, Clock, Ready, Settings, serve};
-use tokio::sync::oneshot;
-use tonic::transport::Channel;
+use placet_server::{Admission, Settings, serve};
+
+use crate::running::Running;
 
 pub(crate) mod neighbours;
 
@@ -24,56 +22,30 @@ use neighbours::{CLUSTER, GOOD, GPU_MODEL, HOSTILE, guest};
 const ISSUER: &str = "placet.test";
 
 fn settings(folder: &Path) -> Settings {
-    Settings {
-        bundle: folder.join("bundle"),
-        facts: folder.join("facts.yaml"),
-        store: folder.join("placet.db"),
-        keys: folder.join("keys"),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        http: "127.0.0.1:0".parse().unwrap(),
-        issuer: ISSUER.to_owned(),
-        audience: vec!["scheduler".to_owned()],
-        clock: Clock::System,
-        workers: 2,
-        confirm_within_seconds: 300,
-        tls: None,
-    }
+    let bundle = folder.join("bundle");
+    let issuer = ISSUER.to_owned();
+    Settings { issuer, ..Settings::local(bundle, folder.join("facts.yaml"), folder) }
 }
 
-/// A server on that bundle, in this process.
-struct Running {
-    client: AdmissionServiceClient<Channel>,
-    http: SocketAddr,
-    stop: oneshot::Sender<()>,
-    served: tokio::task::JoinHandle<Result<(), placet_server::ServeError>>,
-    _folder: tempfile::TempDir,
+/// A server on that bundle.
+async fn start() -> Running {
+    Running::start_with(|own, folder| {
+        neighbours::write(folder);
+        *own = settings(folder);
+    })
+    .await
 }
 
 impl Running {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        neighbours::write(folder.path());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (say_ready, ready) = oneshot::channel();
-        let stopped = async move { drop(stopped.await) };
-        let say_ready = |at: Ready| say_ready.send(at).unwrap();
-        let served = tokio::spawn(serve(settings(folder.path()), stopped, say_ready));
-        let Ok(Ready { grpc, http }) = ready.await else {
-            panic!("{}", chain(&served.await.unwrap().unwrap_err()))
-        };
-        let client = AdmissionServiceClient::connect(format!("http://{grpc}")).await.unwrap();
-        Self { client, http, stop, served, _folder: folder }
-    }
-
     async fn decide(&self, request: proto::AdmitRequest) -> (String, proto::AdmitResponse) {
         let tenant = request.tenant_id.clone();
-        let answer = self.client.clone().admit(request).await.unwrap();
+        let answer = self.client().admit(request).await.unwrap();
         (tenant, answer.into_inner())
     }
 
     async fn explain(&self, tenant: &str) -> proto::ExplainResponse {
         let request = proto::ExplainRequest { admit: Some(request(tenant, "explain")) };
-        self.client.clone().explain(request).await.unwrap().into_inner()
+        self.client().explain(request).await.unwrap().into_inner()
     }
 
     /// Status line and body of a page.
@@ -90,11 +62,6 @@ impl Running {
         let text = fetched.await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
-    }
-
-    async fn stop(self) {
-        drop((self.client, self.stop));
-        self.served.await.unwrap().expect("the server stops in order");
     }
 }
 
@@ -135,7 +102,7 @@ async fn crowd(server: &Running, round: usize) -> Vec<(String, proto::AdmitRespo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_policies_are_contained_and_named_and_the_others_get_their_decisions() {
-    let server = Running::start().await;
+    let server = start().await;
     let (_, jwks) = server.page("/.well-known/jwks.json").await;
     let keys = KeySet::from_json(jwks.as_bytes()).unwrap();
     let mut digests = std::collections::BTreeMap::<String, Digest>::new();

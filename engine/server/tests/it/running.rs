@@ -5,7 +5,7 @@ use std::path::Path;
 
 use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
 use placet_proto::control::v1::control_service_client::ControlServiceClient;
-use placet_server::{Clock, Settings, serve};
+use placet_server::{Settings, serve};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -27,24 +27,10 @@ impl Running {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings, &Path)) -> Self {
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
         let directory = tempfile::tempdir().unwrap();
-        let mut settings = Settings {
-            bundle: policies.join("reference"),
-            bundle_keys: None,
-            cache: None,
-            facts: policies.join("reference/facts.yaml"),
-            store: directory.path().join("placet.db"),
-            keys: directory.path().join("keys"),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            http: "127.0.0.1:0".parse().unwrap(),
-            issuer: "placet.test".to_owned(),
-            audience: vec!["scheduler".to_owned()],
-            clock: Clock::System,
-            workers: 2,
-            confirm_within_seconds: 300,
-            operators: vec![],
-            watch: None,
-            tls: None,
-        };
+        let bundle = policies.join("reference");
+        let facts = bundle.join("facts.yaml");
+        let mut settings = Settings::local(bundle, facts, directory.path());
+        settings.issuer = "placet.test".to_owned();
         change(&mut settings, directory.path());
         let (stop, stopped) = oneshot::channel::<()>();
         let (say_ready, ready) = oneshot::channel();
