@@ -1,8 +1,8 @@
 //! Compact JWS (RFC 7515 §3.1) with Ed25519 (RFC 8037): what everything that Placet signs as text
 //! has in common.
 //!
-//! Each kind of text has a `typ` of its own (RFC 8725 §3.11), which is signed with it: a text of one
-//! kind never verifies as one of another, though one key signed both.
+//! Each kind of text has a `typ` of its own (RFC 8725 §3.11), which is signed with it: a text of
+//! one kind never verifies as one of another, though one key signed both.
 
 use std::fmt;
 

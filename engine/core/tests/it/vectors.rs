@@ -3,8 +3,8 @@
 use std::fs;
 
 use placet_core::{
-    Checkpoint, Digest, Event, Expect, Id, KeySet, Leaf, Verifier, canonical_json, merkle,
-    note_verifier_key, sign_decision,
+    BundleClaims, Checkpoint, Digest, Event, Expect, Id, KeySet, Leaf, Verifier, canonical_json,
+    merkle, note_verifier_key, sign_bundle, sign_decision, verify_bundle,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn canonical<T: serde::Serialize>(value: &T) -> String {
 }
 
 /// What our code makes of RFC 8037's key and the sample decision, as the files have it.
-fn current() -> [(&'static str, Value); 3] {
+fn current() -> [(&'static str, Value); 4] {
     let key = sample::key();
     let jwks = KeySet::new([key.verifying_key().clone()]).expect("one key").to_json();
     let token = sign_decision(&key, &sample::decision()).expect("signs");
@@ -46,6 +46,12 @@ fn current() -> [(&'static str, Value); 3] {
     let origin = "log.example.com/placet";
     let checkpoint = Checkpoint { origin: origin.to_owned(), root, size: 2 };
     let note = checkpoint.sign(&key).expect("signs");
+    let bundle = BundleClaims {
+        digest: Digest::of(b"bundle"),
+        iat: Some(sample::NOW),
+        revision: "2026-11-01".to_owned(),
+    };
+    let signature = sign_bundle(&key, &bundle).expect("signs");
     let source = "placet-core; written by the test `write_vectors`";
     let key_source = "RFC 8037 appendix A.1, wrapped as RFC 8410 section 7 says";
     [
@@ -56,6 +62,13 @@ fn current() -> [(&'static str, Value); 3] {
                 "private_key_pkcs8_hex": sample::KEY_HEX,
                 "jwks": jwks, "claims": canonical(&sample::decision()), "token": token,
                 "issuer": sample::ISSUER, "audience": "provisioner", "now": sample::NOW,
+            }),
+        ),
+        (
+            "bundle_signature.json",
+            json!({
+                "source": source, "key_source": key_source, "jwks": jwks,
+                "claims": canonical(&bundle), "signature": signature,
             }),
         ),
         (
@@ -105,6 +118,11 @@ fn the_vectors_verify() {
     let verifier = Verifier::new(keys.clone());
     let decision = verifier.verify(text(&vector, "token"), &expect).expect("verifies");
     assert_eq!(canonical(&decision), text(&vector, "claims"));
+    let vector = read("bundle_signature.json");
+    let digest = Digest::of(b"bundle");
+    let (claims, _) =
+        verify_bundle(&keys, text(&vector, "signature"), digest, "2026-11-01").expect("verifies");
+    assert_eq!(canonical(&claims), text(&vector, "claims"));
     let vector = read("checkpoint.json");
     let [key] = keys.keys() else { panic!("one key") };
     Checkpoint::verify(text(&vector, "note"), text(&vector, "origin"), key).expect("verifies");
