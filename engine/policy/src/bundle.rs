@@ -32,11 +32,11 @@ pub const SIGNATURE: &str = "bundle.sig";
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// The files of a bundle and its manifest, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Bundle {
     digest: Digest,
     files: BTreeMap<String, Vec<u8>>,
-    manifest: std::sync::Arc<Manifest>,
+    manifest: Manifest,
     /// Schemas of params, by path.
     schemas: BTreeMap<String, Value>,
     signature: Option<String>,
@@ -52,10 +52,15 @@ impl Bundle {
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         let cannot = |source| LoadError::Read { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(cannot)?.is_dir() {
+        let kind = std::fs::metadata(path).map_err(cannot)?.file_type();
+        if kind.is_dir() {
             return Ok(Self::of(files::Files::of_directory(path)?, &name)?);
         }
-        let bytes = document::read(path, &name, archive::MAX_ARCHIVE_BYTES)?;
+        // Opening anything else, such as a pipe, could wait forever.
+        let bytes = match kind.is_file() {
+            true => document::read(path, &name, archive::MAX_ARCHIVE_BYTES)?,
+            false => Vec::new(),
+        };
         if !bytes.starts_with(&archive::MAGIC) {
             let fault = Fault::new(name, "is neither a directory nor an archive of a bundle");
             let hint = "name the directory that holds `bundle.yaml`, or what `placet bundle build` \
@@ -75,10 +80,11 @@ impl Bundle {
     }
 
     fn of(files: files::Files, name: &str) -> Result<Self, Fault> {
-        let (files, signature) = files.finish(name)?;
+        files.check(name)?;
+        let files::Files { by_path: files, signature, .. } = files;
         let (manifest, schemas) = check::manifest(&files)?;
         let digest = files::digest(&files);
-        Ok(Self { digest, files, manifest: manifest.into(), schemas, signature })
+        Ok(Self { digest, files, manifest, schemas, signature })
     }
 
     /// The archive of the bundle, its signature included. Same content, same bytes, wherever it was

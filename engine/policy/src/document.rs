@@ -69,6 +69,12 @@ fn remedy(message: &str) -> Option<String> {
             None => "remove it".to_owned(),
         });
     }
+    if message.contains("stands there twice") {
+        return Some("keep one of the two".to_owned());
+    }
+    if message.contains("is not finite") {
+        return Some("write a number that JSON can hold".to_owned());
+    }
     if message.contains("missing field") {
         return Some(format!("add `{}`", quoted.next()?));
     }

@@ -1,11 +1,11 @@
 //! Placet's decision point: a bundle of policies and an input give an evaluation, and nothing else
 //! has a say in it.
 //!
-//! [`Bundle::load`] reads a directory or an archive, [`PolicySet::compile`] makes it ready, [`resolve`] turns a
-//! request and the [`Facts`] into one self-contained [`Input`], and an [`Evaluator`], one for each
-//! thread, asks every policy that selects it, in Rego or as a WebAssembly component, and combines
-//! their verdicts. Deciding is pure: no clock, no I/O, no randomness; the same bytes in give the
-//! same bytes out, the cost included.
+//! [`Bundle::load`] reads a directory or an archive, [`PolicySet::compile`] makes it ready,
+//! [`resolve`] turns a request and the [`Facts`] into one self-contained [`Input`], and an
+//! [`Evaluator`], one for each thread, asks every policy that selects it, in Rego or as a
+//! WebAssembly component, and combines their verdicts. Deciding is pure: no clock, no I/O, no
+//! randomness; the same bytes in give the same bytes out, the cost included.
 //!
 //! A policy that fails, spends its budget or cannot be understood is `INDETERMINATE`, and denies.
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]

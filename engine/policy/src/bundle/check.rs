@@ -36,11 +36,17 @@ pub(super) fn manifest(
         return Err(fault.hint("keep long tables of params in fewer, shorter values"));
     }
     let text = document::text(bytes, MANIFEST)?;
-    let manifest: Manifest = document::parse(text, MANIFEST)?;
+    let manifest: Manifest = document::parse(text, MANIFEST)
+        .map_err(|fault| or_hint(fault, "its format is that of `bundle.schema.json`"))?;
     let checked = Checked { text, files };
     checked.all(&manifest)?;
     let schemas = params::check(&manifest, &checked)?;
     Ok((manifest, schemas))
+}
+
+/// A fault with a remedy, its own if it has one.
+pub(super) fn or_hint(fault: Fault, hint: &str) -> Fault {
+    if fault.hint.is_some() { fault } else { fault.hint(hint) }
 }
 
 impl Checked<'_> {

@@ -25,8 +25,8 @@ pub(super) const MAX_PATH_BYTES: usize = 256;
 /// Files by path, and the signature that came with them.
 #[derive(Debug)]
 pub(super) struct Files {
-    by_path: BTreeMap<String, Vec<u8>>,
-    signature: Option<String>,
+    pub(super) by_path: BTreeMap<String, Vec<u8>>,
+    pub(super) signature: Option<String>,
     left: u64,
 }
 
@@ -66,6 +66,11 @@ impl Files {
                 self.collect(&path, &format!("{relative}/"))?;
                 continue;
             }
+            if !kind.is_file() {
+                // Opening it, were it a pipe, could wait forever.
+                let fault = Fault::new(relative, "is not a regular file");
+                return Err(fault.hint("keep only policies and their cases in it").into());
+            }
             let bytes = document::read(&path, &relative, limit(&relative))?;
             self.add(relative, bytes)?;
         }
@@ -99,11 +104,8 @@ impl Files {
         Ok(())
     }
 
-    /// The files by path without the signature, and the signature.
-    pub(super) fn finish(
-        self,
-        name: &str,
-    ) -> Result<(BTreeMap<String, Vec<u8>>, Option<String>), Fault> {
+    /// Checks what only all of the files together can show.
+    pub(super) fn check(&self, name: &str) -> Result<(), Fault> {
         if !self.by_path.contains_key(MANIFEST) {
             let fault = Fault::new(MANIFEST, format!("is missing in `{name}`"));
             return Err(fault.hint("name the directory that holds the bundle's manifest"));
@@ -118,7 +120,7 @@ impl Files {
                 above = parent;
             }
         }
-        Ok((self.by_path, self.signature))
+        Ok(())
     }
 }
 

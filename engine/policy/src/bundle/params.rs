@@ -10,7 +10,7 @@ use jsonschema::PatternOptions;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-use super::check::Checked;
+use super::check::{Checked, or_hint};
 use super::manifest::{Entry, Manifest};
 use super::place::{Shown, Step, locate};
 use super::written::Written;
@@ -19,9 +19,9 @@ use crate::error::Fault;
 
 /// Largest schema in bytes: a person still has to read it.
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
-/// Most subschemas that one value may meet, references followed: hundreds of times what people
+/// Most subschemas that one value may meet, references followed: tens of times what people
 /// write.
-const MAX_SUBSCHEMAS: usize = 10_000;
+const MAX_SUBSCHEMAS: usize = 2_000;
 /// Deepest way through subschemas and references: checking recurses.
 const MAX_SCHEMA_DEPTH: usize = 64;
 /// Largest compiled pattern in bytes; patterns are matched without backtracking.
@@ -103,7 +103,8 @@ fn compile(file: &str, bytes: &[u8]) -> Result<(Value, jsonschema::Validator), F
         return Err(fault.hint("a schema of params is read by people; make it smaller"));
     }
     let text = document::text(bytes, file)?;
-    let Written(schema) = document::parse(text, file)?;
+    let read = document::parse(text, file);
+    let Written(schema) = read.map_err(|fault| or_hint(fault, "write JSON or YAML"))?;
     let mut walk =
         Walk { file, text, root: &schema, on_the_way: Vec::new(), extents: BTreeMap::new() };
     walk.measure("", 0)?;
@@ -142,31 +143,51 @@ fn refused(
     path.extend(steps(error.instance_path().as_str(), &params));
     let pointer = error.schema_path().as_str();
     let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
-    let mut hint = None;
+    let name = &entry.name;
+    let member = |part: &str| schema.pointer(parent).and_then(|schema| schema.get(part));
+    // What the author of the schema says of a value helps more than the schema's own words.
+    let says = |described: Option<&Value>| {
+        described.and_then(|it| it.get("description")).and_then(Value::as_str).map(one_line)
+    };
     if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind()
         && let Some(first) = unexpected.first()
     {
         path.push(first.as_str().into());
-        let known = schema.pointer(parent).and_then(|schema| schema.get("properties"));
-        let known = known.and_then(Value::as_object).into_iter().flatten();
-        let near = nearest(first, known.map(|(key, _)| key.as_str()));
-        hint = near.map(|near| format!("did you mean `{near}`?"));
+        let known = member("properties").and_then(Value::as_object).into_iter().flatten();
+        let hint = match nearest(first, known.map(|(key, _)| key.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("remove it, or let `{file}` know it"),
+        };
+        let shown = Shown(path.get(2..).unwrap_or_default());
+        let message = format!("`{shown}` of policy `{name}` is not in its schema");
+        return checked.wrong(&path, message).hint(hint);
     }
-    let name = &entry.name;
+    if let ValidationErrorKind::Required { property } = error.kind()
+        && let Some(absent) = property.as_str()
+    {
+        let said = says(member("properties").and_then(|known| known.get(absent)));
+        let said = said.map(|text| format!(": {text}")).unwrap_or_default();
+        let shown = Shown(path.get(2..).unwrap_or_default());
+        let message = format!("`{shown}.{absent}` of policy `{name}` is missing");
+        return checked.wrong(&path, message).hint(format!("add `{absent}`{said}"));
+    }
     let shown = Shown(path.get(2..).unwrap_or_default());
     let message = format!("`{shown}` of policy `{name}` does not fit: {}", brief(error));
-    // What the author of the schema says of the value helps more than the schema's own words.
-    let described = schema.pointer(parent).and_then(|schema| schema.get("description"));
-    let hint = hint.unwrap_or_else(|| match described.and_then(Value::as_str) {
-        Some(text) => format!("`{file}` says: {}", one_line(text)),
+    let hint = match says(schema.pointer(parent)) {
+        Some(text) => format!("`{file}` says: {text}"),
         None => format!("see `#{pointer}` in `{file}`"),
-    });
+    };
     checked.wrong(&path, message).hint(hint)
 }
 
-/// What a validator says, on one line of bounded length.
+/// What a validator says, on one line of bounded length: of a long value only what is wrong.
 fn brief(error: &jsonschema::ValidationError<'_>) -> String {
-    one_line(&error.to_string())
+    const MAX_SHOWN: usize = 80;
+    let value = error.instance().to_string();
+    match value.len() > MAX_SHOWN {
+        true => one_line(&error.masked_with("the value").to_string()),
+        false => one_line(&error.to_string()),
+    }
 }
 
 fn one_line(text: &str) -> String {

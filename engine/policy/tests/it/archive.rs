@@ -190,6 +190,22 @@ fn a_signature_travels_along_and_is_no_part_of_the_digest() {
     assert!(error.starts_with("bundle.sig:1: is not UTF-8"), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let directory = directory(&small());
+    let pipe = directory.path().join("a/pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    for (path, expected) in [
+        (directory.path(), "a/pipe: is not a regular file"),
+        (&pipe, "is neither a directory nor an archive"),
+    ] {
+        let error = Bundle::load(path).expect_err("a pipe").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn what_is_no_archive_is_refused() {
     let directory = directory(&[("bundle.yaml", MANIFEST.as_bytes())]);

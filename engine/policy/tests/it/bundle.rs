@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use placet_core::{Digest, Effect, Id, Verdict};
-use placet_policy::{Bundle, Evaluation, Evaluator, Input, PolicySet, WasmRuntime};
+use placet_policy::{Bundle, CaseRunner, Evaluation, Evaluator, Input, PolicySet, WasmRuntime};
 use tempfile::TempDir;
 
 const PERMIT: &str =
@@ -145,8 +145,12 @@ fn only_policies_that_select_the_input_are_asked() {
         ("{tenants: [t-1], clusters: [c-0]}", 1),
         ("{clusters: [c-1], priority_classes: [EXTERNAL_COMMERCIAL]}", 2),
         ("{clusters: [c-1], priority_classes: [INTERNAL_RESEARCH]}", 1),
+        ("{jurisdictions: [FR, JURISDICTION]}", 2),
+        ("{jurisdictions: [FR]}", 1),
+        ("{jurisdictions: [JURISDICTION], tenants: [t-0]}", 1),
     ] {
-        assert_eq!(select(selector), asked, "{selector}");
+        let selector = selector.replace("JURISDICTION", input().cluster.jurisdiction.as_str());
+        assert_eq!(select(&selector), asked, "{selector}");
     }
 }
 
@@ -184,4 +188,47 @@ fn parameters_reach_the_policy() {
     let policies = "policies: [{name: q, source: q.rego, params: {text: hello}}]\n";
     let evaluation = evaluate(policies, &[("q.rego", reads)]);
     assert_eq!(evaluation.candidates[0].outcome.reasons[0].message, "hello");
+}
+
+#[test]
+fn cases_and_their_facts_come_from_the_bundle_alone() {
+    let manifest = manifest("policies: [{name: p, source: p.rego}]\n");
+    let run = |cases: &str, file: &str| {
+        let files = [("p.rego", PERMIT), ("a/cases/c.yaml", cases), ("facts.yaml", "schema: x\n")];
+        let directory = directory(&manifest, &files);
+        // What lies beside the bundle is no part of it.
+        let outside = directory.path().parent().expect("a parent").join("outside.yaml");
+        let bundle = Bundle::load(directory.path()).expect("it loads");
+        assert_eq!(bundle.case_files(), ["a/cases/c.yaml"]);
+        let runtime = WasmRuntime::new().expect("the engine starts");
+        let set = PolicySet::compile(&bundle, &runtime).expect("it compiles");
+        let mut runner = CaseRunner::new(Arc::new(set), None);
+        assert!(!outside.exists());
+        runner.run(&bundle, file, crate::request::convert).expect_err(cases).to_string()
+    };
+    let case = "cases: [{name: a, time: 0, expect: {}}]\n";
+    for (cases, expected) in [
+        (format!("facts: ../../../outside.yaml\n{case}"), "leave the bundle\nhint: "),
+        (format!("facts: /etc/hostname\n{case}"), "leave the bundle\nhint: "),
+        (format!("facts: ../facts.yml\n{case}"), "are not in the bundle, as `a/facts.yml`"),
+        (format!("facts: ../../fact.yaml\n{case}"), "did you mean `facts.yaml` in the bundle?"),
+        // The facts are read, and their own faults have their own file.
+        (format!("facts: ../../facts.yaml\n{case}"), "facts.yaml:1:"),
+        (format!("fcts: ../../facts.yaml\n{case}"), "did you mean `facts`?"),
+        ("facts: f\ncases: []\n".to_owned(), "has no cases"),
+        (
+            "facts: f\ncases: [{name: a, time: 0, expcet: {}}]\n".to_owned(),
+            "did you mean `expect`?",
+        ),
+        (
+            "facts: f\ncases:\n- {name: a, time: 0, expect: {}}\n- {name: a, time: 1, expect: {}}\n"
+                .to_owned(),
+            "two cases are named `a`",
+        ),
+    ] {
+        let message = run(&cases, "a/cases/c.yaml");
+        assert!(message.contains(expected), "{cases} gave: {message}");
+    }
+    let message = run(case, "a/cases/d.yaml");
+    assert!(message.starts_with("a/cases/d.yaml: is no file of the bundle"), "{message}");
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use placet_policy::{Facts, Input};
+use placet_policy::{Bundle, Facts, Input};
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::Value;
 use wit_parser::{Resolve, Type, TypeDefKind, TypeId};
@@ -202,14 +202,19 @@ fn compare(name: &str, schema: &schemars::Schema) {
 fn the_published_schemas_are_those_of_the_types() {
     compare("input.schema.json", &Input::json_schema());
     compare("facts.schema.json", &Facts::json_schema());
+    compare("bundle.schema.json", &Bundle::json_schema());
 }
 
 #[test]
-fn the_sample_and_the_shipped_facts_keep_to_the_published_schemas() {
+fn the_sample_and_what_is_shipped_keep_to_the_published_schemas() {
     let read = |path: &Path| std::fs::read_to_string(path).expect("it is there");
     let sample: Value = serde_json::from_str(include_str!("sample.json")).expect("JSON");
     jsonschema::validate(Input::json_schema().as_value(), &sample).expect("the sample keeps to it");
     let facts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/reference/facts.yaml");
     let facts: Value = yaml_serde::from_str(&read(&facts)).expect("YAML");
     jsonschema::validate(Facts::json_schema().as_value(), &facts).expect("the facts keep to it");
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/reference/bundle.yaml");
+    let bundle: Value = yaml_serde::from_str(&read(&bundle)).expect("YAML");
+    jsonschema::validate(Bundle::json_schema().as_value(), &bundle)
+        .expect("the bundle keeps to it");
 }

@@ -43,6 +43,39 @@ fn every_shipped_case_holds_for_policies_and_twins() {
     assert!(!facts.revision().is_empty());
 }
 
+/// Every param is described, and an unknown one refused, at every level of every schema.
+#[test]
+fn every_shipped_policy_has_a_schema_that_leaves_nothing_open() {
+    fn closed(schema: &serde_json::Value, place: &str) {
+        if schema["type"] == "object" {
+            let open = schema.get("additionalProperties").is_none_or(|more| *more == true);
+            assert!(!open, "{place} takes anything");
+        }
+        for (key, inner) in schema.as_object().into_iter().flatten() {
+            match inner {
+                serde_json::Value::Object(_) => closed(inner, &format!("{place}.{key}")),
+                serde_json::Value::Array(items) => {
+                    for (at, item) in items.iter().enumerate() {
+                        closed(item, &format!("{place}.{key}[{at}]"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let bundle = Bundle::load(&policies().join("reference")).expect("the bundle loads");
+    for policy in bundle.policies() {
+        let path = policy.params_schema.expect("each names its schema");
+        let schema = bundle.params_schema(&path).expect("and the bundle has it");
+        closed(schema, &path);
+        for (name, param) in schema["properties"].as_object().expect("properties") {
+            assert!(param["description"].is_string(), "{path}: `{name}` is not described");
+        }
+        let archived = Bundle::from_archive("reference", &bundle.to_archive());
+        assert_eq!(archived.expect("it reads back").digest(), bundle.digest());
+    }
+}
+
 /// A made-up input that no facts know.
 fn sample() -> placet_policy::Input {
     let text = include_str!("sample.json");
