@@ -2,6 +2,7 @@
 
 mod admit;
 mod build;
+mod bundle;
 mod completion;
 mod confirm;
 mod explain;
@@ -51,6 +52,7 @@ enum Command {
     Test(test::TestArgs),
     Build(build::BuildArgs),
     Facts(facts::FactsArgs),
+    Bundle(bundle::BundleArgs),
     Keys(keys::KeysArgs),
     Completion(completion::CompletionArgs),
 }
@@ -86,6 +88,7 @@ impl Command {
             Self::Test(args) => test::run(&args, printer),
             Self::Build(args) => build::run(&args, printer),
             Self::Facts(args) => facts::run(&args, printer),
+            Self::Bundle(args) => bundle::run(&args, printer),
             Self::Keys(args) => keys::run(&args, printer),
             Self::Completion(args) => completion::run(&args, printer),
         }

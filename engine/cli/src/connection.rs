@@ -54,7 +54,7 @@ pub(crate) struct LocalArgs {
     /// Decide in this process instead of asking a server
     #[arg(long)]
     pub(crate) local: bool,
-    /// Directory or archive of the policy bundle, with --local
+    /// The policy bundle, a directory or an archive of one, with --local
     #[arg(long, env = "PLACET_BUNDLE", value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
     /// File of the facts, with --local
@@ -232,7 +232,7 @@ pub(crate) fn serve_failure(error: &ServeError) -> Failure {
         ServeError::Open(OpenError::Bundle {
             source: RefuseError::Load(LoadError::Read { .. }),
             ..
-        }) => failure.hint("name the directory or archive of the bundle with --bundle"),
+        }) => failure.hint("name the directory or the archive of the bundle with --bundle"),
         ServeError::Open(OpenError::Facts {
             source: RefuseError::Load(LoadError::Read { .. }),
             ..

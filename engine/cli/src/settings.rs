@@ -94,7 +94,7 @@ impl LogLevel {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Given {
-    /// Directory or archive of the policy bundle
+    /// The policy bundle: a directory, or an archive of one
     #[arg(long, env = "PLACET_BUNDLE", value_name = "PATH")]
     pub(crate) bundle: Option<PathBuf>,
     /// JWK set of the keys that a bundle must be signed with [default: it need not be]

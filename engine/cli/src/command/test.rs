@@ -89,7 +89,7 @@ fn wanted(args: &TestArgs, report: &CaseReport) -> bool {
 }
 
 /// Reads a case's request as the server reads one.
-fn request(json: &Value) -> Result<placet_core::AdmissionRequest, String> {
+pub(super) fn request(json: &Value) -> Result<placet_core::AdmissionRequest, String> {
     placet_server::convert::parse_admit(&json.to_string()).map_err(|error| error.to_string())
 }
 
@@ -119,7 +119,8 @@ fn tell(report: &CaseReport, printer: &mut Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn invalid(error: &LoadError) -> Failure {
+/// Why a bundle cannot be used; policies that are wrong have their own exit code.
+pub(super) fn invalid(error: &LoadError) -> Failure {
     let exit = match error {
         LoadError::Invalid(_) => Exit::PolicyInvalid,
         _ => Exit::Failed,

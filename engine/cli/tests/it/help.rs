@@ -2,9 +2,10 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "admit",
     "build",
+    "bundle",
     "completion",
     "confirm",
     "explain",
@@ -29,6 +30,17 @@ fn every_command_explains_itself_in_eighty_columns() {
 }
 
 #[test]
+fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
+    for action in ["build", "inspect", "sign", "verify"] {
+        let ran = run(["bundle", action, "--help"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
+        assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
+        let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{action}: {long:#?}");
+    }
+}
+
+#[test]
 fn the_whole_at_a_glance() {
     insta::assert_snapshot!(run(["--help"]).shown(&[]), @r"
     exit 0
@@ -46,6 +58,7 @@ fn the_whole_at_a_glance() {
       explain     Tell what would be decided now and why, without consequences
       test        Run the cases of a policy bundle
       build       Build a policy's component from its Rust source
+      bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish or make the keys that sign decisions
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)

@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod bundle;
 mod commands;
 mod crash;
 mod help;

@@ -41,7 +41,7 @@ fn what_is_not_given_is_named_with_all_ways_to_give_it() {
     --- stdout
     --- stderr
     error: `--bundle` is not given
-     hint: give `--bundle DIR`, set PLACET_BUNDLE, or write `bundle = "..."` in the file of `--config`
+     hint: give `--bundle PATH`, set PLACET_BUNDLE, or write `bundle = "..."` in the file of `--config`
     "#);
 }
 
@@ -100,7 +100,7 @@ fn a_missing_bundle_is_named() {
     --- stdout
     --- stderr
     error: the bundle `nowhere` cannot be served: cannot read `nowhere`: No such file or directory (os error 2)
-     hint: name the directory of the bundle with --bundle
+     hint: name the directory or the archive of the bundle with --bundle
     ");
 }
 
