@@ -6,11 +6,15 @@
 //! could run long is refused or bounded.
 
 mod builtins;
+mod charge;
 mod check;
 mod read;
+mod source;
 mod ticks;
+mod weigh;
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 
 use placet_core::{Cost, Id};
 use regorus::utils::limits::PolicyLengthConfig;
@@ -18,6 +22,7 @@ use regorus::{Engine, LimitError, Value};
 
 use crate::answer::Answer;
 use crate::error::Fault;
+use charge::Charged;
 use check::Declared;
 
 /// Ticks of a policy that sets none: some tens of milliseconds, hundreds of times what the shipped
@@ -32,6 +37,9 @@ const MAX_LINES: usize = 20_000;
 /// Longest line of a policy in characters: params and tables may be long.
 const MAX_COLUMNS: u32 = 4_096;
 
+/// How much longer a text may become by its charges.
+const CHARGED: u32 = 16;
+
 /// A policy, ready to be cloned for a thread.
 #[derive(Debug, Clone)]
 pub(crate) struct RegoPolicy {
@@ -39,6 +47,7 @@ pub(crate) struct RegoPolicy {
     package: Vec<String>,
     declared: Declared,
     budget: u64,
+    charged: Arc<Charged>,
 }
 
 impl RegoPolicy {
@@ -55,16 +64,13 @@ impl RegoPolicy {
         budget: u64,
     ) -> Result<Self, Fault> {
         ticks::install();
-        let mut engine = Engine::new();
-        let max_col = NonZeroU32::new(MAX_COLUMNS).expect("the limit is not zero");
-        let max_file_bytes = NonZeroUsize::new(MAX_SOURCE_BYTES).expect("the limit is not zero");
-        let max_lines = NonZeroUsize::new(MAX_LINES).expect("the limit is not zero");
-        engine.set_policy_length_config(PolicyLengthConfig { max_col, max_file_bytes, max_lines });
-        engine.set_strict_builtin_errors(true);
-        builtins::install(&mut engine);
-        let told = |error: &dyn std::fmt::Display| fault(&error.to_string(), file);
-        engine.add_policy(file.to_owned(), source.to_owned()).map_err(|error| told(&error))?;
-        let module = engine.get_modules().first().expect("the policy was just added").clone();
+        let scan = source::check(source, file)?;
+        let mut parsed = Engine::new();
+        parsed.set_policy_length_config(lengths(1));
+        parsed
+            .add_policy(file.to_owned(), source.to_owned())
+            .map_err(|error| fault(&error.to_string(), file, &Charged::default()))?;
+        let module = parsed.get_modules().first().expect("the policy was just added").clone();
         let Some(package) = check::names(&module.package.refr) else {
             return Err(Fault::new(file, "the package's name is not made of plain names"));
         };
@@ -74,12 +80,19 @@ impl RegoPolicy {
             return Err(fault.at(place.line, Some(place.col)).hint("name it `placet.<name>`"));
         }
         let declared = check::check(&module, file)?;
+        let charged = charge::charge(&module, source, &scan, file)?;
+        let mut engine = Engine::new();
+        engine.set_policy_length_config(lengths(CHARGED));
+        engine.set_strict_builtin_errors(true);
+        builtins::install(&mut engine);
+        let told = |error: &dyn std::fmt::Display| fault(&error.to_string(), file, &charged);
+        engine.add_policy(file.to_owned(), charged.text.clone()).map_err(|error| told(&error))?;
         let data = [(Value::from("params"), params.clone())];
         let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
         engine.add_data(data).map_err(|error| told(&error))?;
         engine.set_execution_timer_config(ticks::limit(budget));
-        let mut policy = Self { engine, package, declared, budget };
-        policy.prepare().map_err(|error| fault(&error, file))?;
+        let mut policy = Self { engine, package, declared, budget, charged: charged.into() };
+        policy.prepare().map_err(|error| fault(&error, file, &policy.charged))?;
         Ok(policy)
     }
 
@@ -104,7 +117,7 @@ impl RegoPolicy {
     pub(crate) fn evaluate(&mut self, input: &Value, time: u64) -> Answer {
         builtins::set_time(time);
         self.engine.set_input(input.clone());
-        ticks::start();
+        ticks::start(self.budget);
         let result = self.engine.eval_modules(false);
         let cost = Cost { fuel: 0, ticks: ticks::spent().min(self.budget.saturating_add(1)) };
         let over = ticks::spent() > self.budget;
@@ -115,7 +128,7 @@ impl RegoPolicy {
             Ok(_) if over => self.over(cost),
             Ok(data) => read::answer(&self.package, &self.declared, &data, cost),
             Err(error) => {
-                let (message, place) = told(&error.to_string());
+                let (message, place) = told(&error.to_string(), &self.charged);
                 let place = place.map(|(line, column)| format!("line {line}, column {column}: "));
                 Answer::indeterminate(&format!("{}{message}", place.unwrap_or_default()), cost)
             }
@@ -127,9 +140,22 @@ impl RegoPolicy {
     }
 }
 
+/// The lengths of a text that is so many times as long as an author may write.
+fn lengths(times: u32) -> PolicyLengthConfig {
+    let times_usize = usize::try_from(times).unwrap_or(usize::MAX);
+    let columns = NonZeroU32::new(MAX_COLUMNS.saturating_mul(times));
+    let bytes = NonZeroUsize::new(MAX_SOURCE_BYTES.saturating_mul(times_usize));
+    let lines = NonZeroUsize::new(MAX_LINES);
+    PolicyLengthConfig {
+        max_col: columns.expect("the limit is not zero"),
+        max_file_bytes: bytes.expect("the limit is not zero"),
+        max_lines: lines.expect("the limit is not zero"),
+    }
+}
+
 /// An error of the interpreter at its place in the policy.
-fn fault(text: &str, file: &str) -> Fault {
-    let (message, place) = told(text);
+fn fault(text: &str, file: &str, charged: &Charged) -> Fault {
+    let (message, place) = told(text, charged);
     let hint = if message.contains("expecting") || message.contains("expected") {
         Some("see the Rego v1 grammar; rules need `if`, sets need `contains`".to_owned())
     } else {
@@ -146,11 +172,12 @@ fn fault(text: &str, file: &str) -> Fault {
 /// Takes message and place out of the interpreter's drawing: `--> file:line:column`, the line, a
 /// caret and `error: message`. Where a built-in of ours failed inside, the first place and the last
 /// message are the true ones.
-fn told(text: &str) -> (String, Option<(u32, u32)>) {
+fn told(text: &str, charged: &Charged) -> (String, Option<(u32, u32)>) {
     let place = text.split_once("--> ").and_then(|(_, rest)| {
         let mut parts = rest.lines().next()?.rsplitn(3, ':');
         let column = parts.next()?.trim().parse().ok()?;
-        Some((parts.next()?.parse().ok()?, column))
+        let line = parts.next()?.parse().ok()?;
+        Some((line, charged.column(line, column)))
     });
     let message = text.rsplit_once("error: ").map_or(text, |(_, message)| message);
     (message.trim().trim_end_matches('.').to_owned(), place)

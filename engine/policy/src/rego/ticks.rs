@@ -3,8 +3,8 @@
 //! Built without `std`, the interpreter takes its time from one process-wide source. Ours counts:
 //! each time it is asked, as many ticks have passed as the interpreter does units of work between
 //! two questions. Its "time limit" is then a limit of work, reached at the same place in every run,
-//! whatever the machine. Built-ins that can do much at once add to the same count. Each thread has
-//! its own.
+//! whatever the machine. Built-ins that can do much at once add to the same count, and refuse to
+//! begin what the budget cannot pay. Each thread has its own.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -18,6 +18,8 @@ const STEP: u32 = 16;
 
 thread_local! {
     static TICKS: Cell<u64> = const { Cell::new(0) };
+    /// Ticks of the evaluation that this thread is at.
+    static BUDGET: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
 #[derive(Debug)]
@@ -32,6 +34,11 @@ impl TimeSource for Counter {
 }
 
 static COUNTER: Counter = Counter;
+
+/// The budget cannot pay what a built-in would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the budget is spent")]
+pub(super) struct Spent;
 
 /// Makes the counter the interpreter's clock, once per process.
 pub(super) fn install() {
@@ -49,14 +56,16 @@ pub(super) fn limit(ticks: u64) -> ExecutionTimerConfig {
     ExecutionTimerConfig { limit: Duration::from_nanos(ticks), check_interval }
 }
 
-/// Starts to count.
-pub(super) fn start() {
+/// Starts to count towards a budget.
+pub(super) fn start(budget: u64) {
     TICKS.set(0);
+    BUDGET.set(budget);
 }
 
-/// Adds the work of a built-in.
-pub(super) fn charge(ticks: u64) {
+/// Adds the work of a built-in, before it is done.
+pub(super) fn charge(ticks: u64) -> Result<(), Spent> {
     TICKS.set(TICKS.get().saturating_add(ticks));
+    if spent() > BUDGET.get() { Err(Spent) } else { Ok(()) }
 }
 
 /// Ticks since the start. The interpreter's own two looks at the clock, when it starts, are not

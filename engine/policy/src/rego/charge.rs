@@ -1,0 +1,524 @@
+//! A policy's text with its charges written into it.
+//!
+//! The interpreter counts its steps, and looks at no value: comparing two lists is one step, and so
+//! is putting a list into two places of another, forty times over. The text that is evaluated
+//! therefore has a call around what makes a value larger than its parts, around every product, and
+//! around what is compared with something of unknown size. The call gives its argument, weighs it,
+//! refuses it above the limits, and adds to the ticks. Lines stay; columns are told as the author
+//! wrote them.
+
+use std::collections::BTreeMap;
+
+use regorus::unstable::{
+    ArithOp, AssignOp, BUILTINS, Expr, Literal, LiteralStmt, Module, Query, Rule, RuleAssign,
+    RuleHead, Span,
+};
+
+use super::builtins::{CHARGE, SCAN};
+use super::check;
+use super::source::Scan;
+use crate::error::Fault;
+
+/// Columns that a tab counts as for the interpreter.
+const TAB_COLUMNS: u32 = 4;
+
+/// Built-ins whose result is a number, a truth value or one text that is weighed where it is made.
+const SCALARS: [&str; 44] = [
+    "abs",
+    "bits.and",
+    "bits.lsh",
+    "bits.negate",
+    "bits.or",
+    "bits.rsh",
+    "bits.xor",
+    "ceil",
+    "concat",
+    "contains",
+    "count",
+    "crypto.md5",
+    "crypto.sha1",
+    "crypto.sha256",
+    "endswith",
+    "floor",
+    "format_int",
+    "glob.match",
+    "indexof",
+    "is_array",
+    "is_boolean",
+    "is_null",
+    "is_number",
+    "is_object",
+    "is_set",
+    "is_string",
+    "lower",
+    "product",
+    "regex.match",
+    "replace",
+    "round",
+    "semver.compare",
+    "sprintf",
+    "startswith",
+    "strings.count",
+    "strings.reverse",
+    "substring",
+    "sum",
+    "time.now_ns",
+    "time.parse_rfc3339_ns",
+    "to_number",
+    "trim",
+    "type_name",
+    "upper",
+];
+
+/// What is put in where: an earlier kind goes before a later one at the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Close,
+    End,
+    Statement,
+    Call,
+}
+
+/// A text with charges, and where they are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Charged {
+    /// What is evaluated.
+    pub(super) text: String,
+    /// By line: at which columns of the charged text something was put in, and how long it is.
+    places: BTreeMap<u32, Vec<(u32, u32)>>,
+}
+
+impl Charged {
+    /// The author's column for a column of the charged text.
+    pub(super) fn column(&self, line: u32, column: u32) -> u32 {
+        let added = self.places.get(&line).into_iter().flatten();
+        let before = added.filter(|(at, _)| *at < column);
+        let added = before.map(|(at, length)| (*length).min(column.saturating_sub(*at)));
+        column.saturating_sub(added.fold(0, u32::saturating_add)).max(1)
+    }
+}
+
+/// Writes the charges into the text of a policy that was parsed and checked.
+pub(super) fn charge(
+    module: &Module,
+    text: &str,
+    scan: &Scan,
+    file: &str,
+) -> Result<Charged, Fault> {
+    let arity = BTreeMap::new();
+    let mut writer = Writer { scan, file, added: Vec::new(), arity };
+    for rule in &module.policy {
+        if let Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } = rule.as_ref()
+            && let Some(names) = check::names(refr)
+        {
+            writer.arity.insert(names.join("."), args.len());
+        }
+    }
+    for rule in &module.policy {
+        writer.rule(rule)?;
+    }
+    Ok(write(text, writer.added))
+}
+
+fn write(text: &str, mut added: Vec<(usize, Kind, String)>) -> Charged {
+    added.sort_by_key(|(at, kind, _)| (*at, *kind));
+    let mut charged = Charged::default();
+    let (mut line, mut column) = (1_u32, 1_u32);
+    let mut added = added.into_iter().peekable();
+    for (at, character) in text.char_indices() {
+        while let Some((_, _, what)) = added.next_if(|(place, _, _)| *place <= at) {
+            let length = u32::try_from(what.len()).unwrap_or(u32::MAX);
+            charged.places.entry(line).or_default().push((column, length));
+            charged.text.push_str(&what);
+            column = column.saturating_add(length);
+        }
+        charged.text.push(character);
+        match character {
+            '\n' => (line, column) = (line.saturating_add(1), 1),
+            '\t' => column = column.saturating_add(TAB_COLUMNS),
+            _ => {
+                let width = u32::try_from(character.len_utf8()).unwrap_or(1);
+                column = column.saturating_add(width);
+            }
+        }
+    }
+    for (_, _, what) in added {
+        charged.text.push_str(&what);
+    }
+    charged
+}
+
+struct Writer<'a> {
+    scan: &'a Scan,
+    file: &'a str,
+    added: Vec<(usize, Kind, String)>,
+    /// How many arguments the policy's functions take.
+    arity: BTreeMap<String, usize>,
+}
+
+/// What an expression is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Its value is used.
+    Value,
+    /// Its value becomes part of one that is charged as a whole.
+    Part,
+    /// It binds variables to the parts of another value.
+    Pattern,
+}
+
+impl Writer<'_> {
+    fn wrap(&mut self, start: usize, end: usize, name: &str) {
+        self.added.push((start, Kind::Call, format!("{name}(")));
+        self.added.push((end, Kind::Close, ")".to_owned()));
+    }
+
+    fn around(&mut self, expr: &Expr, name: &str) {
+        let (start, end) = (offset(expr.span().start), offset(expr.span().end));
+        self.wrap(start, end, name);
+    }
+
+    fn refuse(&self, span: &Span, message: &str, hint: &str) -> Fault {
+        Fault::new(self.file, message).at(span.line, Some(span.col)).hint(hint)
+    }
+
+    fn rule(&mut self, rule: &Rule) -> Result<(), Fault> {
+        // A default is a constant.
+        let Rule::Spec { head, bodies, .. } = rule else { return Ok(()) };
+        let mut keyed = false;
+        match head {
+            RuleHead::Compr { refr, assign, .. } => {
+                keyed = self.head(refr)?;
+                self.output(assign.as_ref(), keyed)?;
+            }
+            RuleHead::Set { refr, key, .. } => {
+                self.head(refr)?;
+                if let Some(key) = key {
+                    self.expr(key, Role::Value)?;
+                }
+            }
+            RuleHead::Func { args, assign, .. } => {
+                for argument in args {
+                    self.expr(argument, Role::Pattern)?;
+                }
+                self.output(assign.as_ref(), false)?;
+            }
+        }
+        for body in bodies {
+            self.output(body.assign.as_ref(), keyed)?;
+            self.query(&body.query)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a rule's name has keys that its body gives.
+    fn head(&mut self, mut refr: &Expr) -> Result<bool, Fault> {
+        let mut keyed = false;
+        loop {
+            if let Expr::RefDot { refr: inner, .. } = refr {
+                refr = inner;
+            } else if let Expr::RefBrack { refr: inner, index, .. } = refr {
+                if literal(index) && !self.plain(index) {
+                    let message = "the key of a rule is put together in its head";
+                    let hint = "bind it in the body: `key := [x, y]`, and `name[key]`";
+                    return Err(self.refuse(index.span(), message, hint));
+                }
+                keyed |= !self.plain(index);
+                refr = inner;
+            } else {
+                return Ok(keyed);
+            }
+        }
+    }
+
+    /// What a rule gives. One value under many keys is as much as all of them.
+    fn output(&mut self, assign: Option<&RuleAssign>, keyed: bool) -> Result<(), Fault> {
+        let Some(assign) = assign else { return Ok(()) };
+        if keyed && self.unknown(&assign.value) {
+            self.around(&assign.value, CHARGE);
+        }
+        self.expr(&assign.value, Role::Value)
+    }
+
+    fn query(&mut self, query: &Query) -> Result<(), Fault> {
+        let first = query.stmts.first().map(|statement| statement.span.start);
+        let braced = first.is_some_and(|first| query.span.start < first);
+        query.stmts.iter().try_for_each(|statement| self.statement(statement, braced))
+    }
+
+    fn statement(&mut self, statement: &LiteralStmt, braced: bool) -> Result<(), Fault> {
+        match &statement.literal {
+            Literal::SomeVars { .. } => {}
+            Literal::SomeIn { key, value, collection, .. } => {
+                if let Some(key) = key {
+                    self.expr(key, Role::Pattern)?;
+                }
+                self.expr(value, Role::Pattern)?;
+                self.expr(collection, Role::Value)?;
+            }
+            Literal::Every { domain, query, .. } => {
+                self.expr(domain, Role::Value)?;
+                self.query(query)?;
+            }
+            Literal::Expr { expr, .. } => {
+                if let Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. } = expr.as_ref() {
+                    self.unified(statement, lhs, rhs, braced)?;
+                }
+                self.expr(expr, Role::Value)?;
+            }
+            Literal::NotExpr { expr, .. } => self.expr(expr, Role::Value)?,
+        }
+        for modifier in &statement.with_mods {
+            let root = check::names(&modifier.refr).and_then(|names| names.first().cloned());
+            let document = root.is_some_and(|root| root == "input" || root == "data");
+            let name = check::names(&modifier.r#as).map(|names| names.join("."));
+            // The name of a function stands for the function there, and is no value.
+            let function = name.is_some_and(|name| {
+                self.arity.contains_key(own(&name)) || BUILTINS.contains_key(name.as_str())
+            });
+            if document && !function && self.unknown(&modifier.r#as) {
+                self.around(&modifier.r#as, CHARGE);
+            }
+            self.expr(&modifier.r#as, Role::Value)?;
+        }
+        Ok(())
+    }
+
+    /// `=` may put a value together on either side. What it has bound is charged beside it.
+    fn unified(
+        &mut self,
+        statement: &LiteralStmt,
+        lhs: &Expr,
+        rhs: &Expr,
+        braced: bool,
+    ) -> Result<(), Fault> {
+        let may_bind = |expr: &Expr| matches!(expr, Expr::Var { .. }) || literal(expr);
+        let built = |expr: &Expr| literal(expr) && !self.plain(expr);
+        if !may_bind(lhs) || !may_bind(rhs) || !(built(lhs) || built(rhs)) {
+            return Ok(());
+        }
+        if !statement.with_mods.is_empty() {
+            let message = "`=` puts a value together under `with`";
+            return Err(self.refuse(&statement.span, message, "use `:=`"));
+        }
+        let mut names = Vec::new();
+        variables(lhs, &mut names);
+        variables(rhs, &mut names);
+        let brace = if braced { "" } else { "{ " };
+        let call = format!("{brace}{CHARGE}([{}]); ", names.join(", "));
+        self.added.push((offset(statement.span.start), Kind::Statement, call));
+        if !braced {
+            self.added.push((offset(statement.span.end), Kind::End, " }".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn each<'b>(
+        &mut self,
+        exprs: impl IntoIterator<Item = &'b Expr>,
+        role: Role,
+    ) -> Result<(), Fault> {
+        exprs.into_iter().try_for_each(|expr| self.expr(expr, role))
+    }
+
+    fn expr(&mut self, expr: &Expr, role: Role) -> Result<(), Fault> {
+        if role == Role::Value && literal(expr) && !self.plain(expr) {
+            let end = offset(expr.span().end);
+            let start = self.scan.brackets.get(&end.saturating_sub(1)).copied();
+            self.wrap(start.unwrap_or_else(|| offset(expr.span().start)), end, CHARGE);
+        }
+        let part = if role == Role::Pattern { Role::Pattern } else { Role::Part };
+        // What goes into a set or becomes a key is compared before the whole is charged.
+        let compared = if role == Role::Pattern { Role::Pattern } else { Role::Value };
+        match expr {
+            Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. }
+            | Expr::Var { .. }
+            | Expr::UnaryExpr { .. } => Ok(()),
+            Expr::Array { items, .. } => self.each(items.iter().map(AsRef::as_ref), part),
+            Expr::Set { items, .. } => self.each(items.iter().map(AsRef::as_ref), compared),
+            Expr::Object { fields, .. } => fields.iter().try_for_each(|(_, key, value)| {
+                self.expr(key, compared)?;
+                self.expr(value, part)
+            }),
+            Expr::ArrayCompr { term, query, .. } => {
+                self.expr(term, Role::Part)?;
+                self.query(query)
+            }
+            Expr::SetCompr { term, query, .. } => {
+                self.expr(term, Role::Value)?;
+                self.query(query)
+            }
+            Expr::ObjectCompr { key, value, query, .. } => {
+                self.each([key.as_ref(), value.as_ref()], Role::Value)?;
+                self.query(query)
+            }
+            Expr::Call { fcn, params, .. } => self.call(fcn, params.iter().map(AsRef::as_ref)),
+            Expr::RefDot { .. } | Expr::RefBrack { .. } => self.reference(expr),
+            Expr::BinExpr { lhs, rhs, .. } => self.compared(lhs, rhs),
+            Expr::BoolExpr { lhs, rhs, .. } => self.compared(lhs, rhs),
+            Expr::ArithExpr { op, lhs, rhs, .. } => {
+                if *op == ArithOp::Mul {
+                    self.around(expr, CHARGE);
+                }
+                if *op == ArithOp::Sub {
+                    // It may be the difference of two sets.
+                    return self.compared(lhs, rhs);
+                }
+                self.each([lhs.as_ref(), rhs.as_ref()], Role::Value)
+            }
+            Expr::AssignExpr { op, lhs, rhs, .. } => {
+                self.expr(lhs, Role::Pattern)?;
+                let binds = *op == AssignOp::Eq && literal(rhs) && !self.plain(rhs);
+                self.expr(rhs, if binds { Role::Pattern } else { Role::Value })
+            }
+            Expr::Membership { key, value, collection, .. } => {
+                for expr in key.iter().map(AsRef::as_ref).chain([value.as_ref()]) {
+                    if self.unknown(expr) {
+                        self.around(expr, CHARGE);
+                    }
+                    self.expr(expr, Role::Value)?;
+                }
+                if self.unknown(collection) {
+                    self.around(collection, SCAN);
+                }
+                self.expr(collection, Role::Value)
+            }
+        }
+    }
+
+    /// Two values of which neither is known to be small are compared in full.
+    fn compared(&mut self, lhs: &Expr, rhs: &Expr) -> Result<(), Fault> {
+        if !self.scalar(lhs) && !self.scalar(rhs) && (self.unknown(lhs) || self.unknown(rhs)) {
+            self.around(if self.unknown(lhs) { lhs } else { rhs }, CHARGE);
+        }
+        self.each([lhs, rhs], Role::Value)
+    }
+
+    fn call<'b>(
+        &mut self,
+        function: &Expr,
+        params: impl ExactSizeIterator<Item = &'b Expr>,
+    ) -> Result<(), Fault> {
+        let name = check::names(function).map(|names| names.join(".")).unwrap_or_default();
+        let arity = self.arity.get(own(&name)).copied();
+        let arity = arity.or_else(|| BUILTINS.get(name.as_str()).map(|(_, n)| usize::from(*n)));
+        for (at, param) in params.enumerate() {
+            // One more argument than a function takes is a pattern for what it gives.
+            let role = if Some(at) == arity { Role::Pattern } else { Role::Value };
+            self.expr(param, role)?;
+        }
+        Ok(())
+    }
+
+    fn reference(&mut self, expr: &Expr) -> Result<(), Fault> {
+        let mut here = expr;
+        loop {
+            if let Expr::RefDot { refr, .. } = here {
+                here = refr;
+            } else if let Expr::RefBrack { refr, index, .. } = here {
+                self.expr(index, Role::Pattern)?;
+                here = refr;
+            } else {
+                return self.expr(here, Role::Part);
+            }
+        }
+    }
+
+    /// A variable, a reference or a call: a value of unknown size.
+    fn unknown(&self, expr: &Expr) -> bool {
+        matches!(
+            expr,
+            Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } | Expr::Call { .. }
+        ) && !self.scalar(expr)
+    }
+
+    /// Known to be a number, a text or the like.
+    fn scalar(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. }
+            | Expr::BoolExpr { .. }
+            | Expr::UnaryExpr { .. }
+            | Expr::Membership { .. } => true,
+            Expr::ArithExpr { op, .. } => *op != ArithOp::Sub,
+            Expr::Call { fcn, .. } => check::names(fcn).is_some_and(|names| {
+                let name = names.join(".");
+                // Where a policy has a function of that name, or puts one in its place, it may give
+                // anything.
+                let built_in = !self.scan.replaces && !self.arity.contains_key(&name);
+                built_in && SCALARS.binary_search(&name.as_str()).is_ok()
+            }),
+            Expr::Array { items, .. } | Expr::Set { items, .. } => items.is_empty(),
+            Expr::Object { fields, .. } => fields.is_empty(),
+            Expr::Var { .. }
+            | Expr::ArrayCompr { .. }
+            | Expr::SetCompr { .. }
+            | Expr::ObjectCompr { .. }
+            | Expr::RefDot { .. }
+            | Expr::RefBrack { .. }
+            | Expr::BinExpr { .. }
+            | Expr::AssignExpr { .. } => false,
+        }
+    }
+
+    /// Known to hold nothing but what is written there, or a part of the input.
+    fn plain(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                items.iter().all(|item| self.plain(item))
+            }
+            Expr::Object { fields, .. } => {
+                fields.iter().all(|(_, key, value)| self.plain(key) && self.plain(value))
+            }
+            _ => self.scalar(expr),
+        }
+    }
+}
+
+fn offset(at: u32) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
+}
+
+/// A function's name without the path of the package: the last segment is enough here, as a name
+/// that is too wide only moves a pattern.
+fn own(name: &str) -> &str {
+    match name.strip_prefix("data.") {
+        Some(path) => path.rsplit_once('.').map_or(path, |(_, last)| last),
+        None => name,
+    }
+}
+
+/// A list, set, object or comprehension.
+fn literal(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Array { .. }
+            | Expr::Set { .. }
+            | Expr::Object { .. }
+            | Expr::ArrayCompr { .. }
+            | Expr::SetCompr { .. }
+            | Expr::ObjectCompr { .. }
+    )
+}
+
+/// The names of the variables in a pattern.
+fn variables(expr: &Expr, names: &mut Vec<String>) {
+    match expr {
+        Expr::Var { span, .. } if span.text() != "_" => names.push(span.text().to_owned()),
+        Expr::Array { items, .. } | Expr::Set { items, .. } => {
+            items.iter().for_each(|item| variables(item, names));
+        }
+        Expr::Object { fields, .. } => fields.iter().for_each(|(_, key, value)| {
+            variables(key, names);
+            variables(value, names);
+        }),
+        _ => {}
+    }
+}
