@@ -10,6 +10,7 @@ mod charge;
 mod check;
 mod read;
 mod source;
+mod stack;
 mod ticks;
 mod weigh;
 
@@ -80,6 +81,7 @@ impl RegoPolicy {
             return Err(fault.at(place.line, Some(place.col)).hint("name it `placet.<name>`"));
         }
         let declared = check::check(&module, file)?;
+        stack::check_depth(&module, file)?;
         let charged = charge::charge(&module, source, &scan, file)?;
         let mut engine = Engine::new();
         engine.set_policy_length_config(lengths(CHARGED));

@@ -68,7 +68,7 @@ const FREE: [&str; 15] = [
 ];
 
 /// What bounds a built-in, where weighing what it takes and gives is not enough.
-const BOUNDED: [(&str, Bound); 41] = [
+const BOUNDED: [(&str, Bound); 40] = [
     ("bits.lsh", Bound::Shift),
     ("bits.rsh", Bound::Shift),
     ("concat", Bound::Concat),
@@ -84,7 +84,6 @@ const BOUNDED: [(&str, Bound); 41] = [
     ("object.filter", Bound::Cross),
     ("object.get", Bound::Rest),
     ("object.remove", Bound::Cross),
-    ("object.subset", Bound::Cross),
     ("product", Bound::Product),
     ("regex.find_all_string_submatch_n", Bound::Find),
     ("regex.find_n", Bound::Find),
@@ -155,7 +154,7 @@ enum Bound {
 pub(super) type Own = fn(&[Value]) -> Result<Value, Refused>;
 
 /// Built-ins of our own: name, number of arguments, function.
-const OWN: [(&str, u8, Own); 39] = [
+const OWN: [(&str, u8, Own); 40] = [
     ("crypto.hmac.equal", 2, crypto::equal),
     ("crypto.hmac.md5", 2, crypto::hmac_md5),
     ("crypto.hmac.sha1", 2, crypto::hmac_sha1),
@@ -186,6 +185,7 @@ const OWN: [(&str, u8, Own); 39] = [
     ("net.cidr_intersects", 2, net::intersects),
     ("net.cidr_is_valid", 1, net::is_valid),
     ("net.cidr_merge", 1, net::merge),
+    ("object.subset", 2, text::subset),
     ("strings.replace_n", 2, text::replace_n),
     ("time.now_ns", 0, now_ns),
     ("type_name", 1, type_name),
@@ -215,8 +215,8 @@ fn time_ns() -> u128 {
 /// Whether a policy may call it, and with how many arguments if that is fixed and it is one of
 /// ours.
 pub(super) fn arguments(name: &str) -> Option<Option<u8>> {
-    // `walk` alone may take a pattern for its result as the last argument, as OPA's users write.
-    if name == "print" || name == "walk" {
+    // These may take a pattern for their result as the last argument, as OPA's users write `walk`.
+    if name == "print" || name == "walk" || FREE.contains(&name) {
         return Some(None);
     }
     if let Some((_, count, _)) = OWN.iter().find(|(own, _, _)| *own == name) {

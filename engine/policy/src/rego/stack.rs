@@ -280,8 +280,9 @@ impl Graph<'_> {
             Expr::Array { items, .. } | Expr::Set { items, .. } => {
                 self.most(items.iter().map(AsRef::as_ref))
             }
-            Expr::Object { fields, .. } => self
-                .most(fields.iter().flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()])),
+            Expr::Object { fields, .. } => {
+                self.most(fields.iter().flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()]))
+            }
             Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
                 self.inner(query, &[term])
             }
@@ -332,8 +333,9 @@ impl Graph<'_> {
                 let Some(node) = self.nodes.get(at) else { continue };
                 if left {
                     let below = node.needs.iter().filter_map(|next| *levels.get(*next)?);
-                    let (deep, puts) = below
-                        .fold((0_u32, 0_u32), |most, next| (most.0.max(next.0), most.1.max(next.1)));
+                    let (deep, puts) = below.fold((0_u32, 0_u32), |most, next| {
+                        (most.0.max(next.0), most.1.max(next.1))
+                    });
                     let deep = deep.saturating_add(node.levels);
                     let puts = puts.saturating_add(u32::from(node.puts));
                     // Each function put in the place of another may be as deep as all else.
@@ -343,10 +345,6 @@ impl Graph<'_> {
                     set(&mut levels, at, Some((deep, puts)));
                     set(&mut on_way, at, false);
                 } else if levels.get(at).is_some_and(Option::is_none) {
-                    if on_way.get(at) == Some(&true) {
-                        let hint = "a rule or function never needs itself, directly or through others";
-                        return Err(self.fault(node, "is recursive", hint));
-                    }
                     set(&mut on_way, at, true);
                     way.push((at, true));
                     for next in &node.needs {
@@ -395,9 +393,8 @@ fn loops(query: &Query) -> u32 {
 
 /// References in an expression that may look at each element of something.
 fn walks(expr: &Expr) -> u32 {
-    let all = |exprs: &mut dyn Iterator<Item = &Expr>| {
-        exprs.map(walks).fold(0, u32::saturating_add)
-    };
+    let all =
+        |exprs: &mut dyn Iterator<Item = &Expr>| exprs.map(walks).fold(0, u32::saturating_add);
     match expr {
         Expr::RefDot { refr, .. } => walks(refr),
         Expr::RefBrack { refr, index, .. } => {
@@ -410,9 +407,10 @@ fn walks(expr: &Expr) -> u32 {
         Expr::Object { fields, .. } => {
             all(&mut fields.iter().flat_map(|(_, key, value)| [key.as_ref(), value.as_ref()]))
         }
-        // `walk` with a pattern for its result is a loop too.
-        Expr::Call { params, .. } => {
-            all(&mut params.iter().map(AsRef::as_ref)).saturating_add(1)
+        Expr::Call { fcn, params, .. } => {
+            // With a pattern for its result it is a loop too.
+            let walk = known(fcn).iter().eq(["walk"]);
+            all(&mut params.iter().map(AsRef::as_ref)).saturating_add(u32::from(walk))
         }
         Expr::BinExpr { lhs, rhs, .. }
         | Expr::BoolExpr { lhs, rhs, .. }

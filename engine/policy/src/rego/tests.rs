@@ -150,6 +150,8 @@ fn the_clock_is_the_inputs() {
     assert_eq!(decided.warnings[0].message, "1795000000000000000");
 }
 
+mod hostile;
+
 const ENDLESS: &str = r#"
 deny contains {"code": "A", "message": "m"} if {
     count([1 | some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); a == b]) > 9
@@ -237,5 +239,63 @@ proptest! {
         let mut used = policy;
         let _ = used.evaluate(&one.to_value(), one.time);
         prop_assert_eq!(used.evaluate(&other.to_value(), other.time), fresh);
+    }
+}
+
+#[test]
+fn errors_are_told_where_the_author_wrote_them() {
+    let line = "deny contains {\"code\": \"A\", \"message\": \"m\"} if \
+                [{\"a\": [input.time * 2]}, input.lease.id, to_number(\"x\")] == [input.time]";
+    let column = line.find("to_number(").expect("it is there") + "to_number(".len();
+    let error = indeterminate(line);
+    assert!(error.starts_with(&format!("line 5, column {column}: ")), "{error}");
+    let line = "deny contains {\"code\": 1 * 2, \"message\": input.lease.hint}";
+    let column = line.find(".hint").expect("it is there") + 1;
+    let fault = compile(line).expect_err("there is no such field");
+    assert_eq!(fault.line, Some(5));
+    assert!(
+        fault.column.is_some_and(|at| usize::try_from(at).expect("small").abs_diff(column) < 20)
+    );
+}
+
+/// Policies that share nothing, some of which spend their budget or fail.
+const POLICIES: [&str; 5] = [
+    WORK,
+    ENDLESS,
+    "deny contains {\"code\": \"A\", \"message\": \"m\"} if to_number(\"x\") > input.time",
+    "x := {[g, h] | some g in input.cluster.gpus; some h in input.cluster.gpus}\n\
+     warn contains {\"code\": \"A\", \"message\": sprintf(\"%d %v\", [count(x), time.now_ns()])}",
+    "claims contains {\"account\": sprintf(\"a/%d\", [n]), \"amount\": n * n} if {\n\
+     some n in numbers.range(1, 20)\nnot n in [x | some x in [2, 3, 5]]\n}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// One policy and one input have one answer at one cost: in a used engine, after others on the
+    /// same thread, in a fresh engine, on any thread.
+    #[test]
+    fn an_answer_depends_on_policy_and_input_alone(
+        inputs in prop::collection::vec(crate::input::tests::input(), 3),
+        order in prop::collection::vec((0..POLICIES.len(), 0..3_usize), 1..12),
+    ) {
+        let mut used = POLICIES.map(|rules| compile(rules).expect("it compiles"));
+        let answers: Vec<Answer> = order
+            .iter()
+            .map(|(policy, input)| {
+                used[*policy].evaluate(&inputs[*input].to_value(), inputs[*input].time)
+            })
+            .collect();
+        let fresh = |(policy, input): &(usize, usize)| {
+            let mut policy = compile(POLICIES[*policy]).expect("it compiles");
+            policy.evaluate(&inputs[*input].to_value(), inputs[*input].time)
+        };
+        let elsewhere = std::thread::scope(|scope| {
+            let halves = order.chunks(order.len().div_ceil(2));
+            let threads: Vec<_> = halves
+                .map(|half| scope.spawn(|| half.iter().map(fresh).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect::<Vec<_>>()
+        });
+        prop_assert_eq!(elsewhere, answers);
     }
 }

@@ -6,7 +6,7 @@ use regorus::Value;
 use regorus::value::Object;
 
 use super::{MAX_BYTES, MAX_DIGITS};
-use crate::rego::weigh::{Refused, at_most, count, work};
+use crate::rego::weigh::{Refused, TEXT_UNIT, at_most, count, weigh, work};
 
 /// A text among the arguments.
 pub(super) fn text<'a>(given: &'a [Value], at: usize, what: &str) -> Result<&'a str, Refused> {
@@ -203,6 +203,7 @@ pub(super) fn written_out(pattern: &str) -> u64 {
                 while let Some(next) = rest.next_if(|next| next.is_ascii_digit() || *next == ',') {
                     inside.push(next);
                 }
+                rest.next_if_eq(&'}');
                 let times = inside.split(',').map(|times| times.parse::<u64>().unwrap_or(1)).max();
                 last = last.max(1).saturating_mul(times.unwrap_or(1).max(1));
                 continue;
@@ -224,5 +225,37 @@ pub(super) fn written_out(pattern: &str) -> u64 {
 fn add(groups: &mut [u64], item: u64) {
     if let Some(group) = groups.last_mut() {
         *group = group.saturating_add(item);
+    }
+}
+
+/// `object.subset`: whether the first holds the second: fields with what they hold, elements of a
+/// set, or a run of elements of a list. The interpreter's own does not survive an empty list.
+pub(super) fn subset(given: &[Value]) -> Result<Value, Refused> {
+    let (Some(whole), Some(part)) = (given.first(), given.get(1)) else {
+        return Ok(Value::Undefined);
+    };
+    match (whole, part) {
+        (Value::Object(_), Value::Object(_))
+        | (Value::Set(_), Value::Set(_))
+        | (Value::Array(_), Value::Array(_) | Value::Set(_)) => {}
+        _ => return Err(Refused::Wrong("the operands are not two of a kind".to_owned())),
+    }
+    let (left, right) = (weigh([whole])?.units, weigh([part])?.units);
+    work(left.saturating_mul(right) / TEXT_UNIT)?;
+    Ok(Value::from(holds(whole, part)))
+}
+
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| holds(whole, part)))
+        }
+        (Value::Set(whole), Value::Set(part)) => part.is_subset(whole),
+        (Value::Array(whole), Value::Array(part)) => {
+            let (whole, part): (Vec<_>, Vec<_>) = (whole.iter().collect(), part.iter().collect());
+            part.is_empty() || whole.windows(part.len()).any(|run| run == part)
+        }
+        (Value::Array(whole), Value::Set(part)) => part.iter().all(|item| whole.contains(item)),
+        (whole, part) => whole == part,
     }
 }
