@@ -3,8 +3,10 @@
 //! Each oracle is an ordinary function of bytes: it returns if all is well and panics if it is not,
 //! so that a test on the stable toolchain and a fuzzer can both call it.
 
-mod generators;
-mod oracles;
+pub mod generators;
+mod guest;
+pub mod oracles;
+mod seeds;
+mod tar;
 
-pub use generators::{admit_request, damaged};
-pub use oracles::{request_json, request_wire, token};
+pub use seeds::{generator, seeds};

@@ -1,77 +1,39 @@
-//! What must hold of any bytes at all.
+//! What must hold of any bytes at all: one ordinary function for each fuzz target.
+//!
+//! Each returns if all is well and panics if it is not. None of them only asks for "no crash": what
+//! is accepted must say the same again, what is evaluated must give the same bytes again and keep
+//! every bound, and all of it within a bound of work.
 
-use placet_core::{Expect, KeySet, SigningKey, Verifier};
-use placet_proto::admission::v1 as pb;
-use placet_proto::{FieldError, decode_strict, json};
-use placet_server::convert;
-use prost::Message;
+mod answer;
+mod archive;
+mod component;
+mod evaluation;
+mod facts;
+mod rego;
+mod request;
+mod token;
+mod work;
+mod world;
 
-fn check_error(error: &FieldError) {
-    assert!(!error.code.is_empty() && !error.message.is_empty(), "{error:?}");
-    assert!(error.to_string().len() < 4_096, "an error repeats no more than a line of its input");
-}
+pub use answer::answer;
+pub use archive::archive;
+pub use component::component;
+pub use facts::facts;
+pub use rego::rego;
+pub use request::{request_json, request_wire};
+pub use token::{sample, token};
 
-/// A request that passes says the same again, and one that passes every bound has amounts that
-/// cannot overflow.
-fn request(request: pb::AdmitRequest) {
-    let again: pb::AdmitRequest =
-        decode_strict(&request.encode_to_vec()).expect("what was decoded can be decoded again");
-    assert_eq!(request, again);
-    match convert::admission_request(request) {
-        Err(error) => check_error(&error),
-        Ok(request) => {
-            let workload = request.subject.workload();
-            assert!(workload.gpu_count >= 1 && workload.duration_seconds >= 1);
-            assert!(workload.gpu_seconds() >= 1 && workload.gpu_seconds() < 1 << 53);
-            assert!((1..=8).contains(&workload.gpu_models.len()));
-            let json = placet_core::canonical_json(&request).expect("a request has a JSON form");
-            assert!(json.len() < 65_536);
-        }
-    }
-}
+/// A target: what its binary, corpus and regressions are called, and its body.
+pub type Target = (&'static str, fn(&[u8]));
 
-/// The wire form of an `AdmitRequest`: refused with a reason, or understood the same by every
-/// reader.
-///
-/// # Panics
-/// If the bytes show a bug.
-pub fn request_wire(bytes: &[u8]) {
-    match decode_strict::<pb::AdmitRequest>(bytes) {
-        Err(error) => check_error(&error),
-        Ok(decoded) => {
-            let lenient = pb::AdmitRequest::decode(bytes).expect("strict means at least as strict");
-            assert_eq!(decoded, lenient);
-            request(decoded);
-        }
-    }
-}
-
-/// The JSON form of an `AdmitRequest`.
-///
-/// # Panics
-/// If the text shows a bug.
-pub fn request_json(text: &str) {
-    match json::from_json::<pb::AdmitRequest>(text) {
-        Err(error) => check_error(&error),
-        Ok(decoded) => {
-            let again: pb::AdmitRequest =
-                json::from_json(&json::to_json(&decoded).to_string()).expect("our own JSON");
-            assert_eq!(decoded, again);
-            request(decoded);
-        }
-    }
-}
-
-/// Anything as a token, before a verifier whose key has signed nothing: never accepted.
-///
-/// # Panics
-/// If the text is accepted.
-pub fn token(text: &str) {
-    let key = SigningKey::generate().expect("the system gives random bytes");
-    let keys = KeySet::new([key.verifying_key().clone()]).expect("one key");
-    let verifier = Verifier::new(keys);
-    let expect = Expect { issuer: "placet", audience: "scheduler", now: 1_795_219_200 };
-    let error = verifier.verify(text, &expect).expect_err("nobody has signed anything");
-    assert!(error.to_string().len() < 4_096);
-    verifier.verify_issued(text, "placet").expect_err("nobody has signed anything");
-}
+/// Every target, by name.
+pub const TARGETS: [Target; 8] = [
+    ("answer", answer),
+    ("archive", archive),
+    ("component", component),
+    ("facts", facts),
+    ("rego", rego),
+    ("request_json", request_json),
+    ("request_wire", request_wire),
+    ("token", token),
+];

@@ -102,8 +102,15 @@ impl Facts {
     /// breaks the published JSON Schema, or contradicts itself.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
-        let bytes = document::read(path, &name, MAX_FACTS_BYTES)?;
-        Ok(Self::parse(document::text(&bytes, &name)?, &name)?)
+        Self::from_bytes(&name, &document::read(path, &name, MAX_FACTS_BYTES)?)
+    }
+
+    /// Reads facts from the bytes of such a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`LoadError::Invalid`] with the place and a remedy.
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+        Ok(Self::parse(document::text(bytes, name)?, name)?)
     }
 
     /// Reads facts from text; `name` is what errors call it.
