@@ -11,7 +11,8 @@
     clippy::disallowed_methods,
     clippy::float_arithmetic,
     clippy::cast_precision_loss,
-    reason = "a benchmark reads the clock and prints"
+    clippy::panic,
+    reason = "a benchmark reads the clock, prints, and gives up loudly"
 )]
 
 use std::future::Future;
@@ -24,7 +25,7 @@ use hdrhistogram::Histogram;
 use placet_core::{Effect, Id};
 use placet_proto::admission::v1 as pb;
 use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
-use placet_server::{Admission, Settings, convert, serve};
+use placet_server::{Admission, AdmitError, Settings, convert, serve};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -61,9 +62,19 @@ fn request(tenant: &str) -> pb::AdmitRequest {
     }
 }
 
-/// Something that decides. Gives whether it permits, if it gets that far.
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Decided(Effect),
+    /// Evaluated; nothing was asked of ledger and log.
+    Evaluated,
+    /// Not decided: the wall-clock backstop, on a machine that is too busy.
+    Undecided,
+}
+
+/// Something that decides.
 trait Decide: Clone + Send + Sync + 'static {
-    fn decide(&self, request: pb::AdmitRequest) -> impl Future<Output = Option<Effect>> + Send;
+    fn decide(&self, request: pb::AdmitRequest) -> impl Future<Output = Told> + Send;
 }
 
 /// The whole server.
@@ -71,9 +82,13 @@ trait Decide: Clone + Send + Sync + 'static {
 struct Remote(AdmissionServiceClient<Channel>);
 
 impl Decide for Remote {
-    async fn decide(&self, request: pb::AdmitRequest) -> Option<Effect> {
-        let answer = self.0.clone().admit(request).await.expect("decided").into_inner();
-        Some(if answer.effect() == pb::Effect::Permit { Effect::Permit } else { Effect::Deny })
+    async fn decide(&self, request: pb::AdmitRequest) -> Told {
+        match self.0.clone().admit(request).await.map(tonic::Response::into_inner) {
+            Ok(it) if it.effect() == pb::Effect::Permit => Told::Decided(Effect::Permit),
+            Ok(_) => Told::Decided(Effect::Deny),
+            Err(status) if status.code() == tonic::Code::Unavailable => Told::Undecided,
+            Err(status) => panic!("{status}"),
+        }
     }
 }
 
@@ -82,11 +97,14 @@ impl Decide for Remote {
 struct Alone(Admission);
 
 impl Decide for Alone {
-    async fn decide(&self, request: pb::AdmitRequest) -> Option<Effect> {
+    async fn decide(&self, request: pb::AdmitRequest) -> Told {
         let caller = Id::new("bench").expect("a word is an id");
         let request = convert::admission_request(request).expect("a good request");
-        self.0.prepare(&caller, request, None).await.expect("evaluated");
-        None
+        match self.0.prepare(&caller, request, None).await {
+            Ok(_) => Told::Evaluated,
+            Err(AdmitError::Unavailable { .. }) => Told::Undecided,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -113,8 +131,8 @@ async fn good(decide: &impl Decide, requests: usize) -> Histogram<u64> {
     let mut latencies = Histogram::new(3).expect("three digits are allowed");
     for _ in 0..requests {
         let sent = Instant::now();
-        let effect = decide.decide(request(GOOD)).await;
-        assert_ne!(effect, Some(Effect::Deny), "the good tenant's requests are permitted");
+        let told = decide.decide(request(GOOD)).await;
+        assert!(matches!(told, Told::Evaluated | Told::Decided(Effect::Permit)), "{told:?}");
         let micros = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         latencies.record(micros.max(1)).expect("the histogram grows by itself");
     }
@@ -125,37 +143,45 @@ async fn good(decide: &impl Decide, requests: usize) -> Histogram<u64> {
 struct Neighbour {
     over: Arc<AtomicBool>,
     answers: Arc<AtomicU64>,
+    undecided: Arc<AtomicU64>,
     since: Instant,
     callers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Neighbour {
     fn start(decide: &impl Decide, tenant: &str) -> Self {
-        let (over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let over = Arc::new(AtomicBool::new(false));
+        let (answers, undecided) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let effect = if tenant == LIKE_IT { Effect::Permit } else { Effect::Deny };
         let callers = (0..IN_FLIGHT).map(|_| {
             let (decide, tenant) = (decide.clone(), tenant.to_owned());
             let (over, answers) = (Arc::clone(&over), Arc::clone(&answers));
+            let undecided = Arc::clone(&undecided);
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
-                    let told = decide.decide(request(&tenant)).await;
-                    assert!(told.is_none_or(|told| told == effect), "{tenant}: {told:?}");
+                    match decide.decide(request(&tenant)).await {
+                        Told::Decided(told) => assert_eq!(told, effect, "{tenant}"),
+                        Told::Evaluated => {}
+                        Told::Undecided => {
+                            undecided.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
             })
         });
         let callers = callers.collect();
-        Self { over, answers, since: Instant::now(), callers }
+        Self { over, answers, undecided, since: Instant::now(), callers }
     }
 
-    /// Ends it, and tells how many answers a second it got.
-    async fn stop(self) -> f64 {
+    /// Ends it, and tells how many answers a second it got, and how many of all were no decision.
+    async fn stop(self) -> (f64, u64) {
         let (answers, time) = (self.answers.load(Ordering::Relaxed), self.since.elapsed());
         self.over.store(true, Ordering::Relaxed);
         for caller in self.callers {
             caller.await.expect("the neighbour lives");
         }
-        answers as f64 / time.as_secs_f64()
+        (answers as f64 / time.as_secs_f64(), self.undecided.load(Ordering::Relaxed))
     }
 }
 
@@ -165,11 +191,11 @@ async fn row(decide: &impl Decide, name: &str, tenant: &str) -> f64 {
     let neighbour = Neighbour::start(decide, tenant);
     good(decide, WARM).await;
     let beside = good(decide, REQUESTS).await;
-    let rate = neighbour.stop().await;
+    let (rate, undecided) = neighbour.stop().await;
     let at = |latencies: &Histogram<u64>, quantile| latencies.value_at_quantile(quantile);
     let ratio = at(&beside, 0.99) as f64 / at(&quiet, 0.99) as f64;
     println!(
-        "{name:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7.2} {rate:>10.0}",
+        "{name:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7.2} {rate:>10.0} {undecided:>9}",
         at(&quiet, 0.5),
         at(&quiet, 0.99),
         at(&beside, 0.5),
@@ -183,8 +209,16 @@ async fn row(decide: &impl Decide, name: &str, tenant: &str) -> f64 {
 async fn table(title: &str, decide: &impl Decide, chosen: &[String]) {
     println!("\n{title}");
     println!(
-        "{:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>10}",
-        "beside", "quiet p50", "quiet p99", "p50 us", "p99 us", "max us", "ratio", "hostile/s"
+        "{:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>10} {:>9}",
+        "beside",
+        "quiet p50",
+        "quiet p99",
+        "p50 us",
+        "p99 us",
+        "max us",
+        "ratio",
+        "answers/s",
+        "undecided"
     );
     let like_it = (LIKE_IT, LIKE_IT.to_owned());
     let hostile = HOSTILE.iter().map(|hostile| (hostile.name, hostile.tenant()));

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::queue::{Lane, Queue, Turn};
 use crate::metrics::Metrics;
 
-/// How far the threads of the slow lane stand back (nice, 0 to 19): whenever both want a core, the
-/// fast lane, the network and the sequencer get it. Not 19: what is merely expensive must go on too
-/// on a machine that is busy.
-const SLOW_NICE: i32 = 15;
+/// By how much the threads of the slow lane are nicer than the process (nice(2), 0 to 19): whenever
+/// both want a core, the fast lane, the network and the sequencer get it. Not 19: what is merely
+/// expensive must go on too on a machine that is busy.
+const SLOW_NICE: i32 = 5;
 
 /// Threads that serve the two lanes until they are stopped.
 pub(super) struct Threads<K, J> {
@@ -183,9 +183,9 @@ impl<K: Ord + Clone + Debug, J> Desk<K, J> {
 }
 
 /// Lowers the priority of this thread. On Linux it belongs to the thread, not to the process
-/// (setpriority(2), "C library/kernel differences").
+/// (nice(2), "C library/kernel differences").
 fn stand_back(say: bool) {
-    let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), SLOW_NICE);
+    let lowered = rustix::process::nice(SLOW_NICE);
     if let (Err(error), true) = (lowered, say) {
         tracing::warn!(%error, "expensive policies are evaluated at the priority of all others");
     }
