@@ -267,8 +267,8 @@ impl<K: Ord + Clone + Debug, J> Queue<K, J> {
         }
     }
 
-    /// Forgets idle tenants when there are many. Amortised: what is left is busy, and the next sweep
-    /// is due when there are twice as many.
+    /// Forgets idle tenants when there are many. Amortised: what is left is busy, and the next
+    /// sweep is due when there are twice as many.
     fn sweep(&mut self) {
         if self.tenants.len() >= self.sweep_at {
             self.tenants.retain(|_, tenant| !tenant.is_idle());

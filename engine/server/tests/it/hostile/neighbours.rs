@@ -61,7 +61,8 @@ pub(crate) const HOSTILE: [Hostile; 17] = [
         "comprehension",
         TICKS,
         "deny contains {\"code\": \"A\", \"message\": \"m\"} if \
-        count([1 | some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); a == b]) > 9",
+        count([1 | some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); \
+        a == b]) > 9",
     ),
     rego(
         "power-set",
@@ -76,7 +77,8 @@ deny contains {\"code\": \"A\", \"message\": \"m\"} if count([1 |
     rego(
         "range",
         "elements of the range would be above 10000",
-        "deny contains {\"code\": \"A\", \"message\": \"m\"} if count(numbers.range(1, 100000000)) > 9",
+        "deny contains {\"code\": \"A\", \"message\": \"m\"} if \
+        count(numbers.range(1, 100000000)) > 9",
     ),
     rego(
         "long-text",
