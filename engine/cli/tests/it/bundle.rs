@@ -89,20 +89,20 @@ fn a_bundle_is_built_inspected_signed_and_verified() {
     insta::assert_snapshot!(built.shown(&replace), @r"
     exit 0
     --- stdout
-    sha256:6f890800f30c458649abd160e2146e255e5e3772a04b2366b45bfd62c4bf9018
+    sha256:07ca53a6f5be6189f6454e253a98ce0c08fea562f6682f7564b61095e36e2994
     --- stderr
-    wrote DIR/b.tar.gz: 3 files in 481 bytes, it has no cases
+    wrote DIR/b.tar.gz: 3 files in 485 bytes, it has no cases
     ");
     let inspected = bundle(at, &["inspect", "@/b.tar.gz"]);
     insta::assert_snapshot!(inspected.shown(&replace), @r"
     exit 0
     --- stdout
-    digest sha256:6f890800f30c458649abd160e2146e255e5e3772a04b2366b45bfd62c4bf9018
+    digest sha256:07ca53a6f5be6189f6454e253a98ce0c08fea562f6682f7564b61095e36e2994
      revision              7
      signature             none
      required for a lease  limit
      required for a job    none
-     files                 3, 0 of them of cases, 554 bytes in all
+     files                 3, 0 of them of cases, 566 bytes in all
 
     limit
       sha256:7f9d0359c740cda5dfef3ba16cf8a0a4f218ea13fc9113b94cc9849638fd8d18
@@ -129,7 +129,7 @@ fn a_bundle_is_built_inspected_signed_and_verified() {
     insta::assert_snapshot!(signed.shown(&replace), @r"
     exit 0
     --- stdout
-    sha256:6f890800f30c458649abd160e2146e255e5e3772a04b2366b45bfd62c4bf9018
+    sha256:07ca53a6f5be6189f6454e253a98ce0c08fea562f6682f7564b61095e36e2994
     --- stderr
     signed by KID
     ");
@@ -137,7 +137,7 @@ fn a_bundle_is_built_inspected_signed_and_verified() {
     insta::assert_snapshot!(verified.shown(&replace), @r"
     exit 0
     --- stdout
-    digest sha256:6f890800f30c458649abd160e2146e255e5e3772a04b2366b45bfd62c4bf9018
+    digest sha256:07ca53a6f5be6189f6454e253a98ce0c08fea562f6682f7564b61095e36e2994
      revision   7
      signed by  KID
      at         2026-11-21T12:00:00Z
@@ -193,7 +193,7 @@ fn what_was_changed_after_signing_is_found() {
     exit 3
     --- stdout
     --- stderr
-    error: the signature of `DIR/b` is of the bundle sha256:6f890800f30c458649abd160e2146e255e5e3772a04b2366b45bfd62c4bf9018, this one is sha256:72208c4b12fc7b4201ab1b31d3160edff5d3a3810358e3d205fecf15872ac86d
+    error: the signature of `DIR/b` is of the bundle sha256:07ca53a6f5be6189f6454e253a98ce0c08fea562f6682f7564b61095e36e2994, this one is sha256:94ea2bfa126bb932a3b79d241b968b091b71d488045ea9f2af6c2706a139895c
      hint: a file was changed after signing; ask for the signed files, or sign again
     ");
 
