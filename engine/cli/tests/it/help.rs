@@ -2,13 +2,14 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "admit",
     "build",
     "bundle",
     "completion",
     "confirm",
     "explain",
+    "facts",
     "keys",
     "release",
     "serve",
@@ -58,6 +59,7 @@ fn the_whole_at_a_glance() {
       explain     Tell what would be decided now and why, without consequences
       test        Run the cases of a policy bundle
       build       Build a policy's component from its Rust source
+      facts       Check facts, or make them active in a server
       bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish or make the keys that sign decisions
       completion  Print the completion script of a shell
