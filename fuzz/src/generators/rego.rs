@@ -150,10 +150,46 @@ const OPERATORS: [&str; 16] =
 
 /// Words that take the place of others in the shipped policies.
 const WORDS: [&str; 40] = [
-    "if", "contains", "not", "some", "every", "in", "with", "as", "else", "default", "import",
-    "package", "deny", "warn", "claims", "obligations", "preemption", "applicable", "input",
-    "data", "data.params", "rego.v1", "true", "0", "1", "1e9", "{", "}", "[", "]", "(", ")", ":=",
-    "==", "|", "\n", "\"", "`", "#", "numbers.range(1, 10000)",
+    "if",
+    "contains",
+    "not",
+    "some",
+    "every",
+    "in",
+    "with",
+    "as",
+    "else",
+    "default",
+    "import",
+    "package",
+    "deny",
+    "warn",
+    "claims",
+    "obligations",
+    "preemption",
+    "applicable",
+    "input",
+    "data",
+    "data.params",
+    "rego.v1",
+    "true",
+    "0",
+    "1",
+    "1e9",
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    ":=",
+    "==",
+    "|",
+    "\n",
+    "\"",
+    "`",
+    "#",
+    "numbers.range(1, 10000)",
 ];
 
 fn term() -> impl Strategy<Value = String> {
@@ -207,7 +243,9 @@ fn statement() -> impl Strategy<Value = String> {
 fn entry() -> impl Strategy<Value = String> {
     (0..8, term()).prop_map(|(kind, term)| match kind {
         0 => format!("{{\"code\": \"NO\", \"message\": {term}}}"),
-        1 => "{\"code\": \"NO\", \"message\": \"no\", \"field\": \"lease\", \"retry\": true}".into(),
+        1 => {
+            "{\"code\": \"NO\", \"message\": \"no\", \"field\": \"lease\", \"retry\": true}".into()
+        }
         2 => format!("{{\"code\": \"NO\", \"message\": sprintf(\"%v\", [{term}])}}"),
         3 => format!("{{\"id\": \"o\", \"params\": {{\"a\": {term}}}}}"),
         4 => format!("{{\"account\": \"tenant/a/gpu\", \"amount\": {term}}}"),

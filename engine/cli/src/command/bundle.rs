@@ -9,9 +9,11 @@ use clap::{Args, Subcommand};
 use placet_core::{SigningKey, SubjectKind, bundle_signer};
 use placet_policy::bundle::{Budget, PolicySummary, SIGNATURE, Selector};
 use placet_policy::{Bundle, CaseReport, CaseRunner, LoadError, Metadata, PolicySet, WasmRuntime};
+use placet_proto::control::v1::Source;
 use serde_json::{Value, json};
 
 use super::test::{invalid, request};
+use crate::activate::{self, ActivateArgs, StatusArgs};
 use crate::exit::{Exit, Failure};
 use crate::jwks_source;
 use crate::print::{self, Printer, Tone, plain};
@@ -28,7 +30,8 @@ Examples:
   placet bundle build policies/reference --output reference.tar.gz
   placet bundle inspect reference.tar.gz
   placet bundle sign reference.tar.gz --key keys/signing-key.pkcs8
-  placet bundle verify reference.tar.gz --keys jwks.json";
+  placet bundle verify reference.tar.gz --keys jwks.json
+  placet bundle activate --expect sha256:...";
 
 const BUILD_EXAMPLES: &str = "\
 Checks the manifest, the params and every policy, runs the cases, and writes the
@@ -88,6 +91,10 @@ enum Action {
     Inspect(InspectArgs),
     Verify(VerifyArgs),
     Sign(SignArgs),
+    /// Have a server read its bundle again, now
+    Activate(ActivateArgs),
+    /// Tell which bundle is active in a server, and what became of the last attempt
+    Status(StatusArgs),
 }
 
 /// Make the archive of a bundle, once its cases pass
@@ -150,6 +157,8 @@ pub(super) fn run(args: &BundleArgs, printer: &mut Printer) -> Result<Exit, Fail
         Action::Inspect(args) => inspect(args, printer),
         Action::Verify(args) => verify(args, printer),
         Action::Sign(args) => sign(args, printer),
+        Action::Activate(args) => activate::activate(Source::Bundle, args, printer),
+        Action::Status(args) => activate::status(Source::Bundle, args, printer),
     }
 }
 
