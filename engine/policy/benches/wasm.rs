@@ -1,5 +1,6 @@
 //! What a policy in Wasm costs: a fresh instance and one call for each decision, of a guest that
-//! does nothing and of the shipped isolation policy; and what compiling it costs at load.
+//! does nothing and of the shipped isolation policy; and what it costs at load, compiled and from the
+//! cache.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -71,11 +72,15 @@ fn calls(bench: &mut Criterion) {
 
 fn compile(bench: &mut Criterion) {
     let runtime = WasmRuntime::new().expect("the engine starts");
-    bench.bench_function("wasm/compile_isolation", |b| {
-        b.iter(|| {
-            check_component(&runtime, "isolation.wasm", black_box(ISOLATION)).expect("it loads")
+    let directory = tempfile::tempdir().expect("a directory");
+    let cached = WasmRuntime::with_cache(&directory.path().join("code")).expect("it opens");
+    for (name, runtime) in [("wasm/compile_isolation", runtime), ("wasm/load_isolation", cached)] {
+        bench.bench_function(name, |b| {
+            b.iter(|| {
+                check_component(&runtime, "isolation.wasm", black_box(ISOLATION)).expect("it loads")
+            });
         });
-    });
+    }
 }
 
 criterion_group!(benches, calls, compile);

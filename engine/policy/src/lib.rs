@@ -33,4 +33,4 @@ pub use facts::{AccountLimit, Facts};
 pub use input::Input;
 pub use metadata::Metadata;
 pub use resolve::{Commitment, resolve};
-pub use wasm::{WasmRuntime, check_component};
+pub use wasm::{CacheActivity, WasmRuntime, check_component};

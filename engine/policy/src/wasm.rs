@@ -8,15 +8,19 @@
 //! and the fuel are a function of the input. A guest that recurses until its stack overflows is
 //! Indeterminate everywhere, but how deep it gets may differ between CPUs.
 
+mod cache;
+mod census;
 mod check;
+mod cost;
 mod failure;
 mod records;
 mod runtime;
 
 use placet_core::{Cost, Id};
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{ComponentExportIndex, InstancePre, Linker};
 use wasmtime::{ResourceLimiter, Store};
 
+pub use cache::CacheActivity;
 pub use runtime::WasmRuntime;
 
 use crate::answer::Answer;
@@ -29,11 +33,12 @@ use runtime::BACKSTOP_TICKS;
 /// Largest component in bytes: a Python guest with its interpreter has 19 MB, and compiling grows
 /// with it.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 32 << 20;
-/// Fuel of a policy that sets none: about one instruction each, some hundred times what a Rust
-/// guest needs.
-pub(crate) const DEFAULT_FUEL: u64 = 10_000_000;
-/// Most fuel that a policy may set: some tenths of a second, well below the backstop.
-pub(crate) const MAX_FUEL: u64 = 200_000_000;
+/// Fuel of a policy that sets none: one to eight for most instructions, several hundred times what
+/// a Rust guest needs, and several times what a Python guest does.
+pub(crate) const DEFAULT_FUEL: u64 = 20_000_000;
+/// Most fuel that a policy may set: some tenths of a second of whatever costs the CPU most for its
+/// fuel, below the backstop.
+pub(crate) const MAX_FUEL: u64 = 50_000_000;
 /// Memory of a policy that sets none, in bytes, over all its linear memories.
 pub(crate) const DEFAULT_MEMORY_BYTES: u64 = 32 << 20;
 /// Most memory that a policy may set, in bytes: every worker thread may need as much at once.
@@ -121,8 +126,10 @@ impl WasmPolicy {
     ) -> Result<Self, LoadError> {
         let fault = |(message, hint): (String, &str)| Fault::new(file, message).hint(hint);
         check::form(bytes).map_err(fault)?;
-        let component = Component::new(&runtime.engine, bytes)
-            .map_err(|error| fault(check::not_valid(&error)))?;
+        census::bound(bytes).map_err(fault)?;
+        let component = runtime
+            .component(bytes)
+            .map_err(|error| fault(check::not_valid(&error.root_cause())))?;
         let evaluate = check::interface(&runtime.engine, &component).map_err(fault)?;
         let instance = Linker::new(&runtime.engine)
             .instantiate_pre(&component)

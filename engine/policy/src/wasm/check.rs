@@ -21,8 +21,14 @@ const BUILD: &str = "build it with `placet build`";
 const NO_IMPORTS: &str =
     "a policy gets everything from its input: there is no clock, no randomness and no I/O";
 
+/// What every import from WASI starts with.
+const WASI: &str = "wasi:";
+const NO_WASI: &str = "build it without WASI: Rust for wasm32-unknown-unknown, as `placet build` does; \
+    Python with `componentize-py componentize --stub-wasi`; JavaScript with componentize-js and \
+    disableFeatures of random, stdio, clocks, http and fetch-event; C and Zig freestanding";
+
 /// A message and its remedy.
-type Broken = (String, &'static str);
+pub(super) type Broken = (String, &'static str);
 
 /// Size and kind of file, before anything looks inside.
 pub(super) fn form(bytes: &[u8]) -> Result<(), Broken> {
@@ -51,22 +57,19 @@ pub(super) fn interface(
 ) -> Result<ComponentExportIndex, Broken> {
     let ty = component.component_type();
     for (name, import) in ty.imports(engine) {
+        let remedy = if name.starts_with(WASI) { NO_WASI } else { NO_IMPORTS };
         let ComponentItem::ComponentInstance(instance) = &import.ty else {
-            return Err((format!("imports `{name}`"), NO_IMPORTS));
+            return Err((format!("imports `{name}`"), remedy));
         };
         let asks =
             instance.exports(engine).find(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)));
         if let Some((item, _)) = asks {
-            return Err((format!("imports `{item}` of `{name}`"), NO_IMPORTS));
+            return Err((format!("imports `{item}` of `{name}`"), remedy));
         }
         match name.split_once('@') {
             Some((TYPES, VERSION)) => {}
-            Some((TYPES, other)) => {
-                let message =
-                    format!("is built for version {other} of the policy world, not {VERSION}");
-                return Err((message, "build it again with the `placet-guest` of this release"));
-            }
-            _ => return Err((format!("imports `{name}`"), NO_IMPORTS)),
+            Some((TYPES, other)) => return Err(other_version(other)),
+            _ => return Err((format!("imports `{name}`"), remedy)),
         }
     }
     component.get_export_index(None, "evaluate").ok_or_else(|| {
@@ -75,9 +78,21 @@ pub(super) fn interface(
     })
 }
 
+/// It speaks another version of the contract.
+fn other_version(other: &str) -> Broken {
+    let message = format!("is built for version {other} of the policy world, not {VERSION}");
+    let numbers = |version: &str| -> Vec<u64> {
+        version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
+    };
+    if numbers(other) > numbers(VERSION) {
+        return (message, "update the engine, or build it with the `placet-guest` of this release");
+    }
+    (message, "build it again with the `placet-guest` of this release")
+}
+
 /// The compiler refuses it.
-pub(super) fn not_valid(error: &Error) -> Broken {
-    (format!("is not a valid component: {}", one_line(&error.root_cause().to_string())), BUILD)
+pub(super) fn not_valid(error: &dyn std::fmt::Display) -> Broken {
+    (format!("is not a valid component: {}", one_line(&error.to_string())), BUILD)
 }
 
 /// Its export has another type.

@@ -34,7 +34,7 @@ pub(super) enum OverLimit {
 
 /// Our own words for traps: the engine's may change with its version, and verdicts are compared
 /// byte for byte.
-const TRAPS: [(Trap, &str); 12] = [
+const TRAPS: [(Trap, &str); 13] = [
     (Trap::StackOverflow, "its stack overflowed"),
     (Trap::MemoryOutOfBounds, "it accessed memory out of bounds"),
     (Trap::TableOutOfBounds, "it accessed a table out of bounds"),
@@ -46,6 +46,7 @@ const TRAPS: [(Trap, &str); 12] = [
     (Trap::UnreachableCodeReached, "it panicked or executed `unreachable`"),
     (Trap::NullReference, "it used a null reference"),
     (Trap::AllocationTooLarge, "it allocated too much at once"),
+    (Trap::CannotEnterComponent, "it called itself through the component model"),
     (Trap::CannotLeaveComponent, "it broke the rules of the component model"),
 ];
 
@@ -59,6 +60,11 @@ impl Failure {
         }
         if error.is::<PoolConcurrencyLimitError>() || step == Step::Instantiate {
             return Self::NoRoom;
+        }
+        // The engine gives these no type: should its words change, a test says so.
+        if error.root_cause().to_string().starts_with("realloc return:") {
+            let why = "its allocator gave an address that is not aligned or not in its memory";
+            return Self::Guest(format!("the policy cannot take its input: {why}"));
         }
         let why = if error.is::<std::str::Utf8Error>() {
             "a text in it is not UTF-8"
