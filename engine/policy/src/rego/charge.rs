@@ -468,16 +468,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Known to hold nothing but what is written there, or a part of the input.
+    /// Known to hold nothing but what is written there.
     fn plain(&self, expr: &Expr) -> bool {
-        match expr {
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                items.iter().all(|item| self.plain(item))
-            }
-            Expr::Object { fields, .. } => {
-                fields.iter().all(|(_, key, value)| self.plain(key) && self.plain(value))
-            }
-            _ => self.scalar(expr),
+        if let Expr::Array { items, .. } | Expr::Set { items, .. } = expr {
+            items.iter().all(|item| self.plain(item))
+        } else if let Expr::Object { fields, .. } = expr {
+            fields.iter().all(|(_, key, value)| self.plain(key) && self.plain(value))
+        } else {
+            self.scalar(expr)
         }
     }
 }
@@ -510,15 +508,16 @@ fn literal(expr: &Expr) -> bool {
 
 /// The names of the variables in a pattern.
 fn variables(expr: &Expr, names: &mut Vec<String>) {
-    match expr {
-        Expr::Var { span, .. } if span.text() != "_" => names.push(span.text().to_owned()),
-        Expr::Array { items, .. } | Expr::Set { items, .. } => {
-            items.iter().for_each(|item| variables(item, names));
+    if let Expr::Var { span, .. } = expr {
+        if span.text() != "_" {
+            names.push(span.text().to_owned());
         }
-        Expr::Object { fields, .. } => fields.iter().for_each(|(_, key, value)| {
+    } else if let Expr::Array { items, .. } | Expr::Set { items, .. } = expr {
+        items.iter().for_each(|item| variables(item, names));
+    } else if let Expr::Object { fields, .. } = expr {
+        for (_, key, value) in fields {
             variables(key, names);
             variables(value, names);
-        }),
-        _ => {}
+        }
     }
 }

@@ -7,14 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{Expr, Literal, Module, Query, Rule, RuleHead, Span};
+use regorus::Value;
+use regorus::unstable::{AssignOp, Expr, Literal, Module, Query, Rule, RuleHead, Span};
 
 use super::check;
 use crate::error::Fault;
 
-/// Most levels on one way through a policy. A level takes under 4 KiB of stack where the code is
-/// not optimised, a thread has 2 MiB.
-const MAX_LEVELS: u32 = 256;
+/// Most levels on one way through a policy. A level takes about 1 KiB of stack where the code is
+/// hardly optimised, a thread has 2 MiB.
+const MAX_LEVELS: u32 = 600;
 /// Levels that a rule or a function adds to those of its expressions.
 const RULE_LEVELS: u32 = 4;
 /// Levels of a loop: of a statement that looks at each element of something.
@@ -77,29 +78,22 @@ pub(super) fn check_depth(module: &Module, file: &str) -> Result<(), Fault> {
 fn known(expr: &Expr) -> Vec<String> {
     let (mut names, mut here) = (Vec::new(), expr);
     loop {
-        match here {
-            Expr::RefDot { refr, field, .. } => {
-                names.push(field.0.text().to_owned());
-                here = refr;
+        if let Expr::RefDot { refr, field, .. } = here {
+            names.push(field.0.text().to_owned());
+            here = refr;
+        } else if let Expr::RefBrack { refr, index, .. } = here {
+            if let Expr::String { value: Value::String(name), .. } = index.as_ref() {
+                names.push(name.to_string());
+            } else {
+                names.clear();
             }
-            Expr::RefBrack { refr, index, .. } => {
-                match index.as_ref() {
-                    Expr::String { value, .. } => {
-                        names.push(value.as_string().map_or_else(
-                            |_not_one| String::new(),
-                            |name| name.as_ref().to_owned(),
-                        ));
-                    }
-                    _ => names.clear(),
-                }
-                here = refr;
-            }
-            Expr::Var { span, .. } => {
-                names.push(span.text().to_owned());
-                names.reverse();
-                return names;
-            }
-            _ => return Vec::new(),
+            here = refr;
+        } else if let Expr::Var { span, .. } = here {
+            names.push(span.text().to_owned());
+            names.reverse();
+            return names;
+        } else {
+            return Vec::new();
         }
     }
 }
@@ -181,17 +175,14 @@ impl Graph<'_> {
 
     /// A pattern's variables hide rules of their names.
     fn bind(&mut self, pattern: &Expr) {
-        match pattern {
-            Expr::Var { span, .. } => {
-                if let Some(scope) = self.scopes.last_mut() {
-                    scope.insert(span.text().to_owned());
-                }
+        if let Expr::Var { span, .. } = pattern {
+            if let Some(scope) = self.scopes.last_mut() {
+                scope.insert(span.text().to_owned());
             }
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                items.iter().for_each(|item| self.bind(item));
-            }
-            Expr::Object { fields, .. } => fields.iter().for_each(|(_, _, value)| self.bind(value)),
-            _ => {}
+        } else if let Expr::Array { items, .. } | Expr::Set { items, .. } = pattern {
+            items.iter().for_each(|item| self.bind(item));
+        } else if let Expr::Object { fields, .. } = pattern {
+            fields.iter().for_each(|(_, _, value)| self.bind(value));
         }
     }
 
@@ -208,10 +199,7 @@ impl Graph<'_> {
                     self.bind(value);
                 }
                 Literal::Expr { expr, .. } => {
-                    if let Expr::AssignExpr {
-                        op: regorus::unstable::AssignOp::ColEq, lhs, ..
-                    } = expr.as_ref()
-                    {
+                    if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } = expr.as_ref() {
                         self.bind(lhs);
                     }
                 }

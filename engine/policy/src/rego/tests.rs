@@ -245,7 +245,7 @@ proptest! {
 #[test]
 fn errors_are_told_where_the_author_wrote_them() {
     let line = "deny contains {\"code\": \"A\", \"message\": \"m\"} if \
-                [{\"a\": [input.time * 2]}, input.lease.id, to_number(\"x\")] == [input.time]";
+                [{\"a\": [input.time * 2]}, input.lease.gpu_count, to_number(\"x\")] == [input.time]";
     let column = line.find("to_number(").expect("it is there") + "to_number(".len();
     let error = indeterminate(line);
     assert!(error.starts_with(&format!("line 5, column {column}: ")), "{error}");

@@ -58,9 +58,10 @@ impl Paths<'_> {
             return self.keep();
         }
         self.path.push(node.clone());
-        let neighbours = match neighbours {
-            Value::Null => Vec::new(),
-            other => nodes(Some(other), "the neighbours of a node are neither a list nor a set")?,
+        let neighbours = if *neighbours == Value::Null {
+            Vec::new()
+        } else {
+            nodes(Some(neighbours), "the neighbours of a node are neither a list nor a set")?
         };
         for neighbour in &neighbours {
             self.visit(neighbour)?;

@@ -32,9 +32,10 @@ fn object(encoded: &str) -> Result<Value, Refused> {
     let text = String::from_utf8(bytes(encoded)?)
         .map_err(|_invalid| wrong("a part of the token is no text"))?;
     let value = keys::json(&text, "a part of the token is no JSON")?;
-    match value {
-        Value::Object(_) => Ok(value),
-        _ => Err(wrong("a part of the token is not an object")),
+    if matches!(value, Value::Object(_)) {
+        Ok(value)
+    } else {
+        Err(wrong("a part of the token is not an object"))
     }
 }
 
@@ -153,9 +154,9 @@ impl Constraints {
         };
         let (mut certificate, mut secret) = (None, None);
         for (name, value) in object.iter_sorted() {
-            let text = || match value {
-                Value::String(text) => Ok(text.to_string()),
-                _ => Err(Refused::Wrong(format!("constraint {name} is not a text"))),
+            let text = || match value.as_string() {
+                Ok(text) => Ok(text.to_string()),
+                Err(_other) => Err(Refused::Wrong(format!("constraint {name} is not a text"))),
             };
             match name.as_string().map(AsRef::as_ref) {
                 Ok("alg") => read.algorithm = Some(text()?),

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use regorus::Value;
 
 use super::super::ticks;
-use super::super::weigh::{MAX_DEPTH, Refused, at_most, count, pay};
+use super::super::weigh::{Refused, at_most, count, pay};
 
 /// Most keys of a set that are tried.
 const MAX_KEYS: u64 = 64;
@@ -117,8 +117,8 @@ fn stripped(bytes: Vec<u8>) -> Vec<u8> {
 /// Reads JSON that came in a text, within the limits of values.
 pub(super) fn json(text: &str, otherwise: &str) -> Result<Value, Refused> {
     super::text::numbers_are_short(text)?;
-    // The parser has a limit of its own, above ours.
-    debug_assert!(MAX_DEPTH < 128, "what we refuse is not deeper than what can be parsed");
+    // The parser has a limit of its own for what is nested, 128 levels, and does not recurse
+    // further.
     let value = Value::from_json_str(text).map_err(|_invalid| wrong(otherwise))?;
     pay([&value])?;
     Ok(value)

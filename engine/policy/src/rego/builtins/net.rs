@@ -121,14 +121,8 @@ fn places(
     let wrong = || Refused::Wrong("an operand is no text, list, set or object of texts".to_owned());
     // An element is a text, or a list that begins with one.
     let one = |place: Value, item: &Value| -> Result<(Value, IpNet), Refused> {
-        let text = match item {
-            Value::String(text) => Some(text),
-            Value::Array(items) => match items.first() {
-                Some(Value::String(text)) => Some(text),
-                _ => None,
-            },
-            _ => None,
-        };
+        let first = if let Value::Array(items) = item { items.first() } else { None };
+        let text = first.unwrap_or(item).as_string().ok();
         Ok((place, read(text.ok_or_else(wrong)?)?))
     };
     match value {

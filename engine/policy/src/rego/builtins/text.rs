@@ -121,10 +121,12 @@ pub(super) fn query_encode_object(given: &[Value]) -> Result<Value, Refused> {
         let Value::String(name) = name else {
             return Err(Refused::Wrong("a name of the query is not a text".to_owned()));
         };
-        let values: Vec<&Value> = match value {
-            Value::Array(items) => items.iter().collect(),
-            Value::Set(items) => items.iter().collect(),
-            other => vec![other],
+        let values: Vec<&Value> = if let Value::Array(items) = value {
+            items.iter().collect()
+        } else if let Value::Set(items) = value {
+            items.iter().collect()
+        } else {
+            vec![value]
         };
         for value in values {
             let Value::String(value) = value else {

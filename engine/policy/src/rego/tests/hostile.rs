@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use super::*;
 
-/// The stack of the threads that evaluate: what the standard library gives a thread.
-const STACK_BYTES: usize = 2 << 20;
+/// Half the stack of a thread that evaluates: what the standard library gives a thread is 2 MiB.
+const STACK_BYTES: usize = 1 << 20;
 /// Address space of the process that runs all of this, in KiB.
 #[cfg(target_os = "linux")]
-const MEMORY_KIB: u32 = 768 << 10;
+const MEMORY_KIB: u32 = 512 << 10;
 
 /// What becomes of a policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,9 +21,7 @@ enum Outcome {
 fn outcome(rules: &str) -> Outcome {
     let (rules, input) = (rules.to_owned(), input());
     let value = input.to_value();
-    let thread = std::thread::Builder::new().stack_size(
-        std::env::var("RLSTACK").map_or(STACK_BYTES, |v| v.parse::<usize>().unwrap() << 10),
-    );
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
     let run = move || match compile(&rules) {
         Err(fault) => {
             assert!(fault.line.is_some(), "{fault}");
@@ -347,9 +345,16 @@ fn what_is_loaded_fits_the_stack() {
         functions + &deny(&format!("f{n}(1) > 1"))
     });
     let loops = deepest(&|n| deny(&format!("{}true", "some _ in [1]\n\t".repeat(n))));
+    let every = |at: usize| format!("NEXT := 1 if every y in [x{at}] {{ y > 0 }}");
+    let every = deepest(&|n| chain(n, "1", every) + &deny(&format!("x{n} > 1")));
+    let with = |at: usize| format!("NEXT := y if {{ y := x{at} with input.lease as {{}} }}");
+    let with = deepest(&|n| chain(n, "1", with) + &deny(&format!("x{n} > 1")));
     let sums = deepest(&|n| deny(&format!("1{} > 1", " + 1".repeat(n))));
-    let all = [rules, calls, loops, sums];
-    assert!(all.iter().zip([20, 25, 60, 60]).all(|(found, least)| *found >= least), "{all:?}");
+    let all = [rules, calls, loops, every, with, sums];
+    assert!(
+        all.iter().zip([40, 60, 150, 40, 50, 60]).all(|(found, least)| *found >= least),
+        "{all:?}"
+    );
 }
 
 /// All of the above once more, in a process that has little memory: where there is more to be had,
