@@ -15,6 +15,7 @@ use crate::document;
 use crate::error::{EvaluateError, Fault, LoadError};
 use crate::index::Index;
 use crate::input::{Input, Workload};
+use crate::metadata::PolicyMetadata;
 use crate::rego::{self, RegoPolicy};
 use crate::wasm::{WasmPolicy, WasmRuntime};
 
@@ -36,6 +37,7 @@ struct Policy {
     level: Level,
     mode: Mode,
     select: Selector,
+    metadata: PolicyMetadata,
     program: Program,
 }
 
@@ -44,6 +46,19 @@ enum Program {
     // Boxed: an interpreter is many times the size of a compiled component.
     Rego(Box<RegoPolicy>),
     Wasm(Box<WasmPolicy>),
+}
+
+impl Program {
+    /// What the policy says of itself: in its annotations, or for a component in the manifest.
+    fn metadata(&self, entry: &Entry) -> PolicyMetadata {
+        match self {
+            Self::Rego(program) => program.metadata().clone(),
+            Self::Wasm(_) => PolicyMetadata {
+                policy: entry.metadata.clone().unwrap_or_default(),
+                ..PolicyMetadata::default()
+            },
+        }
+    }
 }
 
 /// What a bundle says of one input: for each acceptable GPU model, in the request's order. Its
@@ -126,6 +141,7 @@ impl PolicySet {
                 level: entry.level,
                 mode: entry.mode,
                 select: entry.select.clone(),
+                metadata: program.metadata(entry),
                 program,
             });
         }
@@ -153,6 +169,13 @@ impl PolicySet {
     /// Names of the policies, sorted.
     pub fn names(&self) -> impl Iterator<Item = &Id> {
         self.policies.iter().map(|policy| &policy.name)
+    }
+
+    /// What a policy says of itself, and of its rules.
+    #[must_use]
+    pub fn metadata(&self, policy: &str) -> Option<&PolicyMetadata> {
+        let named = |other: &&Policy| other.name.as_str() == policy;
+        self.policies.iter().find(named).map(|policy| &policy.metadata)
     }
 
     /// Fills `selected` with the positions of the policies that select an input, sorted.
@@ -183,7 +206,8 @@ fn compile(
         Some(Language::Rego) | None => {
             let text = document::text(bytes, source)?;
             let params = rego::params(&params);
-            let policy = RegoPolicy::compile(text, source, &params, entry.budget.ticks())?;
+            let schema = entry.params_schema.as_deref().and_then(|path| bundle.params_schema(path));
+            let policy = RegoPolicy::compile(text, source, &params, schema, entry.budget.ticks())?;
             Ok(Program::Rego(Box::new(policy)))
         }
     }

@@ -31,6 +31,6 @@ pub use error::{EvaluateError, Fault, LoadError};
 pub use evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
 pub use facts::{AccountLimit, Facts};
 pub use input::Input;
-pub use metadata::Metadata;
+pub use metadata::{Metadata, PolicyMetadata, RuleMetadata};
 pub use resolve::{Commitment, resolve};
 pub use wasm::{CacheActivity, WasmRuntime, check_component};

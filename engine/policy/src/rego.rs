@@ -5,9 +5,11 @@
 //! ticks, the same in every run; there is no wall-clock backstop here, since every built-in that
 //! could run long is refused or bounded.
 
+mod annotations;
 mod builtins;
 mod charge;
 mod check;
+pub(crate) mod opa;
 mod read;
 mod source;
 mod stack;
@@ -19,12 +21,15 @@ use std::sync::Arc;
 
 use placet_core::{Cost, Id};
 use regorus::utils::limits::PolicyLengthConfig;
+use regorus::unstable::{Module, Ref};
 use regorus::{Engine, LimitError, Value};
 
 use crate::answer::Answer;
 use crate::error::Fault;
 use charge::Charged;
+use crate::metadata::PolicyMetadata;
 use check::Declared;
+use source::Scan;
 
 /// Ticks of a policy that sets none: some tens of milliseconds, hundreds of times what the shipped
 /// policies need.
@@ -49,10 +54,12 @@ pub(crate) struct RegoPolicy {
     declared: Declared,
     budget: u64,
     charged: Arc<Charged>,
+    metadata: PolicyMetadata,
 }
 
 impl RegoPolicy {
-    /// Parses, checks and compiles a policy. `params` becomes `data.params`.
+    /// Parses, checks and compiles a policy. `params` becomes `data.params`, and what the policy
+    /// reads there is held against `params_schema`, or, without one, against the params themselves.
     ///
     /// # Errors
     /// [`Fault`] with line, column and remedy: it does not parse, calls what is not allowed or not
@@ -62,17 +69,12 @@ impl RegoPolicy {
         source: &str,
         file: &str,
         params: &Value,
+        params_schema: Option<&serde_json::Value>,
         budget: u64,
     ) -> Result<Self, Fault> {
-        ticks::install();
-        let scan = source::check(source, file)?;
-        let mut parsed = Engine::new();
-        parsed.set_policy_length_config(lengths(1));
-        parsed
-            .add_policy(file.to_owned(), source.to_owned())
-            .map_err(|error| fault(&error.to_string(), file, &Charged::default()))?;
-        let module = parsed.get_modules().first().expect("the policy was just added").clone();
-        let Some(package) = check::names(&module.package.refr) else {
+        let parsed = parse(file, source)?;
+        let module = &parsed.module;
+        let Some(package) = check::refs::names(&module.package.refr) else {
             return Err(Fault::new(file, "the package's name is not made of plain names"));
         };
         if package.first().is_some_and(|name| name == "params") {
@@ -80,22 +82,24 @@ impl RegoPolicy {
             let fault = Fault::new(file, "package `params` would hide the parameters");
             return Err(fault.at(place.line, Some(place.col)).hint("name it `placet.<name>`"));
         }
-        let declared = check::check(&module, file)?;
-        stack::check_depth(&module, file)?;
-        let charged = charge::charge(&module, source, &scan, file)?;
-        let mut engine = Engine::new();
-        engine.set_policy_length_config(lengths(CHARGED));
-        engine.set_strict_builtin_errors(true);
-        builtins::install(&mut engine);
+        let declared = check::check(module, file, &check::Params::new(params, params_schema))?;
+        let metadata = annotations::read(module, source, file)?;
+        let mut engine = interpreter();
+        let charged = add(&mut engine, file, source, &parsed)?;
         let told = |error: &dyn std::fmt::Display| fault(&error.to_string(), file, &charged);
-        engine.add_policy(file.to_owned(), charged.text.clone()).map_err(|error| told(&error))?;
         let data = [(Value::from("params"), params.clone())];
         let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
         engine.add_data(data).map_err(|error| told(&error))?;
         engine.set_execution_timer_config(ticks::limit(budget));
-        let mut policy = Self { engine, package, declared, budget, charged: charged.into() };
+        let charged = charged.into();
+        let mut policy = Self { engine, package, declared, budget, charged, metadata };
         policy.prepare().map_err(|error| fault(&error, file, &policy.charged))?;
         Ok(policy)
+    }
+
+    /// What the policy's annotations say of it.
+    pub(crate) fn metadata(&self) -> &PolicyMetadata {
+        &self.metadata
     }
 
     /// Has the interpreter analyse the rules now, and not at the first request.
@@ -139,6 +143,46 @@ impl RegoPolicy {
 
     fn over(&self, cost: Cost) -> Answer {
         Answer::indeterminate(&format!("spent its budget of {} ticks", self.budget), cost)
+    }
+}
+
+/// A module as its author wrote it, checked for its form.
+struct Parsed {
+    module: Ref<Module>,
+    scan: Scan,
+}
+
+/// Parses a text, bounded in length and in depth.
+fn parse(file: &str, source: &str) -> Result<Parsed, Fault> {
+    ticks::install();
+    let scan = source::check(source, file)?;
+    let mut engine = Engine::new();
+    engine.set_policy_length_config(lengths(1));
+    engine
+        .add_policy(file.to_owned(), source.to_owned())
+        .map_err(|error| fault(&error.to_string(), file, &Charged::default()))?;
+    let module = engine.get_modules().first().expect("the module was just added").clone();
+    stack::check_depth(&module, file)?;
+    Ok(Parsed { module, scan })
+}
+
+/// An interpreter without policies: with our built-ins and limits, strict, and counting.
+fn interpreter() -> Engine {
+    ticks::install();
+    let mut engine = Engine::new();
+    engine.set_policy_length_config(lengths(CHARGED));
+    engine.set_strict_builtin_errors(true);
+    builtins::install(&mut engine);
+    engine
+}
+
+/// Adds a module to an interpreter, with its charges.
+fn add(engine: &mut Engine, file: &str, source: &str, parsed: &Parsed) -> Result<Charged, Fault> {
+    let charged = charge::charge(&parsed.module, source, &parsed.scan, file)?;
+    let added = engine.add_policy(file.to_owned(), charged.text.clone());
+    match added {
+        Ok(_) => Ok(charged),
+        Err(error) => Err(fault(&error.to_string(), file, &charged)),
     }
 }
 

@@ -447,10 +447,7 @@ impl Admission {
 /// The engine of components, with a cache of what it compiled if there is a place for one.
 fn runtime(settings: &Settings) -> Result<WasmRuntime, LoadError> {
     match &settings.cache {
-        Some(directory) => {
-            let _ = directory;
-            WasmRuntime::new()
-        }
+        Some(directory) => WasmRuntime::with_cache(directory),
         None => WasmRuntime::new(),
     }
 }

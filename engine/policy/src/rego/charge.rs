@@ -109,7 +109,7 @@ pub(super) fn charge(
     let mut writer = Writer { scan, file, added: Vec::new(), arity };
     for rule in &module.policy {
         if let Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } = rule.as_ref()
-            && let Some(names) = check::names(refr)
+            && let Some(names) = check::refs::names(refr)
         {
             writer.arity.insert(names.join("."), args.len());
         }
@@ -269,9 +269,9 @@ impl Writer<'_> {
             Literal::NotExpr { expr, .. } => self.expr(expr, Role::Value)?,
         }
         for modifier in &statement.with_mods {
-            let root = check::names(&modifier.refr).and_then(|names| names.first().cloned());
+            let root = check::refs::names(&modifier.refr).and_then(|names| names.first().cloned());
             let document = root.is_some_and(|root| root == "input" || root == "data");
-            let name = check::names(&modifier.r#as).map(|names| names.join("."));
+            let name = check::refs::names(&modifier.r#as).map(|names| names.join("."));
             // The name of a function stands for the function there, and is no value.
             let function = name.is_some_and(|name| {
                 self.arity.contains_key(own(&name)) || BUILTINS.contains_key(name.as_str())
@@ -403,7 +403,7 @@ impl Writer<'_> {
         function: &Expr,
         params: impl ExactSizeIterator<Item = &'b Expr>,
     ) -> Result<(), Fault> {
-        let name = check::names(function).map(|names| names.join(".")).unwrap_or_default();
+        let name = check::refs::names(function).map(|names| names.join(".")).unwrap_or_default();
         let arity = self.arity.get(own(&name)).copied();
         let arity = arity.or_else(|| BUILTINS.get(name.as_str()).map(|(_, n)| usize::from(*n)));
         for (at, param) in params.enumerate() {
@@ -448,7 +448,7 @@ impl Writer<'_> {
             | Expr::UnaryExpr { .. }
             | Expr::Membership { .. } => true,
             Expr::ArithExpr { op, .. } => *op != ArithOp::Sub,
-            Expr::Call { fcn, .. } => check::names(fcn).is_some_and(|names| {
+            Expr::Call { fcn, .. } => check::refs::names(fcn).is_some_and(|names| {
                 let name = names.join(".");
                 // Where a policy has a function of that name, or puts one in its place, it may give
                 // anything.

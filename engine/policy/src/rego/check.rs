@@ -1,15 +1,27 @@
 //! What a policy's text must keep to, checked when it is loaded: what it calls, what it reads,
 //! which rules it has.
 
+mod compare;
+pub(super) mod deviations;
+pub(super) mod refs;
+mod schema;
+mod scope;
+mod types;
+pub(super) mod walk;
+
 use std::collections::BTreeSet;
 
 use regorus::Value;
-use regorus::unstable::{Expr, Import, Literal, Module, Query, Rule, RuleBody, RuleHead, Span};
+use regorus::unstable::{Expr, Import, Module, Rule, RuleBody, RuleHead, Span};
+use serde_json::Value as Json;
 
 use super::builtins;
 use crate::document::nearest;
 use crate::error::Fault;
 use crate::input::Input;
+use refs::{function_name, path, root};
+use types::Types;
+use walk::Visit;
 
 /// Rules that are sets of entries.
 pub(super) const SETS: [&str; 4] = ["claims", "deny", "obligations", "warn"];
@@ -26,33 +38,88 @@ pub(super) struct Declared {
     pub(super) applicable: bool,
 }
 
+/// What a policy may read below `data.params`.
+#[derive(Debug)]
+pub(super) struct Params {
+    schema: Json,
+    /// Whether the schema is the author's, and not worked out from the params that are set.
+    exact: bool,
+}
+
+impl Params {
+    /// By the params' schema, else by their names: their values may be anything.
+    pub(super) fn new(params: &Value, schema: Option<&Json>) -> Self {
+        if let Some(schema) = schema {
+            return Self { schema: schema.clone(), exact: true };
+        }
+        let mut names = serde_json::Map::new();
+        if let Value::Object(params) = params {
+            let texts = params.iter_sorted().filter_map(|(name, _)| name.as_string().ok());
+            names.extend(texts.map(|name| (name.to_string(), Json::Bool(true))));
+        }
+        let schema = serde_json::json!({
+            "type": "object",
+            "properties": names,
+            "additionalProperties": false,
+        });
+        Self { schema, exact: false }
+    }
+}
+
 /// Checks a parsed policy.
-pub(super) fn check(module: &Module, file: &str) -> Result<Declared, Fault> {
-    let mut reader = Reader::default();
+pub(super) fn check(module: &Module, file: &str, params: &Params) -> Result<Declared, Fault> {
     for import in &module.imports {
         check_import(import, file)?;
     }
-    for rule in &module.policy {
-        reader.rule(rule);
-    }
-    let functions: BTreeSet<String> =
-        module.policy.iter().filter_map(|rule| function_name(rule)).collect();
-    let package = path(&module.package.refr).unwrap_or_default();
-    for (name, span, arguments) in &reader.calls {
-        let own = name.strip_prefix("data.").and_then(|name| name.strip_prefix(package.as_str()));
-        let own = own.and_then(|name| name.strip_prefix('.')).unwrap_or(name);
-        if !functions.contains(own) {
-            check_call(name, *arguments, &functions).map_err(|fault| fault.place(file, span))?;
-        }
-    }
+    check_calls(module, file, &functions(module))?;
+    deviations::check(module, file)?;
     let schema = Input::json_schema().to_value();
-    for (path, span) in &reader.reads {
-        check_read(path, &schema).map_err(|fault| fault.place(file, span))?;
-    }
+    Types::new(module, file, &schema, params).check()?;
     declared(module, file)
 }
 
+/// Paths of a module's functions: by their own names, and from `data` on.
+pub(super) fn functions(module: &Module) -> BTreeSet<String> {
+    let package = path(&module.package.refr).unwrap_or_default();
+    let names = module.policy.iter().filter_map(|rule| function_name(rule));
+    names.flat_map(|name| [format!("data.{package}.{name}"), name]).collect()
+}
+
+/// Checks that each function that is called is there and may be called.
+pub(super) fn check_calls(
+    module: &Module,
+    file: &str,
+    functions: &BTreeSet<String>,
+) -> Result<(), Fault> {
+    let mut calls = Calls::default();
+    walk::module(module, &mut calls);
+    let aliases = aliases(module);
+    for (name, span, arguments) in &calls.calls {
+        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+        let full = aliases
+            .iter()
+            .find(|(alias, _)| alias == first)
+            .map(|(_, path)| if rest.is_empty() { path.clone() } else { format!("{path}.{rest}") });
+        if !functions.contains(full.as_ref().unwrap_or(name)) {
+            check_call(name, *arguments, functions).map_err(|fault| fault.place(file, span))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names under which imports are known, with what they stand for.
+fn aliases(module: &Module) -> Vec<(String, String)> {
+    let alias = |import: &Import| {
+        let full = path(&import.refr)?;
+        let last = full.rsplit('.').next().map(str::to_owned);
+        let name = import.r#as.as_ref().map(|name| name.text().to_owned()).or(last)?;
+        Some((name, full))
+    };
+    module.imports.iter().filter_map(|import| alias(import)).collect()
+}
+
 /// A fault without its place.
+#[derive(Debug)]
 struct Wrong {
     message: String,
     hint: String,
@@ -96,52 +163,6 @@ fn check_call(name: &str, given: usize, functions: &BTreeSet<String>) -> Result<
             };
             Err(Wrong { message: format!("function `{name}` does not exist"), hint })
         }
-    }
-}
-
-/// A field that the input cannot have would be undefined for ever, and a rule that reads it would
-/// never hold.
-fn check_read(path: &[Option<String>], schema: &serde_json::Value) -> Result<(), Wrong> {
-    let mut node = Some(schema);
-    let mut walked = "input".to_owned();
-    for segment in path {
-        let Some(here) = node.and_then(|node| follow(node, schema)) else { return Ok(()) };
-        let fields = here.get("properties").and_then(serde_json::Value::as_object);
-        match (segment, fields) {
-            (Some(name), Some(fields)) => {
-                let Some(next) = fields.get(name) else {
-                    let message = format!("`{walked}` has no field `{name}`");
-                    let hint = match nearest(name, fields.keys().map(String::as_str)) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "see the input's schema for its fields".into(),
-                    };
-                    return Err(Wrong { message, hint });
-                };
-                walked = format!("{walked}.{name}");
-                node = Some(next);
-            }
-            (None, Some(_)) => return Ok(()),
-            (_, None) => {
-                walked.push_str("[_]");
-                node = here.get("items");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The schema itself, where another is referred to or one is optional.
-fn follow<'a>(
-    node: &'a serde_json::Value,
-    root: &'a serde_json::Value,
-) -> Option<&'a serde_json::Value> {
-    if let Some(reference) = node.get("$ref").and_then(serde_json::Value::as_str) {
-        return root.pointer(reference.strip_prefix('#')?);
-    }
-    let options = node.get("anyOf").and_then(serde_json::Value::as_array);
-    match options.and_then(|options| options.iter().find(|option| option.get("$ref").is_some())) {
-        Some(option) => follow(option, root),
-        None => Some(node),
     }
 }
 
@@ -217,174 +238,20 @@ fn always_false(head: &RuleHead, bodies: &[RuleBody]) -> bool {
     head && bodies.iter().all(|body| body.assign.as_ref().is_none_or(|a| is_false(&a.value)))
 }
 
-fn function_name(rule: &Rule) -> Option<String> {
-    match rule {
-        Rule::Spec { head: RuleHead::Func { refr, .. }, .. } => path(refr),
-        Rule::Default { refr, args, .. } if !args.is_empty() => path(refr),
-        Rule::Spec { .. } | Rule::Default { .. } => None,
-    }
-}
-
-/// A reference made of names only.
-pub(super) fn names(expr: &Expr) -> Option<Vec<String>> {
-    let (root, segments) = chain(expr)?;
-    std::iter::once(Some(root)).chain(segments).collect()
-}
-
-/// The same, joined by dots.
-fn path(expr: &Expr) -> Option<String> {
-    names(expr).map(|names| names.join("."))
-}
-
-fn root(expr: &Expr) -> Option<String> {
-    chain(expr).map(|(root, _)| root)
-}
-
-/// A reference: the variable that it begins with, and its segments, where they are known.
-fn chain(expr: &Expr) -> Option<(String, Vec<Option<String>>)> {
-    let mut segments = Vec::new();
-    let mut here = expr;
-    loop {
-        if let Expr::RefDot { refr, field, .. } = here {
-            segments.push(Some(field.0.text().to_owned()));
-            here = refr;
-        } else if let Expr::RefBrack { refr, index, .. } = here {
-            let name = if let Expr::String { value: Value::String(name), .. } = index.as_ref() {
-                Some(name.to_string())
-            } else {
-                None
-            };
-            segments.push(name);
-            here = refr;
-        } else if let Expr::Var { span, .. } = here {
-            segments.reverse();
-            return Some((span.text().to_owned(), segments));
-        } else {
-            return None;
-        }
-    }
-}
-
-/// Collects what a policy calls, and what it reads of the input.
+/// Collects what a policy calls.
 #[derive(Default)]
-struct Reader {
+struct Calls {
     calls: Vec<(String, Span, usize)>,
-    reads: Vec<(Vec<Option<String>>, Span)>,
 }
 
-impl Reader {
-    fn rule(&mut self, rule: &Rule) {
-        match rule {
-            Rule::Spec { head, bodies, .. } => {
-                match head {
-                    RuleHead::Compr { refr, assign, .. } => {
-                        self.expr(refr);
-                        self.exprs(assign.iter().map(|assign| assign.value.as_ref()));
-                    }
-                    RuleHead::Set { refr, key, .. } => {
-                        self.expr(refr);
-                        self.exprs(key.iter().map(AsRef::as_ref));
-                    }
-                    RuleHead::Func { args, assign, .. } => {
-                        self.exprs(args.iter().map(AsRef::as_ref));
-                        self.exprs(assign.iter().map(|assign| assign.value.as_ref()));
-                    }
-                }
-                for body in bodies {
-                    self.exprs(body.assign.iter().map(|assign| assign.value.as_ref()));
-                    self.query(&body.query);
-                }
-            }
-            Rule::Default { args, value, .. } => {
-                self.exprs(args.iter().map(AsRef::as_ref));
-                self.expr(value);
-            }
-        }
-    }
-
-    fn query(&mut self, query: &Query) {
-        for statement in &query.stmts {
-            match &statement.literal {
-                Literal::SomeVars { .. } => {}
-                Literal::SomeIn { key, value, collection, .. } => {
-                    self.exprs(key.iter().map(AsRef::as_ref));
-                    self.exprs([value.as_ref(), collection.as_ref()]);
-                }
-                Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expr(expr),
-                Literal::Every { domain, query, .. } => {
-                    self.expr(domain);
-                    self.query(query);
-                }
-            }
-            for modifier in &statement.with_mods {
-                self.exprs([modifier.refr.as_ref(), modifier.r#as.as_ref()]);
-            }
-        }
-    }
-
-    fn exprs<'a>(&mut self, exprs: impl IntoIterator<Item = &'a Expr>) {
-        for expr in exprs {
-            self.expr(expr);
-        }
-    }
-
-    fn expr(&mut self, expr: &Expr) {
-        match expr {
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. }
-            | Expr::Var { .. } => {}
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                self.exprs(items.iter().map(AsRef::as_ref));
-            }
-            Expr::Object { fields, .. } => {
-                for (_, key, value) in fields {
-                    self.exprs([key.as_ref(), value.as_ref()]);
-                }
-            }
-            Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
-                self.expr(term);
-                self.query(query);
-            }
-            Expr::ObjectCompr { key, value, query, .. } => {
-                self.exprs([key.as_ref(), value.as_ref()]);
-                self.query(query);
-            }
-            Expr::Call { span, fcn, params, .. } => {
-                let name = path(fcn).unwrap_or_else(|| span.text().to_owned());
-                self.calls.push((name, span.clone(), params.len()));
-                self.exprs(params.iter().map(AsRef::as_ref));
-            }
-            Expr::UnaryExpr { expr, .. } => self.expr(expr),
-            Expr::RefDot { span, .. } | Expr::RefBrack { span, .. } => self.reference(expr, span),
-            Expr::BinExpr { lhs, rhs, .. }
-            | Expr::BoolExpr { lhs, rhs, .. }
-            | Expr::ArithExpr { lhs, rhs, .. }
-            | Expr::AssignExpr { lhs, rhs, .. } => self.exprs([lhs.as_ref(), rhs.as_ref()]),
-            Expr::Membership { key, value, collection, .. } => {
-                self.exprs(key.iter().map(AsRef::as_ref));
-                self.exprs([value.as_ref(), collection.as_ref()]);
-            }
-        }
-    }
-
-    fn reference(&mut self, expr: &Expr, span: &Span) {
-        match chain(expr) {
-            Some((root, segments)) if root == "input" => self.reads.push((segments, span.clone())),
-            Some(_) | None => {}
-        }
-        let mut here = expr;
-        loop {
-            if let Expr::RefDot { refr, .. } = here {
-                here = refr;
-            } else if let Expr::RefBrack { refr, index, .. } = here {
-                self.expr(index);
-                here = refr;
-            } else {
-                return self.expr(here);
-            }
+impl<'m> Visit<'m> for Calls {
+    fn expr(&mut self, expr: &'m Expr) {
+        if let Expr::Call { span, fcn, params, .. } = expr {
+            let name = path(fcn).unwrap_or_else(|| span.text().to_owned());
+            self.calls.push((name, span.clone(), params.len()));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

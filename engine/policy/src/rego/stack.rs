@@ -43,7 +43,7 @@ struct Graph<'a> {
 
 /// Refuses recursion, and ways through a policy that are too deep.
 pub(super) fn check_depth(module: &Module, file: &str) -> Result<(), Fault> {
-    let package = check::names(&module.package.refr).unwrap_or_default();
+    let package = check::refs::names(&module.package.refr).unwrap_or_default();
     let (names, nodes, scopes) = (Vec::new(), Vec::new(), Vec::new());
     let mut graph = Graph { package, names, nodes, file, scopes, at: 0 };
     let mut found: BTreeMap<Vec<String>, usize> = BTreeMap::new();
