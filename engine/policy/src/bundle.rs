@@ -184,6 +184,11 @@ impl Bundle {
         self.files.get(path).map(Vec::as_slice)
     }
 
+    /// Paths of all files, sorted.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     pub(crate) fn file(&self, path: &str) -> &[u8] {
         self.find(path).unwrap_or_default()
     }

@@ -214,7 +214,7 @@ fn compile(
 }
 
 /// Params as canonical JSON. The bundle's check left nothing in them that has none.
-fn params(entry: &Entry) -> Result<String, Fault> {
+pub(crate) fn params(entry: &Entry) -> Result<String, Fault> {
     let wrong = || {
         let name = &entry.name;
         Fault::new(MANIFEST, format!("params of policy `{name}` hold what JSON cannot hold"))

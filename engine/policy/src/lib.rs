@@ -32,5 +32,8 @@ pub use evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
 pub use facts::{AccountLimit, Facts};
 pub use input::Input;
 pub use metadata::{Metadata, PolicyMetadata, RuleMetadata};
+pub use rego::opa::{
+    OpaReport, RuleTestReport, TestOutcome, opa_case_files, run_opa_file, run_rule_tests,
+};
 pub use resolve::{Commitment, resolve};
 pub use wasm::{CacheActivity, WasmRuntime, check_component};

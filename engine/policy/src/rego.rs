@@ -20,14 +20,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use placet_core::{Cost, Id};
-use regorus::utils::limits::PolicyLengthConfig;
 use regorus::unstable::{Module, Ref};
+use regorus::utils::limits::PolicyLengthConfig;
 use regorus::{Engine, LimitError, Value};
 
 use crate::answer::Answer;
 use crate::error::Fault;
-use charge::Charged;
 use crate::metadata::PolicyMetadata;
+use charge::Charged;
 use check::Declared;
 use source::Scan;
 

@@ -1,6 +1,10 @@
-//! `placet test`: runs a bundle's cases, and its twins against them.
+//! `placet test`: runs a bundle's cases, its twins against them, and its `test_` rules; or OPA's
+//! conformance cases.
 
-use std::path::PathBuf;
+mod opa;
+mod rules;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -12,21 +16,26 @@ use crate::print::{Printer, Tone, plain};
 
 const EXAMPLES: &str = "\
 Cases are the files <dir>/cases/*.yaml of the bundle. Where a policy has a twin,
-both must give the same verdicts. Exit code: 0 all passed, 1 a case failed,
-3 the bundle is invalid.
+both must give the same verdicts. Rules `test_...` of its files *_test.rego run
+as OPA runs them. Exit code: 0 all passed, 1 one failed, 3 the bundle is
+invalid.
 
 Examples:
   placet test policies/reference
   placet test reference.tar.gz
-  placet test --format json policies/reference";
+  placet test --format json policies/reference
+  placet test --opa-cases opa/v1/test/cases/testdata/v1";
 
 /// Run the cases of a policy bundle
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TestArgs {
     /// The bundle: a directory, or an archive of one
-    #[arg(value_name = "BUNDLE")]
-    bundle: PathBuf,
+    #[arg(value_name = "BUNDLE", required_unless_present = "opa_cases")]
+    bundle: Option<PathBuf>,
+    /// Run the cases that OPA publishes to test an interpreter, instead
+    #[arg(long, value_name = "PATH", conflicts_with = "bundle")]
+    opa_cases: Option<PathBuf>,
     /// Only cases whose file or name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -37,11 +46,18 @@ pub(crate) struct TestArgs {
 struct Counts {
     passed: usize,
     failed: usize,
+    skipped: usize,
     files: usize,
 }
 
 pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failure> {
-    let bundle = Bundle::load(&args.bundle).map_err(|error| invalid(&error))?;
+    let only = args.only.as_deref().unwrap_or_default();
+    let path = match (&args.opa_cases, &args.bundle) {
+        (Some(path), _) => return opa::run(path, only, printer),
+        (None, Some(path)) => path,
+        (None, None) => return Err(Failure::usage("no bundle is named")),
+    };
+    let bundle = Bundle::load(path).map_err(|error| invalid(&error))?;
     let runtime = WasmRuntime::new().map_err(|error| invalid(&error))?;
     let policies = PolicySet::compile(&bundle, &runtime).map_err(|error| invalid(&error))?;
     let twins = PolicySet::compile_twins(&bundle, &runtime).map_err(|error| invalid(&error))?;
@@ -60,26 +76,32 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
             tell(report, printer)?;
         }
     }
+    let rules = rules::run(&bundle, only, invalid, printer)?;
+    counts.passed += rules.passed;
+    counts.failed += rules.failed;
+    counts.skipped += rules.skipped;
     printer.flush()?;
-    summary(&counts, twinned, args, printer)
+    summary(&counts, twinned, path, args, printer)
 }
 
 fn summary(
     counts: &Counts,
     twinned: bool,
+    path: &Path,
     args: &TestArgs,
     printer: &Printer,
 ) -> Result<Exit, Failure> {
-    let Counts { passed, failed, files } = counts;
+    let Counts { passed, failed, skipped, files } = counts;
     if passed + failed == 0 {
-        let failure = Failure::new(format!("no case ran in `{}`", args.bundle.display()));
+        let failure = Failure::new(format!("no case ran in `{}`", path.display()));
         return Err(match args.only {
             Some(_) => failure.hint("no case has the text of --only in its file or name"),
             None => failure.hint("write cases in files <dir>/cases/<name>.yaml of the bundle"),
         });
     }
     let twins = if twinned { ", twins held equal" } else { "" };
-    printer.note(&format!("{passed} passed, {failed} failed in {files} files{twins}"));
+    let skipped = if *skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    printer.note(&format!("{passed} passed, {failed} failed{skipped} in {files} files{twins}"));
     Ok(if *failed == 0 { Exit::Done } else { Exit::Failed })
 }
 

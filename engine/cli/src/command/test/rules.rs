@@ -1,0 +1,69 @@
+//! OPA's `test_` rules of a bundle, beside its cases.
+
+use placet_policy::{Bundle, LoadError, RuleTestReport, TestOutcome, run_rule_tests};
+
+use crate::exit::Failure;
+use crate::print::{Printer, Tone, plain};
+
+/// What became of the tests.
+#[derive(Debug, Default)]
+pub(super) struct RuleCounts {
+    pub(super) passed: usize,
+    pub(super) failed: usize,
+    pub(super) skipped: usize,
+}
+
+/// Runs and reports those whose file or name contains `only`.
+pub(super) fn run(
+    bundle: &Bundle,
+    only: &str,
+    invalid: impl Fn(&LoadError) -> Failure,
+    printer: &mut Printer,
+) -> Result<RuleCounts, Failure> {
+    let mut counts = RuleCounts::default();
+    let reports = run_rule_tests(bundle).map_err(|error| invalid(&error))?;
+    for report in reports.iter().filter(|it| it.rule.contains(only) || it.file.contains(only)) {
+        match &report.outcome {
+            TestOutcome::Passed => counts.passed += 1,
+            TestOutcome::Failed(_) | TestOutcome::Error(_) => counts.failed += 1,
+            TestOutcome::Skipped { .. } => counts.skipped += 1,
+        }
+        tell(report, printer)?;
+    }
+    Ok(counts)
+}
+
+fn tell(report: &RuleTestReport, printer: &mut Printer) -> Result<(), Failure> {
+    let RuleTestReport { file, rule, line, outcome } = report;
+    let (tone, word, why) = match outcome {
+        TestOutcome::Passed => (Tone::Good, "ok", None),
+        TestOutcome::Failed(why) => (Tone::Bad, "FAIL", Some(why)),
+        TestOutcome::Error(why) => (Tone::Bad, "ERROR", Some(why)),
+        TestOutcome::Skipped { detail, .. } => (Tone::Warn, "skip", Some(detail)),
+    };
+    let failed = matches!(outcome, TestOutcome::Failed(_) | TestOutcome::Error(_));
+    if printer.json() {
+        let mut json = serde_json::json!({
+            "file": file,
+            "case": rule,
+            "line": line,
+            "passed": *outcome == TestOutcome::Passed,
+            "failures": why.filter(|_| failed).into_iter().collect::<Vec<_>>(),
+        });
+        if let TestOutcome::Skipped { reason, .. } = outcome {
+            json["skipped"] = (*reason).into();
+        }
+        return printer.data(&json.to_string());
+    }
+    let gap = " ".repeat(6_usize.saturating_sub(word.len()));
+    let word = printer.tone(tone, word);
+    let (file, rule) = (plain(file), plain(rule));
+    if !failed {
+        return printer.data(&format!("{word}{gap}{file}: {rule}"));
+    }
+    printer.data(&format!("{word}{gap}{file}:{line}: {rule}"))?;
+    for line in why.map(|why| plain(why)).unwrap_or_default().lines() {
+        printer.data(&format!("      {line}"))?;
+    }
+    Ok(())
+}
