@@ -9,6 +9,7 @@ mod annotations;
 mod builtins;
 mod charge;
 mod check;
+mod exact;
 pub(crate) mod opa;
 mod read;
 mod source;

@@ -11,6 +11,7 @@ mod commands;
 mod crash;
 mod help;
 mod local;
+mod opa;
 mod requests;
 mod running;
 mod server;

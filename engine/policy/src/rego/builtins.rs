@@ -17,8 +17,8 @@ use std::cell::Cell;
 use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Span};
 use regorus::{Engine, Source, Value};
 
-use super::ticks;
 use super::weigh::{MAX_UNITS, Refused, TEXT_UNIT, at_most, count, pay, weigh, work};
+use super::{exact, ticks};
 pub(super) use table::REFUSED;
 pub(super) use text::numbers_are_short;
 
@@ -49,14 +49,13 @@ pub(super) const CHARGE: &str = "__charge";
 pub(super) const SCAN: &str = "__scan";
 
 /// Built-ins that do a constant amount of work, whatever they are given.
-const FREE: [&str; 15] = [
+const FREE: [&str; 14] = [
     "abs",
     "bits.and",
     "bits.negate",
     "bits.or",
     "bits.xor",
     "ceil",
-    "count",
     "floor",
     "is_array",
     "is_boolean",
@@ -271,8 +270,9 @@ pub(super) fn install(engine: &mut Engine) {
         add(
             name,
             builtin.1,
-            Box::new(move |given: Vec<Value>| {
+            Box::new(move |mut given: Vec<Value>| {
                 call.before(&given)?;
+                exact::adapt(name, &mut given)?;
                 let (function, _) = call.builtin;
                 let value = function(&call.span, &call.parameters, &given, true)?;
                 if call.bound != Bound::Walk {

@@ -87,6 +87,3 @@ fn budgeted<T>(
         Stop::Error(format!("{}{message}", place.unwrap_or_default()))
     })
 }
-
-#[cfg(test)]
-mod tests;

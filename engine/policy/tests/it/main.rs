@@ -4,6 +4,7 @@
 
 mod archive;
 mod bundle;
+mod opa;
 mod params;
 mod request;
 mod schema;

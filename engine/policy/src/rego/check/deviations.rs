@@ -1,17 +1,26 @@
 //! Constructs that the interpreter answers otherwise than OPA does. They are refused when a module
 //! is loaded, so that nobody gets a wrong answer and does not know.
 
-use regorus::unstable::{Expr, Module};
+use std::collections::{BTreeMap, BTreeSet};
 
+use regorus::unstable::{
+    AssignOp, BoolOp, Expr, Literal, LiteralStmt, Module, Rule, RuleHead, Span,
+};
+
+use super::super::exact;
 use super::Wrong;
-use super::walk::{self, Visit};
+use super::refs::{self, text};
+use super::walk::{self, Part, Visit, parts};
 use crate::error::Fault;
 
 /// Refuses the first such construct of a module.
 pub(in crate::rego) fn check(module: &Module, file: &str) -> Result<(), Fault> {
     let mut search = Search { file, found: None };
     walk::module(module, &mut search);
-    search.found.map_or(Ok(()), Err)
+    match search.found {
+        Some(fault) => Err(fault),
+        None => recursion(module, file),
+    }
 }
 
 struct Search<'m> {
@@ -19,14 +28,147 @@ struct Search<'m> {
     found: Option<Fault>,
 }
 
-impl<'m> Visit<'m> for Search<'m> {
-    fn expr(&mut self, expr: &'m Expr) {
-        if self.found.is_none()
-            && let Some(wrong) = number(expr)
-        {
-            self.found = Some(wrong.place(self.file, expr.span()));
+impl<'m> Search<'m> {
+    fn found(&mut self, wrong: Option<Wrong>, span: &Span) {
+        if let Some(wrong) = wrong.filter(|_| self.found.is_none()) {
+            self.found = Some(wrong.place(self.file, span));
         }
     }
+}
+
+impl<'m> Visit<'m> for Search<'m> {
+    fn rule(&mut self, rule: &'m Rule) {
+        if let Rule::Spec { head: RuleHead::Func { args, .. }, .. } = rule {
+            for argument in args {
+                self.found(pattern(argument), argument.span());
+            }
+        }
+    }
+
+    fn statement(&mut self, statement: &'m LiteralStmt) {
+        if let Literal::SomeIn { key, value, .. } = &statement.literal {
+            for part in key.iter().chain([value]) {
+                self.found(pattern(part), part.span());
+            }
+        }
+    }
+
+    fn expr(&mut self, expr: &'m Expr) {
+        self.found(number(expr), expr.span());
+        match expr {
+            Expr::AssignExpr { op, lhs, rhs, .. } => {
+                let plain = |side: &Expr| matches!(side, Expr::Var { .. });
+                self.found(pattern(lhs).filter(|_| !plain(rhs)), lhs.span());
+                if *op == AssignOp::Eq {
+                    self.found(pattern(rhs).filter(|_| !plain(lhs)), rhs.span());
+                }
+            }
+            Expr::Call { fcn, params, .. } => match refs::path(fcn).as_deref() {
+                Some("walk") => {
+                    if let Some(out) = params.get(1) {
+                        self.found(pattern(out), out.span());
+                    }
+                }
+                Some("sprintf") => {
+                    let format = params.first();
+                    let wrong = format.and_then(|format| text(format)).and_then(directive);
+                    self.found(wrong, expr.span());
+                }
+                _ => {}
+            },
+            Expr::BoolExpr { op, lhs, rhs, .. } if !matches!(op, BoolOp::Eq | BoolOp::Ne) => {
+                let is_set = |it: &Expr| matches!(it, Expr::Set { .. } | Expr::SetCompr { .. });
+                let is_object =
+                    |it: &Expr| matches!(it, Expr::Object { .. } | Expr::ObjectCompr { .. });
+                if is_set(lhs) && is_object(rhs) || is_object(lhs) && is_set(rhs) {
+                    let message = "sets and objects have another order in OPA".to_owned();
+                    let wrong = Wrong { message, hint: "compare what is in them".into() };
+                    self.found(Some(wrong), expr.span());
+                }
+            }
+            Expr::Object { fields, .. } => {
+                let mut keys = BTreeSet::new();
+                let twice = fields.iter().filter_map(|(_, key, _)| text(key));
+                if let Some(key) = twice.into_iter().find(|key| !keys.insert(*key)) {
+                    let message = format!("the object has two fields `{key}`");
+                    self.found(Some(Wrong { message, hint: "remove one".into() }), expr.span());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// OPA's object pattern fits an object with just these fields, the interpreter's also one with
+/// more.
+fn pattern(expr: &Expr) -> Option<Wrong> {
+    if matches!(expr, Expr::Object { .. }) {
+        return Some(Wrong {
+            message: "an object as a pattern fits other objects here than in OPA".into(),
+            hint: "take its fields one by one, `x := it.field`, or compare with `==`".into(),
+        });
+    }
+    if !matches!(expr, Expr::Array { .. } | Expr::Set { .. }) {
+        return None;
+    }
+    let inner = parts(expr).into_iter().filter_map(|part| match part {
+        Part::Expr(part) => pattern(part),
+        Part::Query(_) => None,
+    });
+    inner.into_iter().next()
+}
+
+fn directive(format: &str) -> Option<Wrong> {
+    let directive = exact::unknown_directive(format)?;
+    Some(Wrong {
+        message: format!("`{directive}` is not written here as OPA writes it"),
+        hint: "use %s, %d, %v, %x or %.2f; `%d` may have a width".into(),
+    })
+}
+
+/// What one rule refers to.
+#[derive(Default)]
+struct Uses {
+    names: BTreeSet<String>,
+}
+
+impl<'m> Visit<'m> for Uses {
+    fn expr(&mut self, expr: &'m Expr) {
+        if let Expr::Call { fcn, .. } = expr {
+            self.names.extend(refs::path(fcn));
+        }
+    }
+}
+
+/// OPA refuses functions that call themselves; the interpreter would exhaust its stack.
+fn recursion(module: &Module, file: &str) -> Result<(), Fault> {
+    let package = refs::path(&module.package.refr).unwrap_or_default();
+    let prefix = format!("data.{package}.");
+    let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for rule in &module.policy {
+        let Some(name) = refs::function_name(rule) else { continue };
+        let mut uses = Uses::default();
+        walk::rule(rule, &mut uses);
+        let own = |name: &String| name.strip_prefix(&prefix).unwrap_or(name).to_owned();
+        calls.entry(name).or_default().extend(uses.names.iter().map(own));
+    }
+    for rule in &module.policy {
+        let Some(name) = refs::function_name(rule) else { continue };
+        let (mut seen, mut left) = (BTreeSet::new(), vec![name.as_str()]);
+        while let Some(here) = left.pop() {
+            for next in calls.get(here).into_iter().flatten() {
+                if *next == name {
+                    let message = format!("function `{name}` calls itself");
+                    let hint = "use a comprehension, `walk` or `graph.reachable`".into();
+                    return Err(Wrong { message, hint }.place(file, rule.span()));
+                }
+                if seen.insert(next.as_str()) {
+                    left.push(next);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Largest whole number that every reader of JSON keeps exact (RFC 8785 section 3.2.2.3).

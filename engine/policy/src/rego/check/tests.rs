@@ -189,3 +189,34 @@ fn numbers_that_opa_would_read_otherwise_are_refused() {
     refused(&format!("{DENY} input.lease.gpu_count * 0.1 > 1"), "count in whole numbers");
     assert!(compile(&format!("{DENY} input.lease.gpu_count * 0.5 > 1e3")).is_ok());
 }
+
+#[test]
+fn what_opa_answers_otherwise_is_refused() {
+    for (body, expected) in [
+        ("{ some {\"id\": x} in input.models; x }", "an object as a pattern"),
+        ("{ some [_, {\"id\": x}] in [input.models]; x }", "an object as a pattern"),
+        ("{ {\"id\": x} := input.tenant; x }", "take its fields one by one"),
+        ("{ {\"id\": x} = input.tenant; x }", "take its fields one by one"),
+        ("{ input.tenant = {\"id\": \"a\"} }", "compare with `==`"),
+        ("f(input.tenant)\nf({\"id\": x}) if x", "an object as a pattern"),
+        ("{ walk(input, [_, {\"id\": x}]); x }", "an object as a pattern"),
+        ("{ x := {\"a\": 1, \"a\": 2}; x.a }", "two fields `a`"),
+        ("sprintf(\"%t\", [true]) == \"true\"", "`%t` is not written here"),
+        ("sprintf(\"%-5d\", [1]) == \"1\"", "`%-5d` is not written here"),
+        ("{1} < {\"a\": 1}", "another order in OPA"),
+        ("f(1)\nf(x) if f(x)", "calls itself"),
+        ("f(1)\nf(x) if g(x)\ng(x) if data.placet.test.f(x)", "calls itself"),
+    ] {
+        refused(&format!("{DENY} {body}"), expected);
+    }
+    for body in [
+        "{ x = {\"id\": 1}; x.id == 1 }",
+        "{ x := {\"id\": 1}; x == {\"id\": 1} }",
+        "{ some [x, y] in [[1, 2]]; x < y }",
+        "f([1, 2])\nf([x, y]) if x < y",
+        "f(1)\nf(x) if g(x)\ng(x) if x",
+    ] {
+        let rules = format!("{DENY} {body}");
+        assert!(compile(&rules).is_ok(), "{rules} gave: {}", compile(&rules).expect_err("it is"));
+    }
+}

@@ -21,7 +21,8 @@ pub(in crate::rego) fn module<'m>(module: &'m Module, visitor: &mut impl Visit<'
     }
 }
 
-fn rule<'m>(rule: &'m Rule, visitor: &mut impl Visit<'m>) {
+/// Shows one rule to a visitor.
+pub(in crate::rego) fn rule<'m>(rule: &'m Rule, visitor: &mut impl Visit<'m>) {
     visitor.rule(rule);
     match rule {
         Rule::Spec { head, bodies, .. } => {

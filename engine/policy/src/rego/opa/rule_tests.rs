@@ -159,7 +159,7 @@ fn test(package: &[String], name: &str, engine: &Engine) -> TestOutcome {
         Ok(Value::Bool(true)) => TestOutcome::Passed,
         Ok(Value::Undefined) => TestOutcome::Failed("is undefined".into()),
         Ok(value) => {
-            let value = value.to_json_str().unwrap_or_else(|_error| "no JSON".into());
+            let value = serde_json::to_string(&value).unwrap_or_else(|_error| "no JSON".into());
             TestOutcome::Failed(format!("is {}", value.chars().take(200).collect::<String>()))
         }
         Err(Stop::Budget) => TestOutcome::Error("spent its budget of ticks".into()),
