@@ -115,7 +115,7 @@ fn aliases(module: &Module) -> Vec<(String, String)> {
         let name = import.r#as.as_ref().map(|name| name.text().to_owned()).or(last)?;
         Some((name, full))
     };
-    module.imports.iter().filter_map(|import| alias(import)).collect()
+    module.imports.iter().filter_map(alias).collect()
 }
 
 /// A fault without its place.

@@ -152,7 +152,7 @@ fn kind(value: &Value) -> &'static str {
 /// The interpreter writes an empty set as an object.
 fn has_empty_set(value: &Value) -> bool {
     match value {
-        Value::Set(items) => items.len() == 0 || items.iter().any(has_empty_set),
+        Value::Set(items) => items.is_empty() || items.iter().any(has_empty_set),
         Value::Array(items) => items.iter().any(has_empty_set),
         Value::Object(fields) => {
             fields.iter_sorted().any(|(key, value)| has_empty_set(key) || has_empty_set(value))

@@ -18,6 +18,10 @@ pub(super) enum Constant<'m> {
 }
 
 impl<'m> Constant<'m> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other kinds of expression say nothing here"
+    )]
     pub(super) fn of(expr: &'m Expr) -> Option<Self> {
         match expr {
             Expr::Null { .. } => Some(Self::Null),

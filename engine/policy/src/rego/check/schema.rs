@@ -186,9 +186,10 @@ pub(super) fn texts<'a>(forms: &[Form<'a>]) -> Option<BTreeSet<&'a str>> {
     let mut texts = BTreeSet::new();
     for form in forms {
         let Form::Text(allowed) = form else { continue };
-        match allowed.as_ref()? {
-            Json::Array(items) => texts.extend(items.iter().filter_map(Json::as_str)),
-            one => texts.extend(one.as_str()),
+        let allowed = allowed.as_ref()?;
+        match allowed.as_array() {
+            Some(items) => texts.extend(items.iter().filter_map(Json::as_str)),
+            None => texts.extend(allowed.as_str()),
         }
     }
     Some(texts)

@@ -137,6 +137,10 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other kinds of expression say nothing here"
+    )]
     fn expr(&mut self, expr: &'m Expr, scope: &Scope<'_, 'm>) -> Result<(), Fault> {
         if let Expr::ArrayCompr { query, .. }
         | Expr::SetCompr { query, .. }
@@ -187,6 +191,10 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
     }
 
     /// The steps of a reference, the first one first.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other kinds of expression say nothing here"
+    )]
     fn steps(&mut self, expr: &'m Expr, scope: &Scope<'_, 'm>) -> Result<(), Fault> {
         match expr {
             Expr::RefDot { refr, field, .. } => {
@@ -303,6 +311,10 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
     }
 
     /// What is known of an expression's value.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other kinds of expression say nothing here"
+    )]
     fn type_of(&self, expr: &'m Expr, scope: &Scope<'_, 'm>, followed: usize) -> Type<'a> {
         if followed > MAX_FOLLOWED {
             return Type::Unknown;
