@@ -227,7 +227,9 @@ fn told(text: &str, charged: &Charged) -> (String, Option<(u32, u32)>) {
         Some((line, charged.column(line, column)))
     });
     let message = text.rsplit_once("error: ").map_or(text, |(_, message)| message);
-    (message.trim().trim_end_matches('.').to_owned(), place)
+    // What follows is a drawing of the text as it is evaluated.
+    let message = message.trim().lines().next().unwrap_or_default();
+    (message.trim_end_matches('.').to_owned(), place)
 }
 
 /// Parameters as the document that policies read.

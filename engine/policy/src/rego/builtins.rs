@@ -17,8 +17,8 @@ use std::cell::Cell;
 use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Span};
 use regorus::{Engine, Source, Value};
 
-use super::weigh::{MAX_UNITS, Refused, TEXT_UNIT, at_most, count, pay, weigh, work};
 use super::{exact, ticks};
+use super::weigh::{MAX_UNITS, Refused, at_most, count, cross, pay, weigh, work};
 pub(super) use table::REFUSED;
 pub(super) use text::numbers_are_short;
 
@@ -373,7 +373,7 @@ impl Call {
                 for value in given {
                     product = product.saturating_mul(weigh([value])?.units);
                 }
-                Ok(work(product / TEXT_UNIT)?)
+                Ok(cross(product)?)
             }
             Bound::Digits => given.iter().try_for_each(short_numbers),
             Bound::Find => self.search(text(0), text(1), true),
@@ -488,7 +488,7 @@ fn patch(given: &[Value]) -> Result<(), Refused> {
     let factor = 1_u64.checked_shl(copies).unwrap_or(u64::MAX);
     let grown = if copies >= u64::BITS { u64::MAX } else { grown.saturating_mul(factor) };
     at_most(grown, MAX_UNITS, "elements of the patched document")?;
-    Ok(work(grown.saturating_mul(operations) / TEXT_UNIT)?)
+    Ok(cross(grown.saturating_mul(operations))?)
 }
 
 /// A product is as long as its factors together.

@@ -17,10 +17,15 @@ use regorus::unstable::{
 use super::builtins::{CHARGE, SCAN};
 use super::check;
 use super::source::Scan;
+use super::stack;
 use crate::error::Fault;
 
 /// Columns that a tab counts as for the interpreter.
 const TAB_COLUMNS: u32 = 4;
+
+/// Most definitions of rules in a policy that puts documents or functions in the place of others:
+/// each `with` sets all of them aside.
+const MAX_REPLACED: usize = 1_000;
 
 /// Built-ins whose result is a number, a truth value or one text that is weighed where it is made.
 const SCALARS: [&str; 44] = [
@@ -114,6 +119,10 @@ pub(super) fn charge(
             writer.arity.insert(names.join("."), args.len());
         }
     }
+    if let (true, Some(rule)) = (scan.replaces, module.policy.get(MAX_REPLACED)) {
+        let message = format!("a policy that uses `with` has more than {MAX_REPLACED} rules");
+        return Err(writer.refuse(rule.span(), &message, "do without `with`"));
+    }
     for rule in &module.policy {
         writer.rule(rule)?;
     }
@@ -185,26 +194,27 @@ impl Writer<'_> {
     fn rule(&mut self, rule: &Rule) -> Result<(), Fault> {
         // A default is a constant.
         let Rule::Spec { head, bodies, .. } = rule else { return Ok(()) };
-        let mut keyed = false;
+        let mut keyed = bodies.iter().any(|body| stack::loops(&body.query) > 0);
         match head {
             RuleHead::Compr { refr, assign, .. } => {
-                keyed = self.head(refr)?;
+                keyed |= self.head(refr)?;
                 self.output(assign.as_ref(), keyed)?;
             }
             RuleHead::Set { refr, key, .. } => {
                 self.head(refr)?;
                 if let Some(key) = key {
-                    self.expr(key, Role::Value)?;
+                    self.kept(key)?;
                 }
             }
             RuleHead::Func { args, assign, .. } => {
                 for argument in args {
                     self.expr(argument, Role::Pattern)?;
                 }
-                self.output(assign.as_ref(), false)?;
+                self.output(assign.as_ref(), keyed)?;
             }
         }
         for body in bodies {
+            // Where a body loops, each value is compared with the one before.
             self.output(body.assign.as_ref(), keyed)?;
             self.query(&body.query)?;
         }
@@ -266,7 +276,17 @@ impl Writer<'_> {
                 }
                 self.expr(expr, Role::Value)?;
             }
-            Literal::NotExpr { expr, .. } => self.expr(expr, Role::Value)?,
+            Literal::NotExpr { expr, .. } => {
+                // All variables are bound there.
+                if let Expr::AssignExpr { lhs, rhs, .. } = expr.as_ref()
+                    && !self.scalar(lhs)
+                    && !self.scalar(rhs)
+                    && self.unknown(lhs)
+                {
+                    self.around(lhs, CHARGE);
+                }
+                self.expr(expr, Role::Value)?;
+            }
         }
         for modifier in &statement.with_mods {
             let root = check::refs::names(&modifier.refr).and_then(|names| names.first().cloned());
@@ -284,7 +304,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `=` may put a value together on either side. What it has bound is charged beside it.
+    /// `=` may put a value together on either side, or compare two. Variables are charged beside
+    /// it, when they are bound.
     fn unified(
         &mut self,
         statement: &LiteralStmt,
@@ -293,13 +314,20 @@ impl Writer<'_> {
         braced: bool,
     ) -> Result<(), Fault> {
         let may_bind = |expr: &Expr| matches!(expr, Expr::Var { .. }) || literal(expr);
-        let built = |expr: &Expr| literal(expr) && !self.plain(expr);
-        if !may_bind(lhs) || !may_bind(rhs) || !(built(lhs) || built(rhs)) {
+        if self.scalar(lhs) || self.scalar(rhs) {
+            return Ok(());
+        }
+        if !may_bind(lhs) || !may_bind(rhs) {
+            // Of a variable and another expression, that one is known.
+            let known = if may_bind(lhs) { rhs } else { lhs };
+            if self.unknown(known) {
+                self.around(known, CHARGE);
+            }
             return Ok(());
         }
         if !statement.with_mods.is_empty() {
-            let message = "`=` puts a value together under `with`";
-            return Err(self.refuse(&statement.span, message, "use `:=`"));
+            let message = "`=` puts values together or compares them under `with`";
+            return Err(self.refuse(&statement.span, message, "use `:=` or `==`"));
         }
         let mut names = Vec::new();
         variables(lhs, &mut names);
@@ -328,8 +356,6 @@ impl Writer<'_> {
             self.wrap(start.unwrap_or_else(|| offset(expr.span().start)), end, CHARGE);
         }
         let part = if role == Role::Pattern { Role::Pattern } else { Role::Part };
-        // What goes into a set or becomes a key is compared before the whole is charged.
-        let compared = if role == Role::Pattern { Role::Pattern } else { Role::Value };
         match expr {
             Expr::String { .. }
             | Expr::RawString { .. }
@@ -339,9 +365,15 @@ impl Writer<'_> {
             | Expr::Var { .. }
             | Expr::UnaryExpr { .. } => Ok(()),
             Expr::Array { items, .. } => self.each(items.iter().map(AsRef::as_ref), part),
-            Expr::Set { items, .. } => self.each(items.iter().map(AsRef::as_ref), compared),
+            Expr::Set { items, .. } => items.iter().try_for_each(|item| match role {
+                Role::Pattern => self.expr(item, Role::Pattern),
+                Role::Value | Role::Part => self.kept(item),
+            }),
             Expr::Object { fields, .. } => fields.iter().try_for_each(|(_, key, value)| {
-                self.expr(key, compared)?;
+                match role {
+                    Role::Pattern => self.expr(key, Role::Pattern)?,
+                    Role::Value | Role::Part => self.kept(key)?,
+                }
                 self.expr(value, part)
             }),
             Expr::ArrayCompr { term, query, .. } => {
@@ -349,11 +381,12 @@ impl Writer<'_> {
                 self.query(query)
             }
             Expr::SetCompr { term, query, .. } => {
-                self.expr(term, Role::Value)?;
+                self.kept(term)?;
                 self.query(query)
             }
             Expr::ObjectCompr { key, value, query, .. } => {
-                self.each([key.as_ref(), value.as_ref()], Role::Value)?;
+                self.kept(key)?;
+                self.kept(value)?;
                 self.query(query)
             }
             Expr::Call { fcn, params, .. } => self.call(fcn, params.iter().map(AsRef::as_ref)),
@@ -388,6 +421,14 @@ impl Writer<'_> {
                 self.expr(collection, Role::Value)
             }
         }
+    }
+
+    /// What goes into a set or becomes a key is compared before the whole is charged.
+    fn kept(&mut self, expr: &Expr) -> Result<(), Fault> {
+        if self.unknown(expr) {
+            self.around(expr, CHARGE);
+        }
+        self.expr(expr, Role::Value)
     }
 
     /// Two values of which neither is known to be small are compared in full.
@@ -430,6 +471,12 @@ impl Writer<'_> {
 
     /// A variable, a reference or a call: a value of unknown size.
     fn unknown(&self, expr: &Expr) -> bool {
+        // It is a loop, and gives one element at a time where it stands.
+        if let Expr::Call { fcn, .. } = expr
+            && check::names(fcn).is_some_and(|names| names == ["walk"])
+        {
+            return false;
+        }
         matches!(
             expr,
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } | Expr::Call { .. }

@@ -366,7 +366,7 @@ fn set<T>(items: &mut [T], at: usize, value: T) {
 }
 
 /// Levels of a query's loops, each inside of the one before.
-fn loops(query: &Query) -> u32 {
+pub(super) fn loops(query: &Query) -> u32 {
     let each = query.stmts.iter().map(|statement| match &statement.literal {
         Literal::SomeVars { .. } => 0,
         Literal::SomeIn { key, value, collection, .. } => {

@@ -305,3 +305,32 @@ proptest! {
         prop_assert_eq!(elsewhere, answers);
     }
 }
+
+#[test]
+fn charges_change_no_meaning() {
+    let decided = decided(
+        r#"
+pairs[k] := [v, v] if some k, v in {"a": 1, "b": 2}
+first := x if { [x, _] = pairs.a }
+deep contains p if { [p, v] = walk({"a": {"b": 7}}); v == 7 }
+deeper contains p if { walk({"a": {"b": 7}}, [p, 7]) }
+both := {x | some x in {1, 2, 3}} & {y | some y in [2, 3, 4]}
+less := {1, 2, 3} - both
+same if { x = y; y = 3; x == 3 }
+nested := [[i, j] | some i in [1, 2]; some j in [i, 3]; not [i, j] in [[2, 3]]]
+every_one if { every x in both { x in {2, 3} } }
+mocked := x if { x := count([1, 2]) with count as 7 }
+swapped := x if { x := twice(2) with twice as thrice }
+twice(x) := x * 2
+thrice(x) := [x, x, x]
+kind := "big" if { first > 5 } else := "small"
+warn contains {"code": "W", "message": json.marshal([pairs, first, deep, deeper, both, less, same,
+    nested, every_one, mocked, swapped, kind])}
+"#,
+    );
+    let expected = concat!(
+        r#"[{"a":[1,1],"b":[2,2]},1,[["a","b"]],[["a","b"]],[2,3],[1],true,"#,
+        r#"[[1,1],[1,3],[2,2]],true,7,[2,2,2],"small"]"#
+    );
+    assert_eq!(decided.warnings[0].message, expected);
+}

@@ -8,17 +8,17 @@ use regorus::Value;
 
 use super::ticks::{self, Spent};
 
-/// Largest value written out, in units of one element or [`TEXT_UNIT`] bytes of text: four
-/// megabytes of text, or what a large input holds ten times over.
+/// Largest value written out, in units of one element or [`TEXT_UNIT`] bytes of text: one
+/// megabyte of text, or what a large input holds ten times over.
 pub(super) const MAX_UNITS: u64 = 1 << 18;
 /// Bytes of text, and of a number, that weigh as much as an element.
-pub(super) const TEXT_UNIT: u64 = 16;
+pub(super) const TEXT_UNIT: u64 = 4;
 /// Deepest nesting of a value: comparing, printing and dropping one recurse.
 pub(super) const MAX_DEPTH: usize = 100;
 /// Longest number in bits, as of the largest that fits a double three times over: multiplying long
 /// numbers is more than one unit of work.
 pub(super) const MAX_BITS: u64 = 4_096;
-/// Units that count as one tick.
+/// Units that count as one tick: 64 bytes of text, so that memory is bounded by ticks.
 const UNITS_PER_TICK: u64 = 16;
 
 /// Why a built-in does not do what it is asked.
@@ -115,6 +115,11 @@ pub(super) fn pay<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<Wei
     let weight = weigh(values)?;
     ticks::charge(weight.units / UNITS_PER_TICK)?;
     Ok(weight)
+}
+
+/// Pays for looking at all of one value for each part of another.
+pub(super) fn cross(product: u64) -> Result<(), Spent> {
+    work(product / 64)
 }
 
 /// Pays for so many units that are worked through.

@@ -6,7 +6,7 @@ use regorus::Value;
 use regorus::value::Object;
 
 use super::{MAX_BYTES, MAX_DIGITS};
-use crate::rego::weigh::{Refused, TEXT_UNIT, at_most, count, weigh, work};
+use crate::rego::weigh::{Refused, at_most, count, cross, weigh, work};
 
 /// A text among the arguments.
 pub(super) fn text<'a>(given: &'a [Value], at: usize, what: &str) -> Result<&'a str, Refused> {
@@ -243,7 +243,7 @@ pub(super) fn subset(given: &[Value]) -> Result<Value, Refused> {
         _ => return Err(Refused::Wrong("the operands are not two of a kind".to_owned())),
     }
     let (left, right) = (weigh([whole])?.units, weigh([part])?.units);
-    work(left.saturating_mul(right) / TEXT_UNIT)?;
+    cross(left.saturating_mul(right))?;
     Ok(Value::from(holds(whole, part)))
 }
 
