@@ -446,6 +446,11 @@ impl Writer<'_> {
     ) -> Result<(), Fault> {
         let name = check::refs::names(function).map(|names| names.join(".")).unwrap_or_default();
         let arity = self.arity.get(own(&name)).copied();
+        if arity.is_none() && name == "walk" && params.len() != 2 {
+            // The interpreter would find nothing, where OPA finds everything.
+            let message = "`walk` without a pattern for what it finds";
+            return Err(self.refuse(function.span(), message, "write `walk(x, [path, value])`"));
+        }
         let arity = arity.or_else(|| BUILTINS.get(name.as_str()).map(|(_, n)| usize::from(*n)));
         for (at, param) in params.enumerate() {
             // One more argument than a function takes is a pattern for what it gives.

@@ -142,6 +142,7 @@ fn faults_of_the_text_have_a_place() {
         ("deny contains {} if input.cluster.gpus[_].modell == 1", "did you mean `model`?"),
         ("deny contains {} if some g in input.cluster.gpu", "did you mean `gpus`?"),
         ("deny contains {} if y > 1", "test.rego:5"),
+        ("deny contains {} if { [p, v] = walk(input); v == p }", "write `walk(x, [path, value])`"),
         ("import data.other\ndeny contains {} if other", "import of `data.other`"),
     ] {
         let fault = compile(rules).expect_err(rules).to_string();
@@ -312,7 +313,7 @@ fn charges_change_no_meaning() {
         r#"
 pairs[k] := [v, v] if some k, v in {"a": 1, "b": 2}
 first := x if { [x, _] = pairs.a }
-deep contains p if { [p, v] = walk({"a": {"b": 7}}); v == 7 }
+deep contains p if { walk({"a": {"b": 7}}, [p, v]); v == 7 }
 deeper contains p if { walk({"a": {"b": 7}}, [p, 7]) }
 both := {x | some x in {1, 2, 3}} & {y | some y in [2, 3, 4]}
 less := {1, 2, 3} - both
