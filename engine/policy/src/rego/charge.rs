@@ -391,15 +391,16 @@ impl Writer<'_> {
             }
             Expr::Call { fcn, params, .. } => self.call(fcn, params.iter().map(AsRef::as_ref)),
             Expr::RefDot { .. } | Expr::RefBrack { .. } => self.reference(expr),
-            Expr::BinExpr { lhs, rhs, .. } => self.compared(lhs, rhs),
+            Expr::BinExpr { lhs, rhs, .. } => {
+                self.kept(lhs)?;
+                self.kept(rhs)
+            }
             Expr::BoolExpr { lhs, rhs, .. } => self.compared(lhs, rhs),
+            // It may be the difference of two sets.
+            Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. } => self.compared(lhs, rhs),
             Expr::ArithExpr { op, lhs, rhs, .. } => {
                 if *op == ArithOp::Mul {
                     self.around(expr, CHARGE);
-                }
-                if *op == ArithOp::Sub {
-                    // It may be the difference of two sets.
-                    return self.compared(lhs, rhs);
                 }
                 self.each([lhs.as_ref(), rhs.as_ref()], Role::Value)
             }
@@ -409,12 +410,8 @@ impl Writer<'_> {
                 self.expr(rhs, if binds { Role::Pattern } else { Role::Value })
             }
             Expr::Membership { key, value, collection, .. } => {
-                for expr in key.iter().map(AsRef::as_ref).chain([value.as_ref()]) {
-                    if self.unknown(expr) {
-                        self.around(expr, CHARGE);
-                    }
-                    self.expr(expr, Role::Value)?;
-                }
+                key.iter().try_for_each(|key| self.kept(key))?;
+                self.kept(value)?;
                 if self.unknown(collection) {
                     self.around(collection, SCAN);
                 }

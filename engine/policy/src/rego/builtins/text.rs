@@ -16,7 +16,7 @@ pub(super) fn text<'a>(given: &'a [Value], at: usize, what: &str) -> Result<&'a 
     }
 }
 
-/// `strings.replace_n`: at each place the first pattern, in the order of their names, that is there.
+/// `strings.replace_n`: at each place the first pattern, in order, that is there.
 pub(super) fn replace_n(given: &[Value]) -> Result<Value, Refused> {
     let Some(Value::Object(patterns)) = given.first() else {
         return Err(Refused::Wrong("the patterns are not an object".to_owned()));

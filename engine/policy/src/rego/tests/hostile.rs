@@ -216,6 +216,12 @@ fn loops() -> Vec<(&'static str, String, End)> {
         ("cartesian", deny(&format!("count({{[a, b] | {range}}}) > 9")), spent()),
         ("compared", each("big == other"), spent()),
         ("ordered", each("big <= big"), spent()),
+        (
+            "united with a name",
+            each("y := {i} | small; count(y) > 1")
+                .replace("deny contains", "small := {x | some x in big}\ndeny contains"),
+            spent(),
+        ),
         ("unified", each("big = other"), spent()),
         ("unified with a part", each("xs = [other]; xs[0] = big"), spent()),
         ("not unified", each("not big = [i]"), spent()),
