@@ -31,12 +31,10 @@ const MAX_PARAMS: u64 = 64;
 const MAX_RESULTS: u64 = 16;
 /// What flows over the edges of a program: for each function its edges (blocks, branches and the
 /// targets of their tables) times the values that an edge may carry, summed. The compiler may visit
-/// every such pair, so that 100 KB can hold billions. J has 24 million, P 14
-/// million.
+/// every such pair, so that 100 KB can hold billions. J has 24 million, P 14 million.
 pub(super) const MAX_FLOWING: u64 = 64_000_000;
-/// Edges of each function squared, summed: the compiler's work on one function grows with the square
-/// of its edges. J has 752 million, P 470
-/// million. At the bound 16,000 branches in a row take as long as all of J, and 2 GB of memory.
+/// Edges of each function squared, summed: the compiler's work on one function grows with the
+/// square of its edges, and 16,000 conditions in a row took 2 GB. J has 752 million, P 470 million.
 pub(super) const MAX_EDGES_SQUARED: u64 = 2_000_000_000;
 /// Function types. P has 1,323.
 const MAX_TYPES: u64 = 10_000;
@@ -145,7 +143,7 @@ impl Census {
             code: Tally::new(MAX_CODE_BYTES, "bytes of code"),
             flowing: Tally::new(
                 MAX_FLOWING,
-                "values on the edges of its functions, which is the number of branches times that of locals",
+                "values on the edges of its functions (branches times locals)",
             ),
             squared: Tally::new(MAX_EDGES_SQUARED, "branches in its functions, each squared"),
             types: Tally::new(MAX_TYPES, "function types"),
@@ -252,8 +250,8 @@ impl Census {
     }
 }
 
-/// Edges that the compiler adds for both arms of an `if`, and where an instruction checks fuel, epoch or
-/// a lazily filled table.
+/// Edges that the compiler adds for both arms of an `if`, and where an instruction checks fuel,
+/// epoch or a lazily filled table.
 const CHECKED: u64 = 3;
 
 /// What the work of compiling one function depends on.

@@ -23,9 +23,9 @@ const NO_IMPORTS: &str =
 
 /// What every import from WASI starts with.
 const WASI: &str = "wasi:";
-const NO_WASI: &str = "build it without WASI: Rust for wasm32-unknown-unknown, as `placet build` does; \
-    Python with `componentize-py componentize --stub-wasi`; JavaScript with componentize-js and \
-    disableFeatures of random, stdio, clocks, http and fetch-event; C and Zig freestanding";
+const NO_WASI: &str = "build it without WASI: Rust for wasm32-unknown-unknown, as `placet build` \
+    does; Python with `componentize-py componentize --stub-wasi`; JavaScript with componentize-js \
+    and disableFeatures of random, stdio, clocks, http and fetch-event; C and Zig freestanding";
 
 /// A message and its remedy.
 pub(super) type Broken = (String, &'static str);

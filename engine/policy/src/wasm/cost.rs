@@ -1,5 +1,5 @@
-//! What an instruction costs in fuel: about a nanosecond each, so that fuel ends a guest long before
-//! the backstop does.
+//! What an instruction costs in fuel: one for about a nanosecond, so that fuel ends a guest long
+//! before the backstop does.
 //!
 //! The engine's own costs are one for nearly everything, and one for each byte or element that a
 //! bulk instruction moves. That lets a guest stretch its fuel a hundredfold: by calls into the
@@ -14,7 +14,8 @@ pub(super) const GROW: u8 = 200;
 const HOST: u8 = 120;
 /// Bulk instructions, whatever they move; each byte or element costs one more.
 const BULK: u8 = 20;
-/// Loads: the next instruction waits for them, up to 100 ns if guests see to it that no cache helps.
+/// Loads: the next instruction waits for them, up to 100 ns where a guest sees to it that no cache
+/// helps.
 const LOAD: u8 = 8;
 /// Stores: they wait in a queue, but each may touch a page for the first time.
 const STORE: u8 = 3;

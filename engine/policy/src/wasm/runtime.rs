@@ -66,7 +66,8 @@ impl WasmRuntime {
     ///
     /// The directory is created with mode 0700 if need be. It holds a key, made at random, and
     /// entries that are authenticated with it; nothing else is ever loaded. Its size is bounded.
-    /// Several processes may share it. It is never needed: remove it, or what is in it, at any time.
+    /// Several processes may share it. It is never needed: remove it, or what is in it, whenever
+    /// you like.
     ///
     /// # Errors
     /// As [`WasmRuntime::new`]; [`LoadError::Invalid`] if the directory or its key is not private
