@@ -1,6 +1,6 @@
 //! What a policy in Wasm costs: a fresh instance and one call for each decision, of a guest that
-//! does nothing and of the shipped isolation policy; and what it costs at load, compiled and from the
-//! cache.
+//! does nothing and of the shipped isolation policy; and what it costs at load, compiled and from
+//! the cache.
 
 use std::hint::black_box;
 use std::sync::Arc;
