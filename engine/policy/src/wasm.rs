@@ -34,7 +34,7 @@ use runtime::BACKSTOP_TICKS;
 /// with it.
 pub(crate) const MAX_COMPONENT_BYTES: usize = 32 << 20;
 /// Fuel of a policy that sets none: one to eight for most instructions, several hundred times what
-/// a Rust guest needs. Guests that answer at once take 340,000 in Python, 2.8 million in JavaScript.
+/// a Rust guest needs. To answer at all, Python takes 340,000 and JavaScript 2.8 million.
 pub(crate) const DEFAULT_FUEL: u64 = 20_000_000;
 /// Most fuel that a policy may set: some tenths of a second of whatever costs the CPU most for its
 /// fuel, below the backstop.
