@@ -4,7 +4,7 @@ BIN := target/debug/placet
 REQUESTS := policies/requests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench trace guests check-guests build
+.PHONY: help setup run test lint bench fuzz trace guests check-guests build
 
 help: ## Tell what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ lint: ## Check format, lints, documentation and dependencies
 bench: ## Measure evaluation, signing, commits, round trips and what hostile neighbours do to them
 	cargo bench --locked --workspace --bench signing --bench evaluate --bench wasm --bench commit \
 	    --bench roundtrip --bench neighbours
+
+fuzz: ## Run the fuzz targets under libFuzzer: make fuzz TIME=600 TARGETS="rego facts" JOBS=2
+	@.ci/setup fuzz
+	@TIME="$(TIME)" TARGETS="$(TARGETS)" JOBS="$(JOBS)" fuzz/run
 
 trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
 	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }

@@ -40,3 +40,32 @@ pub(crate) fn with_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
     }
     bytes
 }
+
+/// One entry: a header and the content, padded to whole blocks.
+pub(crate) fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut header = vec![0_u8; 512];
+    let mut write = |at: usize, text: &[u8]| {
+        for (place, byte) in header.iter_mut().skip(at).zip(text) {
+            *place = *byte;
+        }
+    };
+    write(0, name.as_bytes().get(..100).unwrap_or(name.as_bytes()));
+    write(100, b"0000644\0");
+    write(108, b"0000000\0");
+    write(116, b"0000000\0");
+    write(124, format!("{:011o}\0", content.len()).as_bytes());
+    write(136, b"00000000000\0");
+    write(156, &[kind]);
+    write(257, b"ustar\x0000");
+    let mut bytes = header;
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// A tar archive of entries, ended as POSIX says.
+pub(crate) fn tar(entries: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = entries.concat();
+    bytes.resize(bytes.len() + 1_024, 0);
+    with_checksums(bytes)
+}

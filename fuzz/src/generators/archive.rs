@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::damage::{damaged, spoiled};
-use crate::tar::{compressed, with_checksums};
+use crate::tar::{compressed, entry, tar};
 
 const MANIFEST: &str = "schema: placet.bundle/v1\nrevision: \"1\"\nrequired: {lease: [p]}\n\
     policies:\n  - name: p\n    source: p.rego\n    params: {limit: 8}\n    \
@@ -67,35 +67,6 @@ const NAMES: [&str; 18] = [
     "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/18/19",
     "x\u{e9}",
 ];
-
-/// One entry: a header and the content, padded to whole blocks.
-fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
-    let mut header = vec![0_u8; 512];
-    let mut write = |at: usize, text: &[u8]| {
-        for (place, byte) in header.iter_mut().skip(at).zip(text) {
-            *place = *byte;
-        }
-    };
-    write(0, name.as_bytes().get(..100).unwrap_or(name.as_bytes()));
-    write(100, b"0000644\0");
-    write(108, b"0000000\0");
-    write(116, b"0000000\0");
-    write(124, format!("{:011o}\0", content.len()).as_bytes());
-    write(136, b"00000000000\0");
-    write(156, &[kind]);
-    write(257, b"ustar\x0000");
-    let mut bytes = header;
-    bytes.extend_from_slice(content);
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-/// A tar archive of entries, ended as POSIX says.
-fn tar(entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = entries.concat();
-    bytes.resize(bytes.len() + 1_024, 0);
-    with_checksums(bytes)
-}
 
 /// A right bundle, as a tar archive that is not compressed.
 pub(crate) fn plain() -> Vec<u8> {

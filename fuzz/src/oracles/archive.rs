@@ -30,6 +30,8 @@ fn check(bytes: &[u8]) {
             let again = again.expect("what we wrote can be read");
             assert_eq!(again.digest(), bundle.digest(), "it was written as another bundle");
             assert_eq!(again.revision(), bundle.revision());
+            assert_eq!(again.signature(), bundle.signature());
+            assert!(again.files().eq(bundle.files()), "it was written with other files");
             assert_eq!(again.to_archive(), written, "it is written differently a second time");
         }
     }

@@ -1,11 +1,12 @@
 //! The little world in which policies are asked: facts, one input, one engine.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use placet_core::AdmissionRequest;
 use placet_policy::{Bundle, Facts, Input, LoadError, WasmRuntime, resolve};
 use placet_server::convert;
+
+use crate::tar::{compressed, entry, tar};
 
 /// When everything happens: 2026-11-22T01:20:00Z.
 pub(super) const TIME: u64 = 1_795_310_400;
@@ -43,9 +44,8 @@ pub(super) fn bundle(file: &str, bytes: &[u8], budget: &str) -> Result<Bundle, L
         "schema: placet.bundle/v1\nrevision: \"1\"\n\
          policies: [{{name: fuzz, source: {file}, params: {params}, budget: {budget}}}]\n"
     );
-    let files = [("bundle.yaml", manifest.as_bytes()), (file, bytes)];
-    let files = files.map(|(path, bytes)| (path.to_owned(), bytes.to_vec()));
-    Bundle::from_files(BTreeMap::from(files))
+    let files = [entry("bundle.yaml", b'0', manifest.as_bytes()), entry(file, b'0', bytes)];
+    Bundle::from_archive("bundle.tar.gz", &compressed(&tar(&files)))
 }
 
 /// A refusal tells something, and repeats no more than a page of what it refuses.
