@@ -17,8 +17,8 @@ use std::cell::Cell;
 use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Span};
 use regorus::{Engine, Source, Value};
 
-use super::{exact, ticks};
 use super::weigh::{MAX_UNITS, Refused, at_most, count, cross, pay, weigh, work};
+use super::{exact, ticks};
 pub(super) use table::REFUSED;
 pub(super) use text::numbers_are_short;
 

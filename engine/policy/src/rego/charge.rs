@@ -475,7 +475,7 @@ impl Writer<'_> {
     fn unknown(&self, expr: &Expr) -> bool {
         // It is a loop, and gives one element at a time where it stands.
         if let Expr::Call { fcn, .. } = expr
-            && check::names(fcn).is_some_and(|names| names == ["walk"])
+            && check::refs::names(fcn).is_some_and(|names| names == ["walk"])
         {
             return false;
         }
