@@ -36,6 +36,9 @@ const MAX_RESULTS: u64 = 16;
 /// targets of their tables) times the values that an edge may carry, summed. The compiler may visit
 /// every such pair, so that 100 KB can hold billions. J has 26 million, P 15 million.
 pub(super) const MAX_FLOWING: u64 = 64_000_000;
+/// The same of one function, which the compiler holds in memory at once: eight times as much took
+/// 2 GB. J has 0.5 million, P 0.2 million.
+const MAX_FLOWING_IN_ONE: u64 = 4_000_000;
 /// Edges of each function squared, summed: the compiler's work on one function grows with the
 /// square of its edges, and 16,000 conditions in a row took 2 GB. J has 840 million, P 495 million.
 pub(super) const MAX_EDGES_SQUARED: u64 = 2_000_000_000;
@@ -247,7 +250,9 @@ impl Census {
         within(shape.depth, MAX_DEPTH, "blocks inside one another")?;
         within(shape.loop_depth, MAX_LOOP_DEPTH, "loops inside one another")?;
         let values = shape.values(self.params, self.results);
-        self.flowing.add(shape.edges.saturating_mul(values))?;
+        let flowing = shape.edges.saturating_mul(values);
+        within(flowing, MAX_FLOWING_IN_ONE, "values on the edges of one function")?;
+        self.flowing.add(flowing)?;
         self.squared.add(shape.edges.saturating_mul(shape.edges))?;
         // What a call moves stands nowhere in the text if another call gave it.
         self.flowing.add(shape.calls.saturating_mul(self.params + self.results))
