@@ -127,7 +127,7 @@ pub(crate) struct Given {
     /// Where time comes from [default: system]
     #[arg(long, env = "PLACET_CLOCK", value_name = "SOURCE")]
     pub(crate) clock: Option<ClockSource>,
-    /// Threads that evaluate policies, 1 to 256 [default: one a core]
+    /// Threads that evaluate policies, 1 to 128 [default: one a core]
     #[arg(long, env = "PLACET_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
     /// Seconds within which a reservation must be confirmed, 1 to 86400 [default: 300]

@@ -20,6 +20,12 @@ mod facts;
 mod index;
 pub mod input;
 mod metadata;
+/// OPA's conformance cases and OPA's `test_` rules, on the interpreter of policies.
+pub mod opa {
+    pub use crate::rego::opa::{
+        OpaReport, RuleTestReport, TestOutcome, opa_case_files, run_opa_file, run_rule_tests,
+    };
+}
 mod rego;
 mod resolve;
 mod value;
@@ -32,8 +38,5 @@ pub use evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
 pub use facts::{AccountLimit, Facts};
 pub use input::Input;
 pub use metadata::{Metadata, PolicyMetadata, RuleMetadata};
-pub use rego::opa::{
-    OpaReport, RuleTestReport, TestOutcome, opa_case_files, run_opa_file, run_rule_tests,
-};
 pub use resolve::{Commitment, resolve};
 pub use wasm::{CacheActivity, WasmRuntime, check_component};

@@ -147,6 +147,14 @@ impl RegoPolicy {
     }
 }
 
+/// What a policy's annotations say of it and of its rules, without compiling it.
+///
+/// # Errors
+/// [`Fault`] if it does not parse, or an annotation is wrong.
+pub(crate) fn metadata(file: &str, source: &str) -> Result<PolicyMetadata, Fault> {
+    annotations::read(&parse(file, source)?.module, source, file)
+}
+
 /// A module as its author wrote it, checked for its form.
 struct Parsed {
     module: Ref<Module>,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use placet_core::{Digest, KeySet, MAX_JWKS_BYTES};
-use placet_policy::{Bundle, CaseRunner, Facts, LoadError, PolicySet, WasmRuntime};
+use placet_policy::{Bundle, CacheActivity, CaseRunner, Facts, LoadError, PolicySet, WasmRuntime};
 
 use crate::grpc::convert;
 use crate::sequencer::{Activation, SequencerError};
@@ -193,6 +193,7 @@ impl Loader {
         }
         let policies = Arc::new(PolicySet::compile(&bundle, &self.runtime)?);
         let cases = self.check_cases(&bundle, &policies)?;
+        self.tell_cache();
         Ok((policies, cases))
     }
 
@@ -207,6 +208,16 @@ impl Loader {
         match current.filter(|current| current.digest() == facts.digest()) {
             Some(current) => Ok(Arc::clone(current)),
             None => Ok(Arc::new(facts)),
+        }
+    }
+
+    /// Logs what the cache of compiled components was good for.
+    fn tell_cache(&self) {
+        let activity = self.runtime.take_cache_activity();
+        let CacheActivity { loaded, compiled, evicted, notes } = activity;
+        tracing::debug!(loaded, compiled, evicted, "compiled components");
+        for note in notes {
+            tracing::warn!(%note, "the cache of compiled components");
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Settings {
     pub audience: Vec<String>,
     /// Where time comes from.
     pub clock: Clock,
-    /// Threads that evaluate policies: 1..=256.
+    /// Threads that evaluate policies: 1..=128.
     pub workers: usize,
     /// Seconds within which a reservation must be confirmed: 1..=86,400.
     pub confirm_within_seconds: u64,
@@ -58,8 +58,10 @@ pub struct TlsSettings {
     pub client_authority: PathBuf,
 }
 
-/// Most threads that evaluate: more than any machine that this runs on has cores.
-pub(crate) const MAX_WORKERS: usize = 256;
+/// Most threads that evaluate, those of expensive tenants apart: more than most machines have
+/// cores, and with the others, half as many, few enough for the instances that the engine has room
+/// for.
+pub(crate) const MAX_WORKERS: usize = 128;
 /// Longest time to confirm: a day. Quota that nobody uses is quota that others are denied.
 pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
 
@@ -132,7 +134,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), SettingsError> {
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             let value = u64::try_from(self.workers).unwrap_or(u64::MAX);
-            return Err(SettingsError::Range { name: "workers", value, range: "1..=256" });
+            return Err(SettingsError::Range { name: "workers", value, range: "1..=128" });
         }
         if !(1..=MAX_CONFIRM_WITHIN_SECONDS).contains(&self.confirm_within_seconds) {
             return Err(SettingsError::Range {
@@ -185,7 +187,7 @@ mod tests {
     fn numbers_out_of_range_are_refused_by_name() {
         for (settings, name) in [
             (Settings { workers: 0, ..good() }, "workers"),
-            (Settings { workers: 257, ..good() }, "workers"),
+            (Settings { workers: 129, ..good() }, "workers"),
             (Settings { confirm_within_seconds: 0, ..good() }, "confirm-within"),
             (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
             (Settings { audience: vec![], ..good() }, "audience"),

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::manifest::{Budget, Entry, Language, Selector};
 use crate::metadata::Metadata;
+use crate::rego;
 
 /// One policy of a bundle, as its manifest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,7 +32,7 @@ pub struct PolicySummary {
     /// Path in the bundle of the schema of its params.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params_schema: Option<String>,
-    /// What the manifest says of it; a Rego policy says it in its annotations.
+    /// What the policy says of itself: in its annotations, or for a component in the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata>,
 }
@@ -40,6 +41,14 @@ impl PolicySummary {
     pub(super) fn of(entry: &Entry, source: &[u8]) -> Self {
         // The manifest's check let nothing else pass.
         let language = Language::of(&entry.source).unwrap_or(Language::Rego);
+        let metadata = match language {
+            // What does not parse says nothing; compiling it will tell why.
+            Language::Rego => std::str::from_utf8(source)
+                .ok()
+                .and_then(|text| rego::metadata(&entry.source, text).ok())
+                .map(|metadata| metadata.policy),
+            Language::Wasm => entry.metadata.clone(),
+        };
         Self {
             name: entry.name.clone(),
             source: entry.source.clone(),
@@ -51,7 +60,7 @@ impl PolicySummary {
             select: entry.select.clone(),
             budget: entry.budget.resolved(language),
             params_schema: entry.params_schema.clone(),
-            metadata: entry.metadata.clone(),
+            metadata,
         }
     }
 }

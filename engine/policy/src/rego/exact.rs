@@ -28,7 +28,7 @@ pub(super) fn adapt(name: &str, arguments: &mut [Value]) -> Result<(), Inexact> 
             }
             _ => Ok(()),
         },
-        "sort" if has(arguments, &is_set) && has(arguments, &is_object) => {
+        "max" | "min" | "sort" if has(arguments, &is_set) && has(arguments, &is_object) => {
             Err(Inexact("sets and objects together are in another order in OPA".to_owned()))
         }
         "upper" | "lower" => arguments.iter().try_for_each(cased),
@@ -288,7 +288,9 @@ mod tests {
             assert!(cased(&Value::from(text)).is_err(), "{text}");
         }
         let mixed = Value::from(vec![Value::new_set(), Value::new_object()]);
-        assert!(adapt("sort", &mut [mixed]).is_err());
+        for name in ["max", "min", "sort"] {
+            assert!(adapt(name, &mut [mixed.clone()]).is_err(), "{name}");
+        }
         assert!(adapt("sort", &mut [Value::from(vec![Value::new_object()])]).is_ok());
         let count = |text: &str| adapt("count", &mut [Value::from(text)]).is_ok();
         assert!(count("caf\u{e9}") && !count("\u{1f600}"));

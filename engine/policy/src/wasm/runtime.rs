@@ -14,8 +14,9 @@ use crate::LoadError;
 use super::cache::{Cache, CacheActivity};
 use super::{MAX_MEMORIES, MAX_MEMORY_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES, cost};
 
-/// Evaluations at once, over all threads: far above the worker threads of any machine.
-const SLOTS: u32 = 128;
+/// Evaluations at once, over all threads: a server has at most 192 that evaluate, and an activation
+/// tries instances beside them.
+const SLOTS: u32 = 256;
 /// Core instances of one component: a Python guest has 38.
 const MAX_CORE_INSTANCES: u32 = 64;
 /// Native stack of a guest in bytes: a quarter of the smallest stack that Rust gives a thread.

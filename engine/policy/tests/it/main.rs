@@ -6,6 +6,7 @@ mod archive;
 mod bundle;
 mod opa;
 mod params;
+mod reference;
 mod request;
 mod schema;
 mod shipped;

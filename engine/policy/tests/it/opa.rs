@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use placet_policy::{
-    Bundle, OpaReport, PolicySet, RuleTestReport, TestOutcome, WasmRuntime, opa_case_files,
-    run_opa_file, run_rule_tests,
+use placet_policy::opa::{
+    OpaReport, RuleTestReport, TestOutcome, opa_case_files, run_opa_file, run_rule_tests,
 };
+use placet_policy::{Bundle, PolicySet, WasmRuntime};
 
 fn run(directory: &str) -> Vec<(PathBuf, OpaReport)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(directory);
@@ -62,7 +62,8 @@ fn what_is_no_file_of_cases_is_an_error() {
 }
 
 const POLICY: &str = "# METADATA\n# title: T\n# custom:\n#   owner: team\npackage placet.p\n\n\
-                      deny contains {\"code\": \"A\", \"message\": \"m\"} if input.time > data.params.max\n";
+                      deny contains {\"code\": \"A\", \"message\": \"m\"} if {\n\
+                      input.time > data.params.max\n}\n";
 
 fn bundle(test: &str) -> (tempfile::TempDir, Bundle) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -114,7 +115,7 @@ fn test_rules_run_as_opa_runs_them() {
     8 test_undefined FAIL is undefined
     9 test_seven FAIL is 7
     10 test_conflict ERROR line 11, column 1: rule conflicts with rule at p_test.rego:10:1
-    12 test_error ERROR line 12, column 26: could not parse string as number
+    12 test_error ERROR line 12, column 24: could not parse string as number
     13 test_endless ERROR spent its budget of ticks
     14 test_keys ERROR a test is a rule without keys or arguments
     15 todo_test_later skip todo

@@ -38,8 +38,8 @@ use pipeline::pipeline;
 /// connection.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// All gRPC services: admission, control, health and reflection. Once `stopped` is true, streams take no
-/// further events, so that a client that never ends its stream cannot keep the server from
+/// All gRPC services: admission, control, health and reflection. Once `stopped` is true, streams
+/// take no further events, so that a client that never ends its stream cannot keep the server from
 /// stopping.
 pub(crate) async fn routes(
     admission: Admission,

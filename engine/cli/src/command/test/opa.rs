@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use placet_policy::{LoadError, OpaReport, TestOutcome, opa_case_files, run_opa_file};
+use placet_policy::LoadError;
+use placet_policy::opa::{OpaReport, TestOutcome, opa_case_files, run_opa_file};
 
 use crate::exit::{Exit, Failure};
 use crate::print::{Printer, Tone, plain, table};

@@ -1,6 +1,7 @@
 //! OPA's `test_` rules of a bundle, beside its cases.
 
-use placet_policy::{Bundle, LoadError, RuleTestReport, TestOutcome, run_rule_tests};
+use placet_policy::opa::{RuleTestReport, TestOutcome, run_rule_tests};
+use placet_policy::{Bundle, LoadError};
 
 use crate::exit::Failure;
 use crate::print::{Printer, Tone, plain};

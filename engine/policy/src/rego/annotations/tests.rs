@@ -12,7 +12,8 @@ fn read(above_package: &str, above_rule: &str) -> Result<PolicyMetadata, Fault> 
 
 #[test]
 fn what_a_policy_and_its_rules_say_is_read() {
-    let policy = "# Anything before.\n\n# METADATA\n# title: A\n# description: |\n#   One.\n#   Two.\n\
+    let policy = "# Anything before.\n\n# METADATA\n# title: A\n\
+                  # description: |\n#   One.\n#   Two.\n\
                   # organizations: [house]\n# authors:\n# - name: Ann\n# - Bob <bob@example.org>\n\
                   # related_resources:\n# - ref: https://example.org\n#   description: more\n\
                   # schemas:\n# - input: schema.input\n# entrypoint: false\n# custom:\n\

@@ -173,7 +173,7 @@ fn of_data_a_policy_has_its_params_and_its_rules() {
         ("data[\"other\"]", "a policy sees `input`, `data.params` and its own rules"),
         ("data.placet.quota.x", "is nothing that a policy has"),
         ("data.placet.test.lvel\nlevel := 1", "did you mean `level`?"),
-        ("count(data.placet.test) > 1", "is the policy as a whole"),
+        ("count(data.placet.test) > 1", "`deny` is recursive"),
         ("count(data.placet) > 1", "is the policy as a whole"),
         ("count(data) > 1", "`data` as a whole"),
         ("data[x]\nx := \"params\"", "`data` as a whole"),
@@ -203,9 +203,9 @@ fn what_opa_answers_otherwise_is_refused() {
         ("{ x := {\"a\": 1, \"a\": 2}; x.a }", "two fields `a`"),
         ("sprintf(\"%t\", [true]) == \"true\"", "`%t` is not written here"),
         ("sprintf(\"%-5d\", [1]) == \"1\"", "`%-5d` is not written here"),
-        ("{1} < {\"a\": 1}", "another order in OPA"),
-        ("f(1)\nf(x) if f(x)", "calls itself"),
-        ("f(1)\nf(x) if g(x)\ng(x) if data.placet.test.f(x)", "calls itself"),
+        ("{ y := {1} < {\"a\": 1}; y }", "another order in OPA"),
+        ("f(1)\nf(x) if f(x)", "`f` is recursive"),
+        ("f(1)\nf(x) if g(x)\ng(x) if data.placet.test.f(x)", "is recursive"),
     ] {
         refused(&format!("{DENY} {body}"), expected);
     }
