@@ -3,6 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+/// Longest message, and longest hint, of a fault in bytes: it may repeat what somebody wrote into a
+/// file, and is for a person to read.
+const MAX_FAULT_BYTES: usize = 1_024;
+/// What stands for the rest of a text that is too long.
+const CUT: &str = " [...]";
+
 /// A place in a file that an author has to change, and what to do about it. Data, so that a caller
 /// can draw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +19,9 @@ pub struct Fault {
     pub line: Option<u32>,
     /// Column from 1, where known.
     pub column: Option<u32>,
-    /// What is wrong: lower case, without a full stop.
+    /// What is wrong: lower case, without a full stop, at most 1,024 bytes.
     pub message: String,
-    /// What would help.
+    /// What would help, at most 1,024 bytes.
     pub hint: Option<String>,
 }
 
@@ -23,7 +29,8 @@ impl Fault {
     /// A fault of a file as a whole.
     #[must_use]
     pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: file.into(), line: None, column: None, message: message.into(), hint: None }
+        let message = bounded(message.into());
+        Self { file: file.into(), line: None, column: None, message, hint: None }
     }
 
     /// The same at a line and a column, both from 1.
@@ -37,9 +44,17 @@ impl Fault {
     /// The same with a remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(bounded(hint.into()));
         self
     }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_FAULT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_FAULT_BYTES - CUT.len()));
+        text.push_str(CUT);
+    }
+    text
 }
 
 impl fmt::Display for Fault {
@@ -111,4 +126,21 @@ pub enum EvaluateError {
         /// Which policy.
         policy: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fault_repeats_is_cut_between_characters() {
+        let long = "\u{e9}".repeat(MAX_FAULT_BYTES);
+        let fault = Fault::new("f", long.clone()).hint(long.clone());
+        for text in [Some(&fault.message), fault.hint.as_ref()].into_iter().flatten() {
+            assert!(text.len() <= MAX_FAULT_BYTES && text.ends_with(CUT), "{text}");
+            assert!(long.starts_with(text.trim_end_matches(CUT)));
+        }
+        let whole = "x".repeat(MAX_FAULT_BYTES);
+        assert_eq!(Fault::new("f", whole.clone()).message, whole);
+    }
 }
