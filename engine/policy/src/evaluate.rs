@@ -304,9 +304,15 @@ impl Evaluator {
         match &policy.program {
             Program::Wasm(program) => program.evaluate(input, gpu_model),
             Program::Rego(program) => match self.engines.get_mut(at) {
-                Some(engine) => {
-                    let engine = engine.get_or_insert_with(|| program.clone());
-                    Ok(engine.evaluate(document, input.time))
+                Some(slot) => {
+                    let engine = slot.get_or_insert_with(|| program.clone());
+                    let answer = engine.evaluate(document, input.time);
+                    // An interpreter that stopped in the middle keeps loop variables, rules under
+                    // way and what `with` put in: the next evaluation must not begin there.
+                    if matches!(answer.finding, Finding::Indeterminate(_)) {
+                        *slot = None;
+                    }
+                    Ok(answer)
                 }
                 None => Ok(Answer::indeterminate("has no engine", Cost::default())),
             },

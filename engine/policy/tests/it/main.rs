@@ -2,6 +2,7 @@
 //! their cases.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+mod again;
 mod archive;
 mod bundle;
 mod opa;
