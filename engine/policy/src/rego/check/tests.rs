@@ -174,9 +174,9 @@ fn of_data_a_policy_has_its_params_and_its_rules() {
         ("data.placet.quota.x", "is nothing that a policy has"),
         ("data.placet.test.lvel\nlevel := 1", "did you mean `level`?"),
         ("count(data.placet.test) > 1", "`deny` is recursive"),
-        ("count(data.placet) > 1", "is the policy as a whole"),
-        ("count(data) > 1", "`data` as a whole"),
-        ("data[x]\nx := \"params\"", "`data` as a whole"),
+        ("count(data.placet) > 1", "`deny` is recursive"),
+        ("count(data) > 1", "`deny` is recursive"),
+        ("data[x]\nx := \"params\"", "`deny` is recursive"),
     ] {
         refused(&format!("{DENY} {body}"), expected);
     }

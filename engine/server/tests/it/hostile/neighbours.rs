@@ -52,7 +52,7 @@ const fn wat(
 }
 
 const TICKS: &str = "spent its budget of 100000 ticks";
-const FUEL: &str = "the policy spent its fuel of 10000000";
+const FUEL: &str = "the policy spent its fuel of 20000000";
 const NOT_THE_CONTRACTS: &str = "it is too large, or not of the contract's types";
 
 /// One of each kind.
@@ -82,7 +82,7 @@ deny contains {\"code\": \"A\", \"message\": \"m\"} if count([1 |
     ),
     rego(
         "long-text",
-        "bytes of the result would be above 1048576",
+        "bytes of a text would be above 262144",
         "
 ten := \"0123456789\"
 long := concat(\"\", [ten | some _ in numbers.range(1, 1000)])
