@@ -16,7 +16,6 @@ const MAX_BYTES: usize = 3_000;
 ///
 /// # Panics
 /// If there is no such target.
-#[must_use]
 #[expect(clippy::panic, reason = "only tests ask, and with the names of targets")]
 pub fn generator(target: &str) -> BoxedStrategy<Vec<u8>> {
     match target {

@@ -1,4 +1,5 @@
 //! Every target on the stable toolchain: its corpus, what was once found, and generated inputs.
+#![expect(clippy::panic, clippy::print_stdout, reason = "a test says on what it failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -43,7 +43,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    // Boxed: its settings are many times the size of the others' arguments.
+    Serve(Box<serve::ServeArgs>),
     Admit(admit::AdmitArgs),
     Confirm(confirm::ConfirmArgs),
     Release(release::ReleaseArgs),
@@ -79,7 +80,7 @@ pub(crate) fn run() -> Exit {
 impl Command {
     fn run(self, printer: &mut Printer) -> Result<Exit, Failure> {
         match self {
-            Self::Serve(args) => serve::run(args, printer),
+            Self::Serve(args) => serve::run(*args, printer),
             Self::Admit(args) => admit::run(&args, printer),
             Self::Confirm(args) => confirm::run(&args, printer),
             Self::Release(args) => release::run(&args, printer),

@@ -219,12 +219,13 @@ fn ended(result: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Fail
 pub(crate) fn serve_failure(error: &ServeError) -> Failure {
     let exit = match error {
         ServeError::Settings(_) => Exit::Usage,
-        ServeError::Open(OpenError::Bundle { source, .. }) => match source {
-            RefuseError::Load(LoadError::Invalid(_))
-            | RefuseError::Cases { .. }
-            | RefuseError::Signature { .. } => Exit::PolicyInvalid,
-            _ => Exit::Failed,
-        },
+        ServeError::Open(OpenError::Bundle {
+            source:
+                RefuseError::Load(LoadError::Invalid(_))
+                | RefuseError::Cases { .. }
+                | RefuseError::Signature { .. },
+            ..
+        }) => Exit::PolicyInvalid,
         _ => Exit::Failed,
     };
     let failure = Failure::from_error(error).with_exit(exit);

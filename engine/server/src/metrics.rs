@@ -47,6 +47,13 @@ struct RefusedLabel {
     reason: String,
 }
 
+/// The labels of one source that are set.
+#[derive(Debug, Default)]
+struct Standing {
+    active: Option<ActiveLabel>,
+    refused: Option<RefusedLabel>,
+}
+
 /// Longest reason in a label, in bytes: place and message of one fault.
 const MAX_REASON_BYTES: usize = 256;
 
@@ -87,7 +94,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusedLabel, Gauge>,
     /// The labels of `active` and `refused` that stand, by source: each source has at most one of
     /// each.
-    standing: Mutex<BTreeMap<String, (Option<ActiveLabel>, Option<RefusedLabel>)>>,
+    standing: Mutex<BTreeMap<String, Standing>>,
     waiting_fast: Gauge,
     waiting_slow: Gauge,
 }
@@ -184,7 +191,7 @@ impl Metrics {
         };
         self.active.get_or_create(&label).set(1);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (active, refused) = standing.entry(source.to_owned()).or_default();
+        let Standing { active, refused } = standing.entry(source.to_owned()).or_default();
         if let Some(before) = active.replace(label.clone()).filter(|before| *before != label) {
             self.active.remove(&before);
         }
@@ -197,7 +204,7 @@ impl Metrics {
     pub(crate) fn unchanged(&self, source: &str) {
         self.attempted(source, "unchanged");
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = standing.entry(source.to_owned()).or_default().1.take() {
+        if let Some(before) = standing.entry(source.to_owned()).or_default().refused.take() {
             self.refused.remove(&before);
         }
     }
@@ -210,7 +217,7 @@ impl Metrics {
         let label = RefusedLabel { source: source.to_owned(), reason };
         self.refused.get_or_create(&label).set(1);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = standing.entry(source.to_owned()).or_default().1.replace(label.clone());
+        let before = standing.entry(source.to_owned()).or_default().refused.replace(label.clone());
         if let Some(before) = before.filter(|before| *before != label) {
             self.refused.remove(&before);
         }

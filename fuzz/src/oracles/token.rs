@@ -42,6 +42,7 @@ static GENUINE: LazyLock<Genuine> = LazyLock::new(|| {
 });
 
 /// The one token that was signed, and its claims.
+#[expect(clippy::missing_panics_doc, reason = "the sample has a canonical form, whoever asks")]
 pub fn sample() -> (String, Vec<u8>) {
     let claims = canonical_json(&GENUINE.decision).expect("the sample has a canonical form");
     (GENUINE.token.clone(), claims)

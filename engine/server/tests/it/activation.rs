@@ -180,6 +180,7 @@ fn audit(store: &Path, evaluators: &mut BTreeMap<Digest, Evaluator>) -> (usize, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "the time to activate is told")]
 async fn a_bundle_of_a_thousand_policies_is_replaced_under_load() {
     let folder = tempfile::tempdir().unwrap();
     let bundles = [0, 1].map(|generation| {
