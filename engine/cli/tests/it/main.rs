@@ -5,6 +5,7 @@
     reason = "a test that cannot go on says so; clippy grants this to test functions alone"
 )]
 
+mod activation;
 mod bad_input;
 mod bundle;
 mod commands;

@@ -54,10 +54,15 @@ impl Server {
     /// Starts one with the reference policies and its state in a folder, and the folder's own
     /// facts if it has any.
     pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
+        Self::start_with(folder, Path::new("policies/reference"), more)
+    }
+
+    /// The same with another bundle.
+    pub(crate) fn start_with(folder: &Path, bundle: &Path, more: &[&str]) -> Self {
         let own = folder.join("facts.yaml");
         let facts = if own.exists() { own } else { root().join("policies/reference/facts.yaml") };
         let mut command = placet();
-        command.args(["serve", "--bundle", "policies/reference", "--log-level", "warn"]);
+        command.args(["serve", "--log-level", "warn", "--bundle"]).arg(bundle);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         command.arg("--facts").arg(facts);
         command.arg("--store").arg(folder.join("placet.db"));
