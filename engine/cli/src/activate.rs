@@ -88,8 +88,9 @@ fn show(active: &[Active], printer: &mut Printer) -> Result<(), Failure> {
             printer.data(&json::to_json(one).to_string())?;
             continue;
         }
+        // On a line of its own a digest fits 80 columns, and can be copied.
+        printer.data(&format!("{} {}", name(one), plain(&one.digest)))?;
         let mut table = print::pairs();
-        table.add_row([name(one), &plain(&one.digest)]);
         table.add_row(["revision", &plain(&one.revision)]);
         let attempt = one.last_attempt.clone().unwrap_or_default();
         let word = match (attempt.error.is_empty(), attempt.changed) {

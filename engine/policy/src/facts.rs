@@ -333,8 +333,13 @@ fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
         let path = format!("quotas[{i}].account");
         let account = &quota.account;
         let monthly = account.split('/').filter(|segment| *segment == MONTH).count();
-        // A pattern is checked as the account that it would be in some month.
-        if let Err(error) = AccountPath::new(account.replace(MONTH, "2000-01")) {
+        // A pattern is checked as the account that it would be in some month; only a whole segment
+        // is one.
+        let in_some_month: Vec<&str> = account
+            .split('/')
+            .map(|segment| if segment == MONTH { "2000-01" } else { segment })
+            .collect();
+        if let Err(error) = AccountPath::new(in_some_month.join("/")) {
             let hint = "write ids joined by `/`, such as `tenant/acme/gpu`";
             return Err(wrong(path, error.to_string(), hint));
         }
@@ -470,6 +475,7 @@ quotas:
             ("tenant/acme/gpu,", "tenant//gpu,", "`quotas[0].account` is empty"),
             ("kind: level, unit: milli-gpu", "kind: budget, unit: milli-gpu", "does not fit"),
             ("tenant/acme/gpu,", "'tenant/{month}/gpu',", "misuses `{month}`"),
+            ("gpu-seconds/{month}", "gpu-seconds-{month}", "`quotas[1].account` "),
             ("limit: 4000", "limit: 9007199254740992", "`/quotas/0/limit`"),
             ("jurisdiction: DE", "jurisdiction: Germany", "`/clusters/0/jurisdiction`"),
             ("jurisdictions: [DE], personal", "jurisdictions: [de], personal", "`/datasets/0/"),

@@ -66,10 +66,8 @@ fn check(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, Failure> {
         let line = serde_json::json!({"digest": digest, "revision": revision});
         printer.data(&line.to_string())?;
     } else {
-        let mut table = print::pairs();
-        table.add_row(["facts", &digest]);
-        table.add_row(["revision", &print::plain(revision)]);
-        printer.data(&table.to_string())?;
+        printer.data(&format!("facts {digest}"))?;
+        printer.data(&format!("revision {}", print::plain(revision)))?;
     }
     Ok(Exit::Done)
 }

@@ -21,6 +21,10 @@ const RULE_LEVELS: u32 = 4;
 /// Levels of a loop: of a statement that looks at each element of something.
 const LOOP_LEVELS: u32 = 2;
 
+/// Most names and indexes of one reference: the interpreter goes through those before it again for
+/// each, and none of that counts as work.
+const MAX_SEGMENTS: u32 = 64;
+
 /// A rule or function, all of its definitions together.
 #[derive(Debug, Default)]
 struct Node {
@@ -160,7 +164,7 @@ impl Graph<'_> {
 
     /// What the keys in a rule's own name need.
     fn keys(&mut self, mut refr: &Expr) -> u32 {
-        let mut levels = 0;
+        let (mut levels, mut segments) = (0, 0);
         loop {
             if let Expr::RefDot { refr: inner, .. } = refr {
                 refr = inner;
@@ -168,8 +172,9 @@ impl Graph<'_> {
                 levels = levels.max(self.expr(index));
                 refr = inner;
             } else {
-                return levels;
+                return bounded(levels, segments);
             }
+            segments += 1;
         }
     }
 
@@ -294,7 +299,7 @@ impl Graph<'_> {
     }
 
     fn reference(&mut self, expr: &Expr) -> u32 {
-        let (mut levels, mut here) = (0, expr);
+        let (mut levels, mut segments, mut here) = (0, 0, expr);
         self.needs(&known(expr));
         loop {
             if let Expr::RefDot { refr, .. } = here {
@@ -303,10 +308,11 @@ impl Graph<'_> {
                 levels = levels.max(self.expr(index));
                 here = refr;
             } else if let Expr::Var { .. } = here {
-                return levels;
+                return bounded(levels, segments);
             } else {
-                return levels.max(self.expr(here));
+                return bounded(levels.max(self.expr(here)), segments);
             }
+            segments += 1;
         }
     }
 
@@ -363,6 +369,11 @@ fn set<T>(items: &mut [T], at: usize, value: T) {
     if let Some(item) = items.get_mut(at) {
         *item = value;
     }
+}
+
+/// Levels of a reference with so many segments: no way may go through one that is too long.
+fn bounded(levels: u32, segments: u32) -> u32 {
+    if segments > MAX_SEGMENTS { u32::MAX } else { levels }
 }
 
 /// Levels of a query's loops, each inside of the one before.

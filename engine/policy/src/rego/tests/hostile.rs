@@ -282,6 +282,7 @@ fn depths() -> Vec<(&'static str, String, End)> {
             deny(&format!("x := {}1{}", "{\"a\": ".repeat(30), "}".repeat(30))),
             End::Refused("too deep for their number"),
         ),
+        ("a long reference", deny(&format!("input{} == 1", "[0]".repeat(1_300))), deep()),
         ("every", deny(&every), End::Refused("brackets")),
         ("a sum", deny(&format!("1{} > 1", " + 1".repeat(1_000))), End::Refused("100 levels")),
         ("signs", deny(&format!("x := {}1", "-".repeat(1_000))), End::Refused("100 levels")),
