@@ -192,8 +192,8 @@ const OWN: [(&str, u8, Own); 40] = [
     ("urlquery.decode_object", 1, text::query_decode_object),
     ("urlquery.encode", 1, text::query_encode),
     ("urlquery.encode_object", 1, text::query_encode_object),
-    (CHARGE, 1, charged),
-    (SCAN, 1, scanned),
+    (CHARGE, 2, charged),
+    (SCAN, 2, scanned),
 ];
 
 thread_local! {
@@ -305,7 +305,7 @@ fn type_name(given: &[Value]) -> Result<Value, Refused> {
 
 /// Gives what it takes, and pays for it.
 fn charged(given: &[Value]) -> Result<Value, Refused> {
-    pay(given)?;
+    pay(given.first())?;
     Ok(given.first().cloned().unwrap_or(Value::Undefined))
 }
 

@@ -179,7 +179,9 @@ enum Role {
 impl Writer<'_> {
     fn wrap(&mut self, start: usize, end: usize, name: &str) {
         self.added.push((start, Kind::Call, format!("{name}(")));
-        self.added.push((end, Kind::Close, ")".to_owned()));
+        // The interpreter takes the variables of a call's last argument for bound, and would not
+        // loop over them further on: the last one here has none.
+        self.added.push((end, Kind::Close, ", 0)".to_owned()));
     }
 
     fn around(&mut self, expr: &Expr, name: &str) {
@@ -333,7 +335,7 @@ impl Writer<'_> {
         variables(lhs, &mut names);
         variables(rhs, &mut names);
         let brace = if braced { "" } else { "{ " };
-        let call = format!("{brace}{CHARGE}([{}]); ", names.join(", "));
+        let call = format!("{brace}{CHARGE}([{}], 0); ", names.join(", "));
         self.added.push((offset(statement.span.start), Kind::Statement, call));
         if !braced {
             self.added.push((offset(statement.span.end), Kind::End, " }".to_owned()));

@@ -7,6 +7,7 @@ pub(super) mod refs;
 mod schema;
 mod scope;
 mod types;
+mod variables;
 pub(super) mod walk;
 
 use std::collections::BTreeSet;

@@ -10,6 +10,7 @@ use regorus::unstable::{
 use super::super::exact;
 use super::Wrong;
 use super::refs::{self, text};
+use super::variables;
 use super::walk::{self, Part, Visit, parts};
 use crate::error::Fault;
 
@@ -19,7 +20,10 @@ pub(in crate::rego) fn check(module: &Module, file: &str) -> Result<(), Fault> {
     walk::module(module, &mut search);
     match search.found {
         Some(fault) => Err(fault),
-        None => recursion(module, file),
+        None => {
+            variables::check(module, file)?;
+            recursion(module, file)
+        }
     }
 }
 

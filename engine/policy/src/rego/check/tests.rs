@@ -191,6 +191,48 @@ fn numbers_that_opa_would_read_otherwise_are_refused() {
 }
 
 #[test]
+fn variables_that_opa_would_bind_otherwise_are_refused() {
+    let each = "looks at each element by itself";
+    for (body, expected) in [
+        ("not input.models[_].id == \"a\"", each),
+        ("{ some i; not input.models[i].id == \"a\" }", each),
+        ("not f(input.models[_].id)\nf(x) if x == \"a\"", each),
+        ("{ every m in input.models { not m.id[_] == \"a\" } }", each),
+        ("count([1 | not input.models[_].id == \"a\"]) > 0", each),
+        ("{ some i; input.models[i].id == \"a\" }\ni := 5", "hides the rule or import `i`"),
+        ("count([1 | some t; input.models[t]]) > 1\nt(x) := x", "hides the rule or import `t`"),
+        ("{ some m; f(m) > data.params.max[m] }\nf(x) := x", "`m` is not looped over"),
+        ("{ some k; count(k) > data.params.max[k] }", "`k` is not looped over"),
+        ("f(1, 2)\nf(x, x) := true", "two arguments are named `x`"),
+        ("\"k\", input.time in input.tenant", "holds for what is undefined"),
+        (
+            "f with input.time as input.tenant.id with input.month as \"1\"\nf if input.time",
+            "may be undefined here",
+        ),
+    ] {
+        refused(&format!("{DENY} {body}"), expected);
+    }
+    let many: String = (0..257).map(|at| format!("v{at} := {at}\n")).collect();
+    refused(&format!("{DENY} {{\n{many}}}"), "binds 257 variables");
+    for body in [
+        "{ some m in input.models; not m.id == \"a\" }",
+        "{ some i, m in input.models; not input.models[i].id == m.id }",
+        "{ some i; m := input.models[i]; not input.models[i].id == m.owner }",
+        "not bad\nbad if input.models[_].id == \"a\"",
+        "count([m | some m in input.models; not m.id == input.tenant.id]) > 0",
+        "{ every m in input.models { not m.id == \"a\" } }",
+        "not f(1)\nf(x) if not input.models[x].id == \"a\"",
+        "{ some m, limit in data.params; f(m) > data.params[m] }\nf(x) := count(x)",
+        "{ m := \"max\"; f(m) > data.params[m] }\nf(x) := count(x)",
+        "{ some m; data.params[m] > f(m) }\nf(x) := count(x)",
+        "{ x := input.time; y := x; x == y }\nz := 1",
+    ] {
+        let compiled = compile(&format!("{DENY} {body}"));
+        assert!(compiled.is_ok(), "{body}: {:?}", compiled.err());
+    }
+}
+
+#[test]
 fn what_opa_answers_otherwise_is_refused() {
     for (body, expected) in [
         ("{ some {\"id\": x} in input.models; x }", "an object as a pattern"),
