@@ -213,6 +213,9 @@ fn compile(
     }
 }
 
+/// The key by which the interpreter's JSON reader hands over numbers.
+const NUMBER_KEY: &str = "$serde_json::private";
+
 /// Params as canonical JSON. The bundle's check left nothing in them that has none.
 pub(crate) fn params(entry: &Entry) -> Result<String, Fault> {
     let wrong = || {
@@ -221,7 +224,9 @@ pub(crate) fn params(entry: &Entry) -> Result<String, Fault> {
             .hint("write names, texts, numbers, lists and mappings")
     };
     let bytes = canonical_json(&entry.params).map_err(|_error| wrong())?;
-    String::from_utf8(bytes).map_err(|_error| wrong())
+    let text = String::from_utf8(bytes).map_err(|_error| wrong())?;
+    // The interpreter's reader takes an object with this key for a number of any length.
+    if text.contains(NUMBER_KEY) { Err(wrong()) } else { Ok(text) }
 }
 
 /// Evaluates inputs on one thread, with engines of its own. Gives the same evaluation for the same

@@ -67,7 +67,7 @@ const FREE: [&str; 14] = [
 ];
 
 /// What bounds a built-in, where weighing what it takes and gives is not enough.
-const BOUNDED: [(&str, Bound); 40] = [
+const BOUNDED: [(&str, Bound); 39] = [
     ("bits.lsh", Bound::Shift),
     ("bits.rsh", Bound::Shift),
     ("concat", Bound::Concat),
@@ -84,13 +84,12 @@ const BOUNDED: [(&str, Bound); 40] = [
     ("object.get", Bound::Rest),
     ("object.remove", Bound::Cross),
     ("product", Bound::Product),
-    ("regex.find_all_string_submatch_n", Bound::Find),
+    ("regex.find_all_string_submatch_n", Bound::FindGroups),
     ("regex.find_n", Bound::Find),
     ("regex.is_valid", Bound::Pattern),
     ("regex.match", Bound::Pattern),
     ("regex.replace", Bound::PatternReplace),
     ("regex.split", Bound::Find),
-    ("regex.template_match", Bound::Pattern),
     ("replace", Bound::Replace),
     ("semver.compare", Bound::Digits),
     ("semver.is_valid", Bound::Digits),
@@ -123,6 +122,8 @@ enum Bound {
     Digits,
     /// It looks for all places of a pattern.
     Find,
+    /// It does, and gives each group of each place.
+    FindGroups,
     /// Its format asks for widths, and may print arguments more than once.
     Format,
     /// It indents.
@@ -376,10 +377,16 @@ impl Call {
                 Ok(cross(product)?)
             }
             Bound::Digits => given.iter().try_for_each(short_numbers),
-            Bound::Find => self.search(text(0), text(1), true),
+            Bound::Find | Bound::FindGroups => {
+                // What is found is weighed too late: it was all made by then.
+                let groups = if self.bound == Bound::Find { 0 } else { parentheses(text(0)) };
+                let found = groups.saturating_add(1).saturating_mul(length(1).saturating_add(1));
+                at_most(found, MAX_UNITS, "groups of all matches")?;
+                self.search(text(0), text(1), true)
+            }
             Bound::Format => format(text(0), weight.units),
             Bound::Indent => indent(given, weight.units),
-            Bound::Json => text::numbers_are_short(text(0)),
+            Bound::Json => text::json_numbers_are_short(text(0)),
             Bound::Patch => patch(given),
             Bound::Pattern => {
                 let (pattern, searched) =
@@ -426,6 +433,11 @@ impl Call {
         let looked = each.saturating_add(again) / SEARCH_PER_TICK;
         Ok(ticks::charge(looked.saturating_add(written / 4).saturating_add(PATTERN_TICKS))?)
     }
+}
+
+/// Groups of a pattern, and what looks like one.
+fn parentheses(pattern: &str) -> u64 {
+    count(pattern.bytes().filter(|byte| *byte == b'(').count())
 }
 
 /// Texts that are read as numbers, and numbers that are read as dates.

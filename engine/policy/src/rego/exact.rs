@@ -1,7 +1,6 @@
 //! Where a built-in of the interpreter would answer otherwise than OPA's, it is put right or
 //! stopped: an error is better than another answer.
 
-use std::iter::Peekable;
 use std::str::Chars;
 
 use regorus::Value;
@@ -163,88 +162,275 @@ fn has_empty_set(value: &Value) -> bool {
     }
 }
 
-/// In OPA's patterns (RE2) the classes of letters, digits and blanks are those of ASCII; here they
-/// would be Unicode's.
+/// In OPA's patterns (RE2) some characters mean something else than here: classes of letters,
+/// digits and blanks are those of ASCII there, and nothing joins classes.
 fn pattern(value: &mut Value) -> Result<(), Inexact> {
-    let Value::String(text) = &*value else { return Ok(()) };
-    if text.contains('\\') {
-        *value = Value::from(ascii(text)?);
+    if let Value::String(text) = &*value {
+        *value = Value::from(rewritten(text)?);
     }
     Ok(())
 }
 
-fn ascii(pattern: &str) -> Result<String, Inexact> {
-    let (mut written, mut chars, mut class) = (String::new(), pattern.chars().peekable(), false);
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => escaped(&mut chars, class, &mut written)?,
-            '[' if class => {
-                // `[:digit:]`, which is ASCII's already, or a bracket by itself.
-                let named = chars.peek() == Some(&':');
-                written.push_str(if named { "[" } else { "\\[" });
-                if named {
-                    for c in chars.by_ref() {
-                        written.push(c);
-                        if c == ']' {
-                            break;
-                        }
-                    }
-                }
+/// Largest count of a repetition in RE2.
+const MAX_REPEATED: u64 = 1_000;
+/// Classes that have a name, such as `[:digit:]`: of ASCII, here and there.
+const NAMED: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
+];
+
+/// The pattern that means here what the one given means in RE2. What is invalid in both is left as
+/// it is, for the interpreter to say so.
+fn rewritten(pattern: &str) -> Result<String, Inexact> {
+    let mut pattern = Pattern { rest: pattern.chars(), written: String::new() };
+    let mut repeated = false;
+    while let Some(c) = pattern.rest.next() {
+        let repeats = match c {
+            '\\' => pattern.escape().map(|()| false)?,
+            '[' => pattern.class().map(|()| false)?,
+            '(' => pattern.group().map(|()| false)?,
+            '{' => pattern.counted()?,
+            _ => {
+                pattern.written.push(c);
+                matches!(c, '*' | '+' | '?')
             }
-            '[' => {
-                class = true;
-                written.push(c);
-                // A bracket right at the beginning of a class is one of its characters.
-                if let Some(caret) = chars.next_if_eq(&'^') {
-                    written.push(caret);
-                }
-                if chars.next_if_eq(&']').is_some() {
-                    written.push_str("\\]");
-                }
-            }
-            ']' => {
-                class = false;
-                written.push(c);
-            }
-            // These join classes here, and are characters there.
-            '&' | '~' if class => written.extend(['\\', c]),
-            c => written.push(c),
+        };
+        if repeats && repeated {
+            return Err(Inexact("a repetition of a repetition: put the first in `(?:...)`".into()));
         }
+        // A question mark after a repetition belongs to it: as few as possible.
+        if repeats && pattern.eat("?") {
+            pattern.written.push('?');
+        }
+        repeated = repeats;
     }
-    Ok(written)
+    Ok(pattern.written)
 }
 
-fn escaped(
-    chars: &mut Peekable<Chars<'_>>,
-    class: bool,
-    written: &mut String,
-) -> Result<(), Inexact> {
-    let Some(c) = chars.next() else {
-        written.push('\\');
-        return Ok(());
-    };
-    let replaced = match (c, class) {
-        ('d', false) => "[0-9]",
-        ('d', true) => "0-9",
-        ('D', false) => "[^0-9]",
-        ('w', false) => "[0-9A-Za-z_]",
-        ('w', true) => "0-9A-Za-z_",
-        ('W', false) => "[^0-9A-Za-z_]",
-        ('s', false) => "[\\t\\n\\f\\r ]",
-        ('s', true) => "\\t\\n\\f\\r ",
-        ('S', false) => "[^\\t\\n\\f\\r ]",
-        ('b', false) => "(?-u:\\b)",
-        ('D' | 'W' | 'S', true) | ('B', false) => {
-            let message = format!("`\\{c}` here means more than OPA's: write the characters out");
-            return Err(Inexact(message));
+/// A pattern that is read as RE2 reads it, and written as it is read here.
+struct Pattern<'p> {
+    rest: Chars<'p>,
+    written: String,
+}
+
+impl Pattern<'_> {
+    fn eat(&mut self, expected: &str) -> bool {
+        match self.rest.as_str().strip_prefix(expected) {
+            Some(rest) => {
+                self.rest = rest.chars();
+                true
+            }
+            None => false,
         }
-        _ => {
-            written.extend(['\\', c]);
+    }
+
+    /// What follows, as long as it is wanted.
+    fn copy(&mut self, wanted: impl Fn(char) -> bool) {
+        while let Some(c) = self.rest.clone().next().filter(|c| wanted(*c)) {
+            self.written.push(c);
+            self.rest.next();
+        }
+    }
+
+    /// After a backslash that is outside of a class.
+    fn escape(&mut self) -> Result<(), Inexact> {
+        let Some(c) = self.rest.next() else {
+            self.written.push('\\');
+            return Ok(());
+        };
+        let replaced = match c {
+            'd' => "[0-9]",
+            'D' => "[^0-9]",
+            'w' => "[0-9A-Za-z_]",
+            'W' => "[^0-9A-Za-z_]",
+            's' => "[\\t\\n\\f\\r ]",
+            'S' => "[^\\t\\n\\f\\r ]",
+            'b' => "(?-u:\\b)",
+            'B' => return Err(wide(c)),
+            _ => return self.escaped(c),
+        };
+        self.written.push_str(replaced);
+        Ok(())
+    }
+
+    /// After a backslash, what means the same inside of a class and outside.
+    fn escaped(&mut self, c: char) -> Result<(), Inexact> {
+        match c {
+            // The ends of words here, and characters there.
+            '<' | '>' => self.written.push(c),
+            // These exist on one side only.
+            'Q' | 'C' | 'u' | 'U' | '0'..='9' => {
+                let message = format!("`\\{c}` is not the same in OPA: write the characters out");
+                return Err(Inexact(message));
+            }
+            _ => self.written.extend(['\\', c]),
+        }
+        // What belongs to it is no count and no class.
+        if matches!(c, 'p' | 'P' | 'x') && self.eat("{") {
+            if self.rest.as_str().starts_with('^') {
+                return Err(Inexact(format!("`\\{c}{{^` is not known here: negate the class")));
+            }
+            self.written.push('{');
+            self.copy(|c| c != '}');
+            if self.eat("}") {
+                self.written.push('}');
+            }
+        } else if matches!(c, 'p' | 'P') {
+            self.written.extend(self.rest.next());
+        } else if c == 'x' {
+            let digits = self.rest.clone().take(2).take_while(char::is_ascii_hexdigit).count();
+            self.written.extend(self.rest.by_ref().take(digits));
+        }
+        Ok(())
+    }
+
+    /// After a parenthesis: its name, or its flags.
+    fn group(&mut self) -> Result<(), Inexact> {
+        self.written.push('(');
+        if !self.eat("?") {
             return Ok(());
         }
-    };
-    written.push_str(replaced);
-    Ok(())
+        self.written.push('?');
+        // What looks around is invalid in both.
+        let rest = self.rest.as_str();
+        if ["=", "!", "<=", "<!"].iter().any(|around| rest.starts_with(around)) {
+            return Ok(());
+        }
+        if self.eat("P<") || self.eat("<") {
+            self.written.push_str("P<");
+            self.copy(|c| c.is_ascii_alphanumeric() || c == '_');
+            if self.rest.clone().next().is_some_and(|c| c != '>') {
+                let message = "the name of a group is of letters, digits and underscores in OPA";
+                return Err(Inexact(message.to_owned()));
+            }
+            return Ok(());
+        }
+        self.copy(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-'));
+        match self.rest.clone().next() {
+            Some(c) if c != ':' && c != ')' => Err(Inexact(format!(
+                "the flag `{c}` of a group is none of OPA's `i`, `m`, `s`, `U`"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a brace: whether it begins a count. RE2 takes any other for a character, where a
+    /// blank or a leading zero is a count here.
+    fn counted(&mut self) -> Result<bool, Inexact> {
+        let number = |text: &str| match text.as_bytes() {
+            [] => false,
+            [b'0', _, ..] => false,
+            digits => digits.iter().all(u8::is_ascii_digit),
+        };
+        let count = self.rest.as_str().split_once('}').filter(|(inside, _)| {
+            let (least, most) = inside.split_once(',').unwrap_or((inside, ""));
+            number(least) && (most.is_empty() || number(most))
+        });
+        let Some((inside, rest)) = count else {
+            self.written.push_str("\\{");
+            return Ok(false);
+        };
+        let large = |text: &str| text.parse::<u64>().map_or(true, |count| count > MAX_REPEATED);
+        if inside.split(',').any(|text| !text.is_empty() && large(text)) {
+            return Err(Inexact(format!("a repetition counts to {MAX_REPEATED} at most in OPA")));
+        }
+        self.written.push('{');
+        self.written.push_str(inside);
+        self.written.push('}');
+        self.rest = rest.chars();
+        Ok(true)
+    }
+
+    /// After a bracket. A class of RE2 holds characters, ranges, and classes with a name, and
+    /// nothing that joins classes.
+    fn class(&mut self) -> Result<(), Inexact> {
+        self.written.push('[');
+        if self.eat("^") {
+            self.written.push('^');
+        }
+        // A bracket right at the beginning of a class is one of its characters.
+        let mut first = true;
+        while let Some(c) = self.rest.next() {
+            if c == ']' && !first {
+                self.written.push(c);
+                return Ok(());
+            }
+            first = false;
+            if c == '[' && self.named()? {
+                continue;
+            }
+            if c == '-' {
+                self.no_difference()?;
+            }
+            let character = self.item(c)?;
+            let mut after = self.rest.clone();
+            if !character || after.next() != Some('-') {
+                continue;
+            }
+            let Some(end) = after.next().filter(|end| *end != ']') else { continue };
+            self.eat("-");
+            self.no_difference()?;
+            self.rest = after;
+            self.written.push('-');
+            if !self.item(end)? {
+                return Err(Inexact("a range of characters ends with a class".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// After a hyphen: another one makes a difference here, and a range in RE2.
+    fn no_difference(&self) -> Result<(), Inexact> {
+        if self.rest.as_str().starts_with('-') {
+            return Err(Inexact("`--` in a class: write `\\-` for the hyphen".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// After a bracket in a class: whether a class with a name was there, which is then written.
+    fn named(&mut self) -> Result<bool, Inexact> {
+        let inside = self.rest.as_str().strip_prefix(':');
+        let Some((name, rest)) = inside.and_then(|inside| inside.split_once(":]")) else {
+            return Ok(false);
+        };
+        if !NAMED.contains(&name.strip_prefix('^').unwrap_or(name)) {
+            return Err(Inexact(format!("there is no class `[:{name}:]`")));
+        }
+        for part in ["[:", name, ":]"] {
+            self.written.push_str(part);
+        }
+        self.rest = rest.chars();
+        Ok(true)
+    }
+
+    /// Writes one item of a class that begins with this: whether it is a character, which may
+    /// begin or end a range.
+    fn item(&mut self, c: char) -> Result<bool, Inexact> {
+        if c != '\\' {
+            // These join or nest classes here, or would come to stand where they mean something.
+            if "[]&~-^".contains(c) {
+                self.written.push('\\');
+            }
+            self.written.push(c);
+            return Ok(true);
+        }
+        let Some(c) = self.rest.next() else {
+            self.written.push('\\');
+            return Ok(true);
+        };
+        match c {
+            'd' => self.written.push_str("0-9"),
+            'w' => self.written.push_str("0-9A-Za-z_"),
+            's' => self.written.push_str("\\t\\n\\f\\r "),
+            'D' | 'W' | 'S' => return Err(wide(c)),
+            _ => self.escaped(c)?,
+        }
+        Ok(!matches!(c, 'd' | 'w' | 's' | 'p' | 'P'))
+    }
+}
+
+fn wide(c: char) -> Inexact {
+    Inexact(format!("`\\{c}` here means more than OPA's: write the characters out"))
 }
 
 #[cfg(test)]
@@ -252,20 +438,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_those_of_ascii() {
+    fn patterns_mean_what_they_mean_in_re2() {
         for (pattern, expected) in [
             ("^\\d+$", "^[0-9]+$"),
-            ("[\\w.-]+\\.\\s", "[0-9A-Za-z_.-]+\\.[\\t\\n\\f\\r ]"),
+            ("[\\w.-]+\\.\\s", "[0-9A-Za-z_.\\-]+\\.[\\t\\n\\f\\r ]"),
             ("[]a[]", "[\\]a\\[]"),
             ("[^]\\d]", "[^\\]0-9]"),
             ("[[:alpha:]\\d]", "[[:alpha:]0-9]"),
+            ("[[:^word:]-z]", "[[:^word:]\\-z]"),
             ("a\\bb", "a(?-u:\\b)b"),
             ("\\\\d", "\\\\d"),
             ("\\pL\\x41", "\\pL\\x41"),
+            // Nothing joins or nests classes.
+            ("^[[a]]$", "^[\\[a]]$"),
+            ("[[:a]", "[\\[:a]"),
+            ("^[a&&b]$", "^[a\\&\\&b]$"),
+            ("[a~~b]", "[a\\~\\~b]"),
+            ("[]-a]", "[\\]-a]"),
+            ("[-a]|[a-]|[-]|[^-a]", "[\\-a]|[a\\-]|[\\-]|[^\\-a]"),
+            ("[a-z-9][+-\\-]", "[a-z\\-9][+-\\-]"),
+            // A hyphen after a class with a letter for a name is a character.
+            ("[\\w-z\\d-]", "[0-9A-Za-z_\\-z0-9\\-]"),
+            ("[\\x41-\\x{5a}\\pL-a]", "[\\x41-\\x{5a}\\pL\\-a]"),
+            // Words do not begin nor end, braces are characters.
+            ("\\<a\\>[\\<-\\>]", "<a>[<->]"),
+            ("a\\b{start}", "a(?-u:\\b)\\{start}"),
+            ("a{2}b{2,}?c{0,3}", "a{2}b{2,}?c{0,3}"),
+            ("a{ 2 }b{,2}c{02}{", "a\\{ 2 }b\\{,2}c\\{02}\\{"),
+            ("\\p{Greek}\\P{Lu}", "\\p{Greek}\\P{Lu}"),
+            ("(?i)(?s-m:a)(?U)(?:b)", "(?i)(?s-m:a)(?U)(?:b)"),
+            ("(?P<n>a)(?<m_1>b)", "(?P<n>a)(?P<m_1>b)"),
+            ("\\Aa\\z\\Z", "\\Aa\\z\\Z"),
+            ("(?=a)(?<!b)", "(?=a)(?<!b)"),
+            ("a\\", "a\\"),
+            ("[a", "[a"),
+            ("[a-", "[a\\-"),
         ] {
-            assert_eq!(ascii(pattern).as_deref(), Ok(expected), "{pattern}");
+            assert_eq!(rewritten(pattern).as_deref(), Ok(expected), "{pattern}");
         }
-        assert!(ascii("[\\D]").is_err() && ascii("\\B").is_err());
+        let refused = "^[+--]$ [--a] [a--b] [\\d--3] (?x)a (?u)a (?R)$ (?i-x:a) (?i-u)a \\Qa\\E \
+            [\\Q] \\C \\u0041 \\U00000041 \\012 a++ a** a{2}{3} a*?? a{1001} \
+            a{1,99999999999999999999} [a-\\d] [[:foo:]] (?P<n[>a) (?P=n) \\p{^Greek} [\\D] \\B";
+        for pattern in refused.split_whitespace() {
+            assert!(rewritten(pattern).is_err(), "{pattern}");
+        }
+        let message = rewritten("[+--]").map_err(|error| error.to_string());
+        assert!(message.is_err_and(|message| message.contains("write `\\-`")));
     }
 
     #[test]

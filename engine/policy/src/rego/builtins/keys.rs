@@ -116,7 +116,7 @@ fn stripped(bytes: Vec<u8>) -> Vec<u8> {
 
 /// Reads JSON that came in a text, within the limits of values.
 pub(super) fn json(text: &str, otherwise: &str) -> Result<Value, Refused> {
-    super::text::numbers_are_short(text)?;
+    super::text::json_numbers_are_short(text)?;
     // The parser has a limit of its own for what is nested, 128 levels, and does not recurse
     // further.
     let value = Value::from_json_str(text).map_err(|_invalid| wrong(otherwise))?;

@@ -14,7 +14,7 @@ const CASTS: &str = "test the type, such as `is_string`, or convert with `to_num
 const COMPILER: &str = "it is what a compiler writes: use the construct that it stands for";
 
 /// Built-ins that are refused when a policy is loaded: name, and what to do instead.
-pub(in crate::rego) const REFUSED: [(&str, &str); 68] = [
+pub(in crate::rego) const REFUSED: [(&str, &str); 69] = [
     ("__builtin_sets.intersection", SETS),
     ("__builtin_sets.union", SETS),
     ("all", "use `every`"),
@@ -70,6 +70,7 @@ pub(in crate::rego) const REFUSED: [(&str, &str); 68] = [
     ("rand.intn", REPEATABLE),
     ("re_match", "use `regex.match`"),
     ("regex.globs_match", "use `regex.match` or `glob.match`"),
+    ("regex.template_match", "use `regex.match`"),
     ("rego.metadata.chain", NOTES),
     ("rego.metadata.rule", NOTES),
     ("rego.parse_module", "a policy does not load policies"),

@@ -35,7 +35,9 @@ fn call(name: &str, given: &[Value]) -> Result<Value, String> {
     let bound = if name == "walk" { Bound::Walk } else { bound.unwrap_or(Bound::Size) };
     let call = Call::new(*builtin, bound);
     call.before(given).map_err(|error| error.to_string())?;
-    builtin.0(&call.span, &call.parameters, given, true).map_err(|error| error.to_string())
+    let mut given = given.to_vec();
+    exact::adapt(name, &mut given).map_err(|error| error.to_string())?;
+    builtin.0(&call.span, &call.parameters, &given, true).map_err(|error| error.to_string())
 }
 
 fn gives(name: &str, given: &str, expected: &str) {
@@ -366,6 +368,74 @@ fn patterns_are_measured_as_written_out() {
     }
     assert!(text::written_out("((a{100}){100}){100}") > 1_000_000);
     assert!(text::written_out("(\\w{100}){100}") > 100_000);
+}
+
+#[test]
+fn patterns_match_what_they_match_in_opa() {
+    for (pattern, text, expected) in [
+        ("^[[a]]$", "[]", true),
+        ("^[[a]]$", "a", false),
+        ("^[a&&b]$", "a", true),
+        ("^[a~~b]$", "~", true),
+        ("^[\\w-z]$", "`", false),
+        ("^[\\w-.]$", "-", true),
+        ("^[\\s-z]$", "A", false),
+        ("^\\<a\\>$", "<a>", true),
+        ("^a{ 2 }$", "aa", false),
+        ("^a{ 2 }$", "a{ 2 }", true),
+        ("^\\w$", "\u{e9}", false),
+        ("^\\pL{2}$", "\u{e9}a", true),
+        ("(?i)^(?:A|b)$", "B", true),
+    ] {
+        let given = [Value::from(pattern), Value::from(text)];
+        let found = call("regex.match", &given);
+        assert_eq!(found, Ok(Value::from(expected)), "{pattern} in {text}");
+    }
+    fails("regex.match", r#"["[+--]", "+"]"#, "write `\\-`");
+    fails("regex.replace", r#"["a b", "(?x)a b", "c"]"#, "the flag `x`");
+    fails("regex.is_valid", r#"["a++"]"#, "a repetition of a repetition");
+    gives("regex.is_valid", r#"["(?=a)"]"#, "false");
+}
+
+#[test]
+fn what_is_quoted_in_json_writes_no_number() {
+    let fine = ["{\"sha\":\"ab9e512cd\"}", "[\"\\\"1e999999\", 1e300]", "\"\\\\1e999999\""];
+    for text in fine {
+        for name in ["json.unmarshal", "json.is_valid"] {
+            assert!(call(name, &[Value::from(text)]).is_ok(), "{name} {text}");
+        }
+        assert!(keys::json(text, "no JSON").is_ok(), "{text}");
+    }
+    let digits = format!("[{}]", "1".repeat(401));
+    let hostile = [
+        "[1e2000000000]",
+        "{\"a\\\\\":1e999999}",
+        "{\"1\":1e999999}",
+        "\"a\"1e999999",
+        digits.as_str(),
+        "{\"$serde_json::private::Number\":\"1e2000000000\"}",
+        "[{\"\\u0024serde_json::private::\\u004eumber\":\"1\\u00652000000000\"}]",
+    ];
+    for text in hostile {
+        for name in ["json.unmarshal", "json.is_valid"] {
+            assert!(call(name, &[Value::from(text)]).is_err(), "{name} {text}");
+        }
+        assert!(keys::json(text, "no JSON").is_err(), "{text}");
+    }
+}
+
+#[test]
+fn groups_of_all_matches_are_bounded_before_they_are_made() {
+    let find = |name: &str, groups: usize, length: usize| {
+        let (pattern, text) = ("()".repeat(groups), "a".repeat(length));
+        call(name, &[Value::from(pattern), Value::from(text), Value::from(-1_i64)])
+    };
+    let all = "regex.find_all_string_submatch_n";
+    let error = find(all, 1_000, 8_000).expect_err("it is too much");
+    assert!(error.contains("groups of all matches would be above"), "{error}");
+    let found = find(all, 10, 100).expect("it is little");
+    assert_eq!(found.as_array().expect("a list").len(), 101);
+    assert!(find("regex.find_n", 100, 8_000).is_ok());
 }
 
 fn hostile() -> impl Strategy<Value = Value> {

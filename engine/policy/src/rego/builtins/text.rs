@@ -1,6 +1,7 @@
 //! Texts: replacements, query strings, and how large what a short text writes would be.
 
 use std::fmt::Write as _;
+use std::str::Chars;
 
 use regorus::Value;
 use regorus::value::Object;
@@ -159,8 +160,45 @@ pub(super) fn query_decode_object(given: &[Value]) -> Result<Value, Refused> {
 
 /// Refuses a text that writes a number with very many digits, or with an exponent that would.
 pub(in crate::rego) fn numbers_are_short(text: &str) -> Result<(), Refused> {
+    short(text.chars())
+}
+
+/// The key by which a reader of JSON takes an object for a number, which its text then writes: the
+/// interpreter does so whatever else the object holds.
+const NUMBER_KEY: &str = "$serde_json::private::Number";
+
+/// The same for JSON: what is quoted writes no number.
+pub(super) fn json_numbers_are_short(text: &str) -> Result<(), Refused> {
+    let (mut bare, mut rest) = (String::with_capacity(text.len()), text.chars());
+    while let Some(character) = rest.next() {
+        bare.push(character);
+        if character == '"' && quoted(&mut rest) == NUMBER_KEY {
+            return Err(Refused::Wrong(format!("`{NUMBER_KEY}` is no key")));
+        }
+    }
+    short(bare.chars())
+}
+
+/// Reads on to behind the next quotation mark: the text before it, without escapes.
+fn quoted(rest: &mut Chars<'_>) -> String {
+    let mut text = String::new();
+    while let Some(character) = rest.next().filter(|character| *character != '"') {
+        let escaped = if character == '\\' { rest.next() } else { None };
+        if escaped == Some('u') {
+            let digits = rest.clone().take(4).take_while(char::is_ascii_hexdigit).count();
+            let digits = rest.by_ref().take(digits).filter_map(|digit| digit.to_digit(16));
+            let code = digits.fold(0, |code, digit| (code << 4) | digit);
+            text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        } else {
+            text.push(escaped.unwrap_or(character));
+        }
+    }
+    text
+}
+
+fn short(text: impl Iterator<Item = char>) -> Result<(), Refused> {
     let (mut digits, mut exponent) = (0_u64, None::<u64>);
-    for character in text.chars().chain([' ']) {
+    for character in text.chain([' ']) {
         match (character, exponent) {
             ('0'..='9', None) => digits = digits.saturating_add(1),
             ('0'..='9', Some(value)) => {
