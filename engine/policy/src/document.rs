@@ -1,9 +1,13 @@
 //! Reading files that people write: bounded, strict, with the place and a remedy in every error.
 
-use std::fs::File;
+mod aliases;
+
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Fault, LoadError};
@@ -11,7 +15,9 @@ use crate::error::{Fault, LoadError};
 /// Reads a file that may have at most `max` bytes.
 pub(crate) fn read(path: &Path, name: &str, max: u64) -> Result<Vec<u8>, LoadError> {
     let cannot = |source| LoadError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(cannot)?;
+    // Opening a pipe would wait, perhaps forever, for somebody to write; regular files do not care.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         let fault = Fault::new(name, "is not a regular file");
         return Err(fault.hint("name a file, not a directory or a device").into());
@@ -36,8 +42,9 @@ pub(crate) fn text<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str, Fault> {
 }
 
 /// Reads a YAML document, or JSON, which is YAML too. Unknown keys are refused by the type, with
-/// the nearest known one.
+/// the nearest known one, and so are aliases: what they stand for may be any size.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, Fault> {
+    aliases::refuse(text, name)?;
     yaml_serde::from_str(text).map_err(|error| {
         let location = error.location();
         let full = error.to_string();
