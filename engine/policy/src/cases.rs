@@ -7,6 +7,7 @@ use placet_core::{
     AccountPath, AdmissionRequest, Code, Digest, Effect, Id, PolicyVerdict, Verdict,
 };
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::bundle::Bundle;
@@ -18,6 +19,18 @@ use crate::resolve::resolve;
 
 /// Largest file of cases in bytes.
 const MAX_CASES_BYTES: usize = 4 << 20;
+/// Most cases of a bundle: far beyond what people write, and a server that is to activate a bundle
+/// runs all of them first, those of twins too, each of which may use up its budget.
+const MAX_CASES: usize = 20_000;
+/// Longest name of a case in bytes: it stands in one line of a report or a log.
+const MAX_NAME_BYTES: usize = 256;
+/// Longest failure of a case in bytes: it may repeat whatever a policy said, and is for a person to
+/// read.
+const MAX_FAILURE_BYTES: usize = 1_024;
+/// What stands for the rest of a failure that is too long.
+const CUT: &str = "...";
+/// Most failures of a case: the first tell enough.
+const MAX_FAILURES: usize = 64;
 
 /// The format of a file of cases.
 #[derive(Debug, Deserialize)]
@@ -68,7 +81,8 @@ pub struct CaseReport {
     pub file: String,
     /// Its name.
     pub name: String,
-    /// What was not as expected, a line each; empty if it passed.
+    /// What was not as expected, one thing each, at most 1,024 bytes each and 64 in all, and how
+    /// many more there are; empty if it passed.
     pub failures: Vec<String>,
     /// What the bundle said; absent if the request could not be resolved to an input.
     pub evaluation: Option<Evaluation>,
@@ -81,6 +95,8 @@ pub struct CaseRunner {
     twins: Option<Evaluator>,
     /// By the digest of the file: many files of cases share one.
     facts: BTreeMap<Digest, Arc<Facts>>,
+    /// The bundle whose cases were counted and are few enough.
+    counted: Option<Digest>,
 }
 
 impl CaseRunner {
@@ -88,15 +104,16 @@ impl CaseRunner {
     #[must_use]
     pub fn new(policies: Arc<PolicySet>, twins: Option<Arc<PolicySet>>) -> Self {
         let facts = BTreeMap::new();
-        Self { policies: Evaluator::new(policies), twins: twins.map(Evaluator::new), facts }
+        let (policies, twins) = (Evaluator::new(policies), twins.map(Evaluator::new));
+        Self { policies, twins, facts, counted: None }
     }
 
     /// Runs every case of a file of the bundle, see [`Bundle::case_files`]. `convert` reads a
     /// request from JSON, as the server does.
     ///
     /// # Errors
-    /// [`LoadError`] if the file or its facts are not in the bundle or break a rule. A case that
-    /// fails is no error.
+    /// [`LoadError`] if the file or its facts are not in the bundle or break a rule, or if all files
+    /// of cases in the bundle hold more than 20,000. A case that fails is no error.
     pub fn run(
         &mut self,
         bundle: &Bundle,
@@ -107,19 +124,11 @@ impl CaseRunner {
             let hint = "name a file of cases by its path in the bundle";
             return Err(Fault::new(file, "is no file of the bundle").hint(hint).into());
         };
-        if bytes.len() > MAX_CASES_BYTES {
-            let fault = Fault::new(file, format!("has more than {MAX_CASES_BYTES} bytes"));
-            return Err(fault.hint("split it").into());
+        if self.counted != Some(bundle.digest()) {
+            count(bundle)?;
+            self.counted = Some(bundle.digest());
         }
-        let read: CaseFile = document::parse(document::text(bytes, file)?, file)?;
-        if read.cases.is_empty() {
-            return Err(Fault::new(file, "has no cases").hint("add one under `cases`").into());
-        }
-        let mut names = BTreeSet::new();
-        if let Some(twice) = read.cases.iter().find(|case| !names.insert(&case.name)) {
-            let fault = Fault::new(file, format!("two cases are named `{}`", twice.name));
-            return Err(fault.hint("give each case a name of its own").into());
-        }
+        let read = parse(file, bytes)?;
         let facts = self.facts(bundle, file, &read.facts)?;
         let cases = read.cases.iter().map(|case| {
             let mut request = read.request.clone();
@@ -128,6 +137,7 @@ impl CaseRunner {
                 Ok(request) => self.one(case, &facts, &request),
                 Err(error) => (vec![format!("the request cannot be read: {error}")], None),
             };
+            let failures = bounded(failures);
             CaseReport { file: file.to_owned(), name: case.name.clone(), failures, evaluation }
         });
         Ok(cases.collect())
@@ -203,6 +213,78 @@ impl CaseRunner {
         }
         (failures, Some(evaluation))
     }
+}
+
+/// Reads a file of cases.
+fn parse(file: &str, bytes: &[u8]) -> Result<CaseFile, Fault> {
+    if bytes.len() > MAX_CASES_BYTES {
+        let fault = Fault::new(file, format!("has more than {MAX_CASES_BYTES} bytes"));
+        return Err(fault.hint("split it"));
+    }
+    let read: CaseFile = document::parse(document::text(bytes, file)?, file)?;
+    if read.cases.is_empty() {
+        return Err(Fault::new(file, "has no cases").hint("add one under `cases`"));
+    }
+    let mut names = BTreeSet::new();
+    for (position, case) in (1_usize..).zip(&read.cases) {
+        let name = &case.name;
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(char::is_control) {
+            let message = format!(
+                "the name of case {position} is not one line of 1 to {MAX_NAME_BYTES} bytes"
+            );
+            let hint = "shorten it, and explain the case in a comment";
+            return Err(Fault::new(file, message).hint(hint));
+        }
+        if !names.insert(name) {
+            let fault = Fault::new(file, format!("two cases are named `{name}`"));
+            return Err(fault.hint("give each case a name of its own"));
+        }
+    }
+    Ok(read)
+}
+
+/// Checks that a bundle has no more cases than may be run.
+fn count(bundle: &Bundle) -> Result<(), Fault> {
+    /// A file of cases as far as it is counted.
+    #[derive(Deserialize)]
+    struct Counted {
+        cases: Vec<IgnoredAny>,
+    }
+    let mut all = 0_usize;
+    for file in bundle.case_files() {
+        let bytes = bundle.file(&file);
+        if bytes.len() > MAX_CASES_BYTES {
+            continue;
+        }
+        // Whoever runs a file that cannot be read is told so then; none of its cases run.
+        let read = document::text(bytes, &file)
+            .and_then(|text| document::parse::<Counted>(text, &file))
+            .map_or(0, |counted| counted.cases.len());
+        all = all.saturating_add(read);
+        if all > MAX_CASES {
+            let message = format!("the bundle has more than {MAX_CASES} cases, counted up to here");
+            let hint = "drop cases that test the same, or split the bundle";
+            return Err(Fault::new(file, message).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Failures as they are reported: a bounded number, each of bounded length.
+fn bounded(mut failures: Vec<String>) -> Vec<String> {
+    let more = failures.len().saturating_sub(MAX_FAILURES);
+    failures.truncate(MAX_FAILURES);
+    for failure in &mut failures {
+        if failure.len() > MAX_FAILURE_BYTES {
+            let end = MAX_FAILURE_BYTES.saturating_sub(CUT.len());
+            failure.truncate(failure.floor_char_boundary(end));
+            failure.push_str(CUT);
+        }
+    }
+    if more > 0 {
+        failures.push(format!("and {more} more"));
+    }
+    failures
 }
 
 /// The path in the bundle of what is named from a file of it on; none if that is outside.
@@ -370,5 +452,17 @@ mod tests {
         assert_eq!(base, json!({"a": {"b": 1, "c": [3], "e": {"g": 5}}}));
         merge(&mut base, &Value::Null);
         assert_eq!(base["a"]["b"], 1);
+    }
+
+    #[test]
+    fn failures_are_cut_between_characters_and_counted() {
+        let long = "\u{e9}".repeat(MAX_FAILURE_BYTES);
+        let whole = "x".repeat(MAX_FAILURE_BYTES);
+        let cut = bounded(vec![long.clone(), whole.clone()]);
+        assert_eq!(cut[1], whole);
+        assert!(cut[0].len() <= MAX_FAILURE_BYTES && cut[0].ends_with(CUT), "{}", cut[0]);
+        assert!(long.starts_with(cut[0].trim_end_matches(CUT)));
+        let many = bounded(vec![String::new(); MAX_FAILURES + 3]);
+        assert_eq!((many.len(), many[MAX_FAILURES].as_str()), (MAX_FAILURES + 1, "and 3 more"));
     }
 }

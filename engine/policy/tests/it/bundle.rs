@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use placet_core::{Digest, Effect, Id, Verdict};
-use placet_policy::{Bundle, CaseRunner, Evaluation, Evaluator, Input, PolicySet, WasmRuntime};
+use placet_policy::{
+    Bundle, CaseRunner, Evaluation, Evaluator, Facts, Input, PolicySet, WasmRuntime,
+};
 use tempfile::TempDir;
 
 const PERMIT: &str =
@@ -231,4 +233,69 @@ fn cases_and_their_facts_come_from_the_bundle_alone() {
     }
     let message = run(case, "a/cases/d.yaml");
     assert!(message.starts_with("a/cases/d.yaml: is no file of the bundle"), "{message}");
+}
+
+/// Few bytes that an alias makes many values of: n squared.
+fn bomb(n: usize) -> String {
+    let list = |item: &str| format!("[{}]", vec![item; n].join(","));
+    format!("{{a: &a {}, b: {}}}", list("1"), list("*a"))
+}
+
+#[test]
+fn aliases_are_refused_wherever_yaml_is_read() {
+    let bomb = bomb(20_000);
+    let policy = |rest: &str| manifest(&format!("policies: [{{name: p, source: p.rego{rest}}}]\n"));
+    let files = |path, text| [("p.rego", PERMIT), (path, text)];
+    let run = |path: &str, cases: &str, facts: &str| {
+        let files = [("p.rego", PERMIT), (path, cases), ("facts.yaml", facts)];
+        let directory = directory(&policy(""), &files);
+        let bundle = Bundle::load(directory.path()).expect("it loads");
+        let runtime = WasmRuntime::new().expect("the engine starts");
+        let set = PolicySet::compile(&bundle, &runtime).expect("it compiles");
+        let mut runner = CaseRunner::new(Arc::new(set), None);
+        runner.run(&bundle, path, crate::request::convert).expect_err("a bomb").to_string()
+    };
+    let case = "{name: a, time: 0, expect: {}}";
+    let cases = format!("facts: ../facts.yaml\nrequest: {bomb}\ncases: [{case}]\n");
+    let plain = format!("facts: ../facts.yaml\ncases: [{case}]\n");
+    let facts = format!("schema: placet.facts/v1\nrevision: {bomb}\n");
+    for message in [
+        refused(&policy(&format!(", params: {bomb}")), &files("x", "")),
+        refused(&policy(", params_schema: s.yaml"), &files("s.yaml", &bomb)),
+        run("cases/c.yaml", &cases, ""),
+        run("cases/c.yaml", &plain, &facts),
+        Facts::from_bytes("f", facts.as_bytes()).expect_err("a bomb").to_string(),
+    ] {
+        assert!(message.contains("`*a` is an alias of `&a`\nhint: write it out"), "{message}");
+    }
+}
+
+#[test]
+fn names_of_cases_and_their_number_are_bounded() {
+    let manifest = manifest("policies: [{name: p, source: p.rego}]\n");
+    let run = |files: &[(&str, &str)]| {
+        let directory = directory(&manifest, &[&[("p.rego", PERMIT)], files].concat());
+        let bundle = Bundle::load(directory.path()).expect("it loads");
+        let runtime = WasmRuntime::new().expect("the engine starts");
+        let set = PolicySet::compile(&bundle, &runtime).expect("it compiles");
+        let mut runner = CaseRunner::new(Arc::new(set), None);
+        let first = runner.run(&bundle, "a/cases/a.yaml", crate::request::convert);
+        first.expect_err("not one can run").to_string()
+    };
+    for name in ["x".repeat(257), "a\\nb".to_owned(), String::new()] {
+        let cases = format!("facts: f\ncases: [{{name: \"{name}\", time: 0, expect: {{}}}}]\n");
+        let message = run(&[("a/cases/a.yaml", &cases)]);
+        assert!(message.contains("the name of case 1 is not one line of 1 to 256"), "{message}");
+    }
+    let cases = |count: usize| {
+        let case = |at| format!("- {{name: c{at}, time: 0, expect: {{}}}}\n");
+        format!("facts: f\ncases:\n{}", (0..count).map(case).collect::<String>())
+    };
+    let (first, second) = (cases(10_000), cases(10_001));
+    let message = run(&[("a/cases/a.yaml", &first), ("b/cases/b.yaml", &second)]);
+    let expected = "b/cases/b.yaml: the bundle has more than 20000 cases";
+    assert!(message.starts_with(expected) && message.contains("\nhint: "), "{message}");
+    // One less is few enough, and the first fault is that of the file itself.
+    let message = run(&[("a/cases/a.yaml", &first), ("b/cases/b.yaml", &first)]);
+    assert!(message.contains("facts `f` are not in the bundle"), "{message}");
 }
