@@ -50,24 +50,17 @@ impl Bundle {
     /// # Errors
     /// [`LoadError`] with file, line, column and remedy where known.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let name = path.display().to_string();
-        let cannot = |source| LoadError::Read { path: path.to_owned(), source };
-        let kind = std::fs::metadata(path).map_err(cannot)?.file_type();
-        if kind.is_dir() {
-            return Ok(Self::of(files::Files::of_directory(path)?, &name)?);
-        }
-        // Opening anything else, such as a pipe, could wait forever.
-        let bytes = match kind.is_file() {
-            true => document::read(path, &name, archive::MAX_ARCHIVE_BYTES)?,
-            false => Vec::new(),
-        };
-        if !bytes.starts_with(&archive::MAGIC) {
-            let fault = Fault::new(name, "is neither a directory nor an archive of a bundle");
-            let hint = "name the directory that holds `bundle.yaml`, or what `placet bundle build` \
-                        wrote";
-            return Err(fault.hint(hint).into());
-        }
-        Self::from_archive(&name, &bytes)
+        Self::of(read(path)?, &path.display().to_string(), None)
+    }
+
+    /// Reads what [`Bundle::load`] reads, and checks its signature as [`Bundle::verify`] does;
+    /// before anything in it is parsed, as what nobody signed may be hostile.
+    ///
+    /// # Errors
+    /// [`LoadError::Signature`] if there is no signature or it is not good, and what
+    /// [`Bundle::load`] gives.
+    pub fn load_verified(path: &Path, keys: &KeySet) -> Result<Self, LoadError> {
+        Self::of(read(path)?, &path.display().to_string(), Some(keys))
     }
 
     /// Reads an archive: a gzip member with a tar file (ustar) that holds regular files only.
@@ -76,15 +69,29 @@ impl Bundle {
     /// # Errors
     /// [`LoadError::Invalid`] with the entry's name, or place, and a remedy.
     pub fn from_archive(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
-        Ok(Self::of(archive::read(name, bytes)?, name)?)
+        Self::of(archive::read(name, bytes)?, name, None)
     }
 
-    fn of(files: files::Files, name: &str) -> Result<Self, Fault> {
+    fn of(files: files::Files, name: &str, keys: Option<&KeySet>) -> Result<Self, LoadError> {
         files.check(name)?;
         let files::Files { by_path: files, signature, .. } = files;
-        let (manifest, schemas) = check::manifest(&files)?;
         let digest = files::digest(&files);
-        Ok(Self { digest, files, manifest, schemas, signature })
+        if let Some(keys) = keys {
+            let signature = signature.as_deref().ok_or(SignatureError::Missing);
+            let signature = signature.map_err(LoadError::Signature)?;
+            match verify_bundle(keys, signature, digest, "") {
+                // The revision is in the manifest, so it is compared below; it is the last thing
+                // that is compared, after signature and digest.
+                Ok(_) | Err(SignatureError::Revision { .. }) => {}
+                Err(error) => return Err(LoadError::Signature(error)),
+            }
+        }
+        let (manifest, schemas) = check::manifest(&files)?;
+        let bundle = Self { digest, files, manifest, schemas, signature };
+        if let Some(keys) = keys {
+            bundle.verify(keys).map_err(LoadError::Signature)?;
+        }
+        Ok(bundle)
     }
 
     /// The archive of the bundle, its signature included. Same content, same bytes, wherever it was
@@ -192,4 +199,25 @@ impl Bundle {
     pub(crate) fn file(&self, path: &str) -> &[u8] {
         self.find(path).unwrap_or_default()
     }
+}
+
+/// The files of a directory or of an archive.
+fn read(path: &Path) -> Result<files::Files, LoadError> {
+    let name = path.display().to_string();
+    let cannot = |source| LoadError::Read { path: path.to_owned(), source };
+    let kind = std::fs::metadata(path).map_err(cannot)?.file_type();
+    if kind.is_dir() {
+        return files::Files::of_directory(path);
+    }
+    let bytes = match kind.is_file() {
+        true => document::read(path, &name, archive::MAX_ARCHIVE_BYTES)?,
+        false => Vec::new(),
+    };
+    if !bytes.starts_with(&archive::MAGIC) {
+        let fault = Fault::new(name, "is neither a directory nor an archive of a bundle");
+        let hint = "name the directory that holds `bundle.yaml`, or what `placet bundle build` \
+                    wrote";
+        return Err(fault.hint(hint).into());
+    }
+    Ok(archive::read(&name, &bytes)?)
 }

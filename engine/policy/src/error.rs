@@ -90,6 +90,9 @@ pub enum LoadError {
     /// Something in a file breaks a rule; the first such place.
     #[error("{0}")]
     Invalid(Box<Fault>),
+    /// A bundle has no good signature.
+    #[error("the bundle is not signed by a key that is trusted")]
+    Signature(#[source] placet_core::SignatureError),
     /// An engine cannot be set up on this machine.
     #[error("cannot set up {engine}")]
     Engine {

@@ -183,11 +183,11 @@ impl Loader {
         current: Option<&Arc<PolicySet>>,
         expected: Option<Digest>,
     ) -> Result<(Arc<PolicySet>, usize), RefuseError> {
-        let bundle = settled(&self.bundle, || Bundle::load(&self.bundle), Bundle::digest)?;
+        let bundle = match &self.bundle_keys {
+            None => settled(&self.bundle, || Bundle::load(&self.bundle), Bundle::digest)?,
+            Some(keys) => self.signed_bundle(keys)?,
+        };
         check_expected(bundle.digest(), expected)?;
-        if let Some(keys) = &self.bundle_keys {
-            check_signature(&bundle, keys)?;
-        }
         if let Some(current) = current.filter(|current| current.digest() == bundle.digest()) {
             return Ok((Arc::clone(current), 0));
         }
@@ -195,6 +195,20 @@ impl Loader {
         let cases = self.check_cases(&bundle, &policies)?;
         self.tell_cache();
         Ok((policies, cases))
+    }
+
+    /// The bundle, if one of the keys signed it: checked before anything in it is parsed.
+    fn signed_bundle(&self, keys: &Path) -> Result<Bundle, RefuseError> {
+        let path = keys.display().to_string();
+        let set =
+            read_keys(keys).map_err(|reason| RefuseError::Keys { path: path.clone(), reason })?;
+        let load = || Bundle::load_verified(&self.bundle, &set);
+        match settled(&self.bundle, load, Bundle::digest) {
+            Err(RefuseError::Load(LoadError::Signature(error))) => {
+                Err(RefuseError::Signature { reason: error.to_string(), path })
+            }
+            settled => settled,
+        }
     }
 
     /// The facts, if they are good; `current` itself if they have not changed. Blocks.
@@ -268,15 +282,6 @@ fn check_expected(found: Digest, expected: Option<Digest>) -> Result<(), RefuseE
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(RefuseError::Unexpected { found, expected }),
         None => Ok(()),
-    }
-}
-
-fn check_signature(bundle: &Bundle, keys: &Path) -> Result<(), RefuseError> {
-    let path = keys.display().to_string();
-    let set = read_keys(keys).map_err(|reason| RefuseError::Keys { path: path.clone(), reason })?;
-    match bundle.verify(&set) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(RefuseError::Signature { reason: error.to_string(), path }),
     }
 }
 

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use placet_core::{Digest, KeySet, SignatureError, SigningKey};
-use placet_policy::{Bundle, LoadError};
+use placet_core::{BundleClaims, Digest, KeySet, SignatureError, SigningKey, sign_bundle};
+use placet_policy::{Bundle, Facts, LoadError};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -190,6 +190,53 @@ fn a_signature_travels_along_and_is_no_part_of_the_digest() {
     assert!(error.starts_with("bundle.sig:1: is not UTF-8"), "{error}");
 }
 
+#[test]
+fn what_nobody_signed_is_not_parsed() {
+    let key = SigningKey::generate().expect("randomness");
+    let keys = KeySet::new([key.verifying_key().clone()]).expect("one key");
+    let directory = directory(&small());
+    let error = |directory: &TempDir| match Bundle::load_verified(directory.path(), &keys) {
+        Err(LoadError::Signature(error)) => error,
+        other => panic!("not refused for its signature: {other:?}"),
+    };
+    assert!(matches!(error(&directory), SignatureError::Missing));
+    let mut bundle = load(directory.path());
+    let signature = bundle.sign(&key, None).expect("signs").to_owned();
+    write(directory.path(), "bundle.sig", signature.as_bytes());
+    let verified = Bundle::load_verified(directory.path(), &keys).expect("it is signed");
+    assert_eq!(verified.digest(), bundle.digest());
+    let archive = directory.path().with_extension("signed");
+    fs::write(&archive, bundle.to_archive()).expect("written");
+    let verified = Bundle::load_verified(&archive, &keys).expect("so is the archive");
+    fs::remove_file(&archive).expect("removed");
+    assert_eq!(verified.digest(), bundle.digest());
+    // Another key, then a manifest that does not even parse: the signature is what is told.
+    let other = SigningKey::generate().expect("randomness");
+    let by_other = bundle.sign(&other, None).expect("signs").to_owned();
+    write(directory.path(), "bundle.sig", by_other.as_bytes());
+    write(directory.path(), "bundle.yaml", b"revision: [");
+    assert!(matches!(error(&directory), SignatureError::UnknownKey { .. }));
+    write(directory.path(), "bundle.sig", signature.as_bytes());
+    assert!(matches!(error(&directory), SignatureError::Digest { .. }));
+    // What is signed is parsed: digest and key are good, and the manifest is not.
+    let listed = ["a/b/c.txt", "bundle.yaml", "p.rego"].map(|path| {
+        let bytes = fs::read(directory.path().join(path)).expect("there");
+        format!("{}  {path}\n", Digest::of(&bytes).hex())
+    });
+    let digest = Digest::of(listed.concat().as_bytes());
+    let claims = BundleClaims { digest, iat: None, revision: "1".to_owned() };
+    let signature = sign_bundle(&key, &claims).expect("signs");
+    write(directory.path(), "bundle.sig", signature.as_bytes());
+    let invalid = Bundle::load_verified(directory.path(), &keys).expect_err("no manifest");
+    assert!(invalid.to_string().starts_with("bundle.yaml:"), "{invalid}");
+    // The same digest under another revision.
+    write(directory.path(), "bundle.yaml", MANIFEST.as_bytes());
+    let claims = BundleClaims { digest: bundle.digest(), iat: None, revision: "2".to_owned() };
+    let signature = sign_bundle(&key, &claims).expect("signs");
+    write(directory.path(), "bundle.sig", signature.as_bytes());
+    assert!(matches!(error(&directory), SignatureError::Revision { .. }));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_refused_and_not_waited_for() {
@@ -204,6 +251,8 @@ fn a_pipe_is_refused_and_not_waited_for() {
         let error = Bundle::load(path).expect_err("a pipe").to_string();
         assert!(error.contains(expected), "{error}");
     }
+    let error = Facts::load(&pipe).expect_err("a pipe").to_string();
+    assert!(error.contains("is not a regular file\nhint: "), "{error}");
 }
 
 #[test]
