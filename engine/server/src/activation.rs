@@ -18,6 +18,13 @@ use crate::workers::Active;
 
 /// How often a source is read before it is given up as still being written.
 const READS: usize = 5;
+/// Longest message of a refusal that is told, in bytes. With the remedy, it is sent twice in a
+/// header: once escaped, up to three bytes for each, once in base64. Clients take 16 KiB.
+const MAX_MESSAGE: usize = 2_048;
+/// Longest remedy of a refusal that is told, in bytes.
+const MAX_HINT: usize = 512;
+/// Stands for what was cut off.
+const CUT: &str = "...";
 /// Most failed cases that a refusal names: the first tell enough, `placet test` tells all.
 const MAX_NAMED_CASES: usize = 3;
 
@@ -138,7 +145,10 @@ pub enum RefuseError {
         expected: Digest,
     },
     /// It is good, but was not switched to: what was to be switched with it is not.
-    #[error("the {other} that were read with it were refused")]
+    #[error("{} refused", match other {
+        Source::Bundle => "the bundle that was read with it was",
+        Source::Facts => "the facts that were read with it were",
+    })]
     Together {
         /// The one that was refused.
         other: Source,
@@ -337,6 +347,30 @@ impl Attempts {
     }
 }
 
+/// What is told of a refusal: message and remedy, each cut to what an HTTP/2 header has room for
+/// twice, its text escaped.
+pub(crate) fn message_and_hint(error: &dyn std::error::Error) -> (String, String) {
+    let text = chain(error);
+    let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+    (cut(message, MAX_MESSAGE), cut(hint, MAX_HINT))
+}
+
+/// The same in one text.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    match message_and_hint(error) {
+        (message, hint) if hint.is_empty() => message,
+        (message, hint) => format!("{message}\nhint: {hint}"),
+    }
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(longest.saturating_sub(CUT.len()));
+    format!("{}{CUT}", text.get(..end).unwrap_or_default())
+}
+
 /// The whole chain of an error in one text, remedy included.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -351,4 +385,23 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_refusal_keeps_its_remedy() {
+        let first = "\u{e4}".repeat(100_000);
+        let error = RefuseError::Cases { failed: 1, all: 2, first };
+        let (message, hint) = message_and_hint(&error);
+        assert!(message.starts_with("1 of 2 cases") && message.ends_with("\u{e4}..."), "{message}");
+        assert!(message.len() <= MAX_MESSAGE, "{}", message.len());
+        assert_eq!(hint, "`placet test` shows every failure");
+        assert!(told(&error).ends_with(&hint));
+        assert_eq!(told(&RefuseError::Panicked), "loading it panicked");
+        let told = told(&RefuseError::Together { other: Source::Facts });
+        assert_eq!(told, "the facts that were read with it were refused");
+    }
 }

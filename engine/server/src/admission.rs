@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use placet_core::{AdmissionRequest, Digest, Effect, Id, Reason, canonical_json};
 use placet_policy::{LoadError, WasmRuntime};
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot, watch};
 
 use crate::activation::{
-    ActivateError, ActiveSource, Attempt, Attempts, Loader, RefuseError, Source, chain,
+    ActivateError, ActiveSource, Attempt, Attempts, Loader, RefuseError, Source, chain, told,
 };
 use crate::clock::Clock;
 use crate::error::AdmitError;
@@ -25,6 +25,11 @@ use crate::workers::{Active, Workers};
 
 /// How often an activation of unknown outcome is asked for again before it is given up.
 const ACTIVATE_TRIES: usize = 3;
+/// How often a request is evaluated to explain it, if what is active is replaced each time.
+const EXPLAIN_TRIES: usize = 8;
+/// Between two attempts to bring the log to what is active here: doubled from the first up to the
+/// last.
+const AGREE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The decision point: cheap to clone, and every clone is the same one.
 #[derive(Debug, Clone)]
@@ -32,19 +37,54 @@ pub struct Admission(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// What requests are evaluated with. Whoever puts an evaluation in the order reads it until
-    /// that is done; whoever replaces it writes, so that nothing is put in the order meanwhile.
-    active: RwLock<Arc<Active>>,
     attempts: Attempts,
     clock: Clock,
-    /// Whether the log may name as active what is not active here: the store failed in between.
-    doubtful: AtomicBool,
+    /// Looked at for moments only: nobody waits with it in hand, since whoever waits may not be
+    /// polled for long.
+    gate: watch::Sender<Gate>,
     jwks: String,
     /// One activation at a time.
     loader: Mutex<Loader>,
     metrics: Arc<Metrics>,
     sequencer: SequencerHandle,
     workers: Workers,
+}
+
+/// What stands between evaluating and the order.
+#[derive(Debug)]
+struct Gate {
+    /// What requests are evaluated with.
+    active: Arc<Active>,
+    /// Whether another one is being logged: nothing is put in the order meanwhile.
+    held: bool,
+    /// Whether the log may name as active what is not active here: the store failed in between.
+    doubtful: bool,
+}
+
+/// Holds the gate until it is dropped, whatever happens.
+struct Held<'a>(&'a watch::Sender<Gate>);
+
+impl<'a> Held<'a> {
+    fn new(gate: &'a watch::Sender<Gate>) -> Self {
+        gate.send_modify(|gate| gate.held = true);
+        Self(gate)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|gate| gate.held = false);
+    }
+}
+
+/// What became of a proposal at the gate.
+enum Offered {
+    /// It has its place in the order.
+    Placed(Pending<Decided>),
+    /// It has to wait until the gate opens.
+    Held(Box<Proposal>),
+    /// It has to be evaluated again, with this.
+    Outdated(Box<Proposal>, Arc<Active>),
 }
 
 /// A request that has been evaluated, ready to take its place in the order.
@@ -153,25 +193,17 @@ impl Admission {
             let (digest, revision) = active.name(source);
             metrics.activated(source.as_str(), &digest.to_string(), revision);
         }
-        let (active, loader) = (RwLock::new(active), Mutex::new(loader));
-        let doubtful = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner {
-            active,
-            attempts,
-            clock,
-            doubtful,
-            jwks,
-            loader,
-            metrics,
-            sequencer,
-            workers,
-        })))
+        let gate = watch::Sender::new(Gate { active, held: false, doubtful: false });
+        let loader = Mutex::new(loader);
+        let inner = Inner { attempts, clock, gate, jwks, loader, metrics, sequencer, workers };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Reads sources again and makes them active in one step, if all of them are good; what has not
     /// changed stays as it is. Requests are decided all the while.
     ///
-    /// `expected` is the digest that the sources must have.
+    /// `expected` is the digest that the sources must have. What has begun is carried through even
+    /// if the future is dropped: log and memory must not part.
     ///
     /// # Errors
     /// [`ActivateError`]: nothing was switched.
@@ -180,9 +212,29 @@ impl Admission {
         sources: &[Source],
         expected: Option<Digest>,
     ) -> Result<Vec<ActiveSource>, ActivateError> {
-        let loader = self.0.loader.lock().await;
+        let refused = sources.first().copied().unwrap_or(Source::Bundle);
+        let (own, sources) = (self.clone(), sources.to_vec());
+        let (answer, answered) = oneshot::channel();
+        // Nobody waits for its end: what is waited for is the answer, which comes before.
+        drop(tokio::spawn(async move {
+            let loader = own.0.loader.lock().await;
+            let result = own.activate_now(&loader, &sources, expected).await;
+            // Whoever asked may have gone.
+            drop(answer.send(result));
+            own.agree().await;
+        }));
+        let panicked = ActivateError::Refused { refused, reason: RefuseError::Panicked };
+        answered.await.unwrap_or(Err(panicked))
+    }
+
+    async fn activate_now(
+        &self,
+        loader: &Loader,
+        sources: &[Source],
+        expected: Option<Digest>,
+    ) -> Result<Vec<ActiveSource>, ActivateError> {
         let watch = Stopwatch::start();
-        let current = Arc::clone(&*self.0.active.read().await);
+        let current = self.current();
         let (wanted, own) = (sources.to_vec(), loader.clone());
         let before = Arc::clone(&current);
         let loading =
@@ -195,30 +247,26 @@ impl Admission {
             Ok((next, cases)) => self.switch(&current, next).await.map(|()| cases),
             Err(error) => Err(error),
         };
-        let attempts = |source| {
-            let now = Arc::clone(&current);
-            let took = watch.elapsed();
-            move |active: &Active, result: Result<usize, String>| Attempt {
-                time: Clock::now(),
-                changed: result.is_ok() && now.name(source).0 != active.name(source).0,
-                cases: result.as_ref().copied().unwrap_or_default(),
-                error: result.err(),
-                took,
-            }
-        };
-        let active = Arc::clone(&*self.0.active.read().await);
+        let active = self.current();
         for source in sources {
             let result = match &switched {
                 Ok(cases) => Ok(if *source == Source::Bundle { *cases } else { 0 }),
                 Err(ActivateError::Refused { refused, reason }) if refused == source => {
-                    Err(chain(reason))
+                    Err(told(reason))
                 }
                 Err(ActivateError::Refused { refused, .. }) => {
                     Err(RefuseError::Together { other: *refused }.to_string())
                 }
-                Err(error @ ActivateError::Store(_)) => Err(chain(error)),
+                Err(error @ ActivateError::Store(_)) => Err(told(error)),
             };
-            self.note(*source, &active, attempts(*source)(&active, result));
+            let attempt = Attempt {
+                time: Clock::now(),
+                changed: result.is_ok() && current.name(*source).0 != active.name(*source).0,
+                cases: result.as_ref().copied().unwrap_or_default(),
+                error: result.err(),
+                took: watch.elapsed(),
+            };
+            self.note(*source, &active, attempt);
         }
         switched.map(|_cases| self.states(&active, sources))
     }
@@ -244,12 +292,12 @@ impl Admission {
 
     /// Makes another state active: first in the log, then here.
     async fn switch(&self, current: &Active, next: Arc<Active>) -> Result<(), ActivateError> {
-        if next.names() == current.names() && !self.is_doubtful() {
+        if next.names() == current.names() {
             return Ok(());
         }
-        // From here on nothing is put in the order until what is active has changed there and here.
-        let mut active = self.0.active.write().await;
-        self.0.doubtful.store(true, Ordering::Release);
+        // From here on nothing is put in the order until what is active has changed there and here:
+        // what came before was evaluated with the one, what comes after with the other.
+        let _held = Held::new(&self.0.gate);
         let mut tries = 0_usize;
         loop {
             let time = match self.0.clock {
@@ -258,8 +306,7 @@ impl Admission {
             };
             match self.0.sequencer.activate(next.names(), time).await {
                 Ok(()) => {
-                    *active = next;
-                    self.0.doubtful.store(false, Ordering::Release);
+                    self.0.gate.send_modify(|gate| gate.active = next);
                     return Ok(());
                 }
                 // Whether it is in the log is found out by asking for it again: what is active
@@ -267,20 +314,49 @@ impl Admission {
                 Err(SequencerError::OutcomeUnknown) if tries < ACTIVATE_TRIES => {
                     tries = tries.saturating_add(1);
                 }
-                Err(error) => return Err(ActivateError::Store(error)),
+                Err(error) => {
+                    self.0.gate.send_modify(|gate| gate.doubtful = true);
+                    return Err(ActivateError::Store(error));
+                }
             }
         }
     }
 
-    /// Whether the last activation could not be stored, so that it should be tried again.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.0.doubtful.load(Ordering::Acquire)
+    /// After a switch whose outcome is not known: has the log name what is active here, until it
+    /// does. What is active already is not logged twice.
+    async fn agree(&self) {
+        let (mut pause, longest) = AGREE_AGAIN;
+        while self.0.gate.borrow().doubtful {
+            let held = Held::new(&self.0.gate);
+            // The log's own time if it is ahead: what heals must not fail for a clock.
+            let time = match self.0.clock {
+                Clock::Events => self.0.sequencer.high_water(),
+                Clock::System => Clock::now().max(self.0.sequencer.high_water()),
+            };
+            let names = self.current().names();
+            match self.0.sequencer.activate(names, time).await {
+                Ok(()) => self.0.gate.send_modify(|gate| gate.doubtful = false),
+                Err(SequencerError::Stopped) => return,
+                Err(error) => {
+                    let error = chain(&error).replace('\n', "; ");
+                    tracing::error!(%error, "the log may not name what is active; trying again");
+                    // Meanwhile requests are told at once that the store fails.
+                    drop(held);
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(longest);
+                }
+            }
+        }
+    }
+
+    fn current(&self) -> Arc<Active> {
+        Arc::clone(&self.0.gate.borrow().active)
     }
 
     /// What is active, and what became of the last attempts to replace it.
-    pub async fn active(&self) -> Vec<ActiveSource> {
-        let active = Arc::clone(&*self.0.active.read().await);
-        self.states(&active, &Source::ALL)
+    #[must_use]
+    pub fn active(&self) -> Vec<ActiveSource> {
+        self.states(&self.current(), &Source::ALL)
     }
 
     fn states(&self, active: &Active, sources: &[Source]) -> Vec<ActiveSource> {
@@ -294,7 +370,8 @@ impl Admission {
 
     /// Resolves and evaluates a request. Stores nothing; several may run at once.
     ///
-    /// `time` is the time of the event, for a server whose clock is the events.
+    /// `time` is the time of the event, for a server whose clock is the events. To be called on a
+    /// Tokio runtime.
     ///
     /// # Errors
     /// If the time is not to be had, or the policies could not be evaluated: nothing was decided.
@@ -305,7 +382,7 @@ impl Admission {
         time: Option<u64>,
     ) -> Result<Prepared, AdmitError> {
         let time = self.time(time)?;
-        let active = Arc::clone(&*self.0.active.read().await);
+        let active = self.current();
         let considered = self.0.workers.consider(active, caller.clone(), request, time).await?;
         Ok(Prepared(considered.proposal))
     }
@@ -321,8 +398,23 @@ impl Admission {
         prepared: Prepared,
     ) -> Result<impl Future<Output = Result<Decided, AdmitError>> + Send + 'static, AdmitError>
     {
-        let (proposal, _active) = self.current(prepared).await?;
-        let pending: Pending<Decided> = self.0.sequencer.propose(proposal).await?;
+        let mut changes = self.0.gate.subscribe();
+        let mut proposal = prepared.0;
+        // Waiting for a place, for the gate and for another evaluation, nothing is held. It takes
+        // place where the caller already waits for its turn, so that requests of one stream keep
+        // their order.
+        let pending = loop {
+            let place = self.0.sequencer.place().await?;
+            proposal = match self.offer(place, proposal)? {
+                Offered::Placed(pending) => break pending,
+                Offered::Held(proposal) => {
+                    // The sender is part of `self`: it is not gone.
+                    drop(changes.wait_for(|gate| !gate.held).await);
+                    proposal
+                }
+                Offered::Outdated(proposal, active) => self.again(active, proposal).await?,
+            };
+        };
         let (metrics, watch) = (Arc::clone(&self.0.metrics), Stopwatch::start());
         Ok(async move {
             let decided = pending.await?;
@@ -335,28 +427,33 @@ impl Admission {
         })
     }
 
-    /// The proposal, evaluated again if what it was evaluated with has been replaced meanwhile.
-    /// Nothing is replaced as long as the guard is held.
-    ///
-    /// Evaluating again takes place where the caller already waits for its turn, so that requests
-    /// of one stream keep their order.
-    async fn current(
+    /// Puts a proposal in the order, if the gate is open and it was evaluated with what is active.
+    fn offer(
         &self,
-        prepared: Prepared,
-    ) -> Result<(Box<Proposal>, RwLockReadGuard<'_, Arc<Active>>), AdmitError> {
-        let mut proposal = prepared.0;
-        loop {
-            let active = self.0.active.read().await;
-            if (proposal.bundle, proposal.facts)
-                == (active.policies.digest(), active.facts.digest())
-            {
-                return Ok((proposal, active));
-            }
-            let newer = Arc::clone(&active);
-            drop(active);
-            let Proposal { caller, request, time, .. } = *proposal;
-            proposal = self.0.workers.consider(newer, caller, request, time).await?.proposal;
+        place: OwnedSemaphorePermit,
+        proposal: Box<Proposal>,
+    ) -> Result<Offered, AdmitError> {
+        // Whoever closes the gate waits for this guard: what is sent under it comes before the
+        // activation.
+        let gate = self.0.gate.borrow();
+        if gate.held {
+            return Ok(Offered::Held(proposal));
         }
+        let active = &gate.active;
+        if (proposal.bundle, proposal.facts) != (active.policies.digest(), active.facts.digest()) {
+            return Ok(Offered::Outdated(proposal, Arc::clone(active)));
+        }
+        Ok(Offered::Placed(self.0.sequencer.propose_at(place, proposal)?))
+    }
+
+    async fn again(
+        &self,
+        active: Arc<Active>,
+        proposal: Box<Proposal>,
+    ) -> Result<Box<Proposal>, AdmitError> {
+        let Proposal { caller, request, time, .. } = *proposal;
+        let considered = self.0.workers.consider_again(active, caller, request, time).await?;
+        Ok(considered.proposal)
     }
 
     /// Gives a confirm or release its place in the order: that of the calls of this function and of
@@ -394,11 +491,21 @@ impl Admission {
         caller: &Id,
         request: AdmissionRequest,
     ) -> Result<Explained, AdmitError> {
-        let prepared = self.prepare(caller, request, None).await?;
-        let (proposal, _active) = self.current(prepared).await?;
-        let input = proposal.input.clone().unwrap_or_default();
-        let evaluation = proposal.evaluation.clone();
-        let (effect, reasons): (Effect, Vec<Reason>) = self.0.sequencer.probe(proposal).await?;
+        let mut changes = self.0.gate.subscribe();
+        let mut proposal = self.prepare(caller, request, None).await?.0;
+        let mut tries = 0_usize;
+        let (effect, reasons): (Effect, Vec<Reason>) = loop {
+            match self.0.sequencer.probe(proposal.clone()).await {
+                Err(SequencerError::Superseded) if tries < EXPLAIN_TRIES => {
+                    tries = tries.saturating_add(1);
+                    drop(changes.wait_for(|gate| !gate.held).await);
+                    proposal = self.again(self.current(), proposal).await?;
+                }
+                probed => break probed?,
+            }
+        };
+        let Proposal { input, evaluation, .. } = *proposal;
+        let input = input.unwrap_or_default();
         let reasons = canonical_json(&reasons).map_err(AdmitError::internal)?;
         Ok(Explained {
             effect,
@@ -424,9 +531,14 @@ impl Admission {
         self.0.metrics.text()
     }
 
-    /// Whether the sequencer still takes requests.
+    /// Whether requests can be decided now.
     pub(crate) fn is_ready(&self) -> bool {
-        self.0.sequencer.is_alive()
+        self.0.sequencer.is_alive() && !self.0.gate.borrow().doubtful
+    }
+
+    /// Whether no request will ever be decided any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.0.sequencer.is_alive()
     }
 
     /// Answers what is under way and closes the store.

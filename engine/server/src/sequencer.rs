@@ -374,8 +374,23 @@ impl SequencerHandle {
         &self,
         proposal: Box<Proposal>,
     ) -> Result<Pending<Decided>, SequencerError> {
-        let command = propose(proposal);
-        self.submit(command, take_decided).await
+        let place = self.place().await?;
+        self.propose_at(place, proposal)
+    }
+
+    /// Waits for a place in the queue.
+    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, SequencerError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.map_err(|_closed| SequencerError::Stopped)
+    }
+
+    /// Puts an evaluated request in the order at once: whoever calls it knows what comes before it.
+    pub(crate) fn propose_at(
+        &self,
+        place: OwnedSemaphorePermit,
+        proposal: Box<Proposal>,
+    ) -> Result<Pending<Decided>, SequencerError> {
+        self.send(propose(proposal), Some(place), take_decided)
     }
 
     /// The same, but fails at once if the queue is full.
@@ -474,8 +489,7 @@ impl SequencerHandle {
         command: Command,
         take: fn(Reply) -> Option<T>,
     ) -> Result<Pending<T>, SequencerError> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_closed| SequencerError::Stopped)?;
+        let place = self.place().await?;
         self.send(command, Some(place), take)
     }
 

@@ -9,9 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use placet_policy::LoadError;
 use tokio::sync::watch;
 
-use crate::activation::Source;
+use crate::activation::{ActivateError, RefuseError, Source};
 use crate::admission::Admission;
 use crate::settings::Settings;
 
@@ -19,13 +20,29 @@ use crate::settings::Settings;
 /// it, the source is as it looks so far, and loading it will say that it has too many.
 const MAX_ENTRIES: usize = 16_384;
 
+/// Looks after which a source is read again that could not be read for a reason that its files need
+/// not show: a disk that failed, a file that another process writes to.
+const LOOKS_UNTIL_AGAIN: u32 = 30;
+
 /// How the sources looked when they were last read.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    paths: [(Source, PathBuf); 2],
+    paths: [(Source, Vec<PathBuf>); 2],
     every: Duration,
+    again: Again,
     /// By source: as it was when it was last read, and as it was when last looked at.
     seen: [(Look, Look); 2],
+}
+
+/// What is to be read again although it does not look changed.
+#[derive(Debug, Default)]
+struct Again {
+    /// Refused only for what was read with it: as soon as anything changes.
+    with_others: Vec<Source>,
+    /// Refused for what may pass: after some looks.
+    by_itself: Vec<Source>,
+    /// Looks since then.
+    looks: u32,
 }
 
 /// How a source looks from outside: each of its entries with identity, size and times of change.
@@ -38,13 +55,19 @@ impl Watch {
     /// sources are read, so that no change is missed. Blocks.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let every = settings.watch?;
+        // A bundle may become good because the keys that it is checked with are others.
+        let bundle = [settings.bundle.clone()].into_iter().chain(settings.bundle_keys.clone());
         let paths =
-            [(Source::Bundle, settings.bundle.clone()), (Source::Facts, settings.facts.clone())];
-        let seen = [0, 1].map(|at: usize| {
-            let look = paths.get(at).map_or(Look(Vec::new()), |(_, path)| Look::at(path));
+            [(Source::Bundle, bundle.collect()), (Source::Facts, vec![settings.facts.clone()])];
+        Some(Self::of(paths, every))
+    }
+
+    fn of(paths: [(Source, Vec<PathBuf>); 2], every: Duration) -> Self {
+        let seen = paths.each_ref().map(|(_, paths)| {
+            let look = Look::at(paths);
             (look.clone(), look)
         });
-        Some(Self { paths, every, seen })
+        Self { paths, every, again: Again::default(), seen }
     }
 
     /// Has changed sources read again until the server stops.
@@ -59,18 +82,18 @@ impl Watch {
                 let changed = self.changed();
                 (self, changed)
             });
-            let Ok((watch, mut changed)) = looked.await else {
+            let Ok((watch, changed)) = looked.await else {
                 tracing::error!("the files of bundle and facts are no longer watched");
                 return;
             };
             self = watch;
-            if admission.is_doubtful() {
-                changed = Source::ALL.to_vec();
-            }
-            if !changed.is_empty() {
-                // What was refused has been noted where it can be seen, and is not read again until
-                // it changes.
-                drop(admission.activate(&changed, None).await);
+            let asked = self.again.asked(changed);
+            if !asked.is_empty() {
+                // What was refused has been noted where it can be seen.
+                let result = admission.activate(&asked, None).await;
+                if let Err(error) = result {
+                    self.again.note(&asked, &error);
+                }
             }
         }
     }
@@ -79,8 +102,8 @@ impl Watch {
     /// look.
     fn changed(&mut self) -> Vec<Source> {
         let mut changed = Vec::new();
-        for ((source, path), (read, last)) in self.paths.iter().zip(&mut self.seen) {
-            let now = Look::at(path);
+        for ((source, paths), (read, last)) in self.paths.iter().zip(&mut self.seen) {
+            let now = Look::at(paths);
             if now == *last && now != *read {
                 changed.push(*source);
                 read.clone_from(&now);
@@ -91,10 +114,52 @@ impl Watch {
     }
 }
 
+impl Again {
+    /// What to read after a look that found these changed.
+    fn asked(&mut self, changed: Vec<Source>) -> Vec<Source> {
+        self.looks = self.looks.saturating_add(1);
+        let is_due = !self.by_itself.is_empty() && self.looks >= LOOKS_UNTIL_AGAIN;
+        if changed.is_empty() && !is_due {
+            return changed;
+        }
+        let Self { with_others, by_itself, .. } = std::mem::take(self);
+        let mut asked = [changed, with_others, by_itself].concat();
+        asked.sort();
+        asked.dedup();
+        asked
+    }
+
+    /// Nothing of what was asked for became active.
+    fn note(&mut self, asked: &[Source], error: &ActivateError) {
+        self.looks = 0;
+        let (refused, reason) = match error {
+            ActivateError::Refused { refused, reason } => (*refused, reason),
+            ActivateError::Store(_) => return self.by_itself.extend(asked),
+        };
+        self.with_others.extend(asked.iter().filter(|source| **source != refused));
+        if may_pass(reason) {
+            self.by_itself.push(refused);
+        }
+    }
+}
+
+/// Whether what was refused for this reason may be good without its files being changed.
+fn may_pass(reason: &RefuseError) -> bool {
+    matches!(
+        reason,
+        RefuseError::Load(LoadError::Read { .. })
+            | RefuseError::Changing { .. }
+            | RefuseError::Keys { .. }
+            | RefuseError::Panicked
+    )
+}
+
 impl Look {
-    fn at(path: &Path) -> Self {
+    fn at(paths: &[PathBuf]) -> Self {
         let mut look = Self(Vec::new());
-        look.add(path);
+        for path in paths {
+            look.add(path);
+        }
         look
     }
 
@@ -111,7 +176,8 @@ impl Look {
         }
         // One that cannot be listed looks empty, and loading it will say why.
         let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        let left = MAX_ENTRIES.saturating_sub(self.0.len());
+        let mut paths: Vec<PathBuf> = entries.take(left).map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
             self.add(&path);
@@ -140,11 +206,40 @@ mod tests {
     use super::*;
 
     fn watch(folder: &Path) -> Watch {
-        let paths =
-            [(Source::Bundle, folder.join("bundle")), (Source::Facts, folder.join("facts.yaml"))];
-        let seen = [Look::at(&paths[0].1), Look::at(&paths[1].1)];
-        let seen = seen.map(|look| (look.clone(), look));
-        Watch { paths, every: Duration::from_secs(1), seen }
+        let bundle = vec![folder.join("bundle"), folder.join("jwks.json")];
+        let paths = [(Source::Bundle, bundle), (Source::Facts, vec![folder.join("facts.yaml")])];
+        Watch::of(paths, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn what_was_refused_for_what_may_pass_is_read_again() {
+        let refused = |refused, reason| ActivateError::Refused { refused, reason };
+        let (bundle, facts) = (Source::Bundle, Source::Facts);
+        let mut again = Again::default();
+        // The facts were good, and become active as soon as anything changes.
+        let bad = RefuseError::Signature { reason: String::new(), path: String::new() };
+        again.note(&Source::ALL, &refused(bundle, bad));
+        for _ in 0..2 * LOOKS_UNTIL_AGAIN {
+            assert_eq!(again.asked(vec![]), []);
+        }
+        assert_eq!(again.asked(vec![bundle]), Source::ALL);
+        assert_eq!(again.asked(vec![bundle]), [bundle], "once");
+        // A reason that passes by itself.
+        again.note(&[facts], &refused(facts, RefuseError::Changing { path: String::new() }));
+        let asked: Vec<_> = (0..2 * LOOKS_UNTIL_AGAIN).map(|_| again.asked(vec![])).collect();
+        let due: Vec<_> = asked.iter().filter(|asked| !asked.is_empty()).collect();
+        assert_eq!(due, [&[facts]], "after some looks, once");
+        let stopped = crate::sequencer::SequencerError::OutcomeUnknown;
+        again.note(&Source::ALL, &ActivateError::Store(stopped));
+        assert_eq!(again.asked(vec![facts]), Source::ALL, "at once if anything changes");
+    }
+
+    #[test]
+    fn keys_are_a_part_of_how_a_bundle_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = watch(folder.path());
+        std::fs::write(folder.path().join("jwks.json"), "{}").unwrap();
+        assert_eq!((watch.changed(), watch.changed()), (vec![], vec![Source::Bundle]));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use effort::Effort;
 pub(crate) use queue::Lane;
-use room::{Room, Rooms};
+use room::{Hall, Seated};
 use threads::Threads;
 
 use crate::metrics::{Metrics, Stage, Stopwatch};
@@ -45,7 +45,6 @@ struct Job {
     time: u64,
     queued: Stopwatch,
     span: tracing::Span,
-    room: Room,
     answer: oneshot::Sender<Result<Considered, WorkError>>,
 }
 
@@ -84,8 +83,8 @@ pub(crate) enum WorkError {
 /// A fixed set of threads behind bounded queues.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    rooms: Rooms<Payer>,
-    threads: Threads<Payer, Job>,
+    hall: Hall<Payer, Job>,
+    threads: Threads<Payer, Seated<Job>>,
 }
 
 impl Workers {
@@ -97,13 +96,14 @@ impl Workers {
         let worker = move || {
             let (effort, metrics) = (Effort::of_this_thread(), Arc::clone(&measured));
             let mut worker = Worker { ready: None, effort, metrics };
-            move |job, lane| worker.work(job, lane)
+            move |seated: Seated<Job>, lane| worker.work(seated.stand_up(), lane)
         };
         let threads = Threads::start(counts, metrics, worker)?;
-        Ok(Self { rooms: Rooms::new(), threads })
+        Ok(Self { hall: Hall::new(threads.entrance()), threads })
     }
 
-    /// Resolves and evaluates one request; waits for room, then for the tenant's turn.
+    /// Resolves and evaluates one request; waits for room, then for the tenant's turn. What waits
+    /// needs nobody to poll it, and is given up when the future is dropped.
     pub(crate) async fn consider(
         &self,
         active: Arc<Active>,
@@ -111,20 +111,29 @@ impl Workers {
         request: AdmissionRequest,
         time: u64,
     ) -> Result<Considered, WorkError> {
-        let (answer, considered) = oneshot::channel();
-        let queued = Stopwatch::start();
-        let span = tracing::Span::current();
-        let known = active.facts.has_tenant(&request.tenant_id);
-        let payer = known.then(|| request.tenant_id.clone());
-        let room = self.rooms.enter(&payer).await.ok_or(WorkError::Stopped)?;
-        let job = Job { active, caller, request, time, queued, span, room, answer };
-        self.threads.push(&payer, job);
+        let (payer, job, considered) = job(active, caller, request, time);
+        let _waiting = self.hall.enter(payer, job);
+        considered.await.map_err(|_dropped| WorkError::Stopped)?
+    }
+
+    /// The same for a request that was evaluated before, with what is no longer active. It takes no
+    /// room: it holds up its stream, whose later requests may have taken all that there is. There
+    /// is at most one for each stream and each call.
+    pub(crate) async fn consider_again(
+        &self,
+        active: Arc<Active>,
+        caller: Id,
+        request: AdmissionRequest,
+        time: u64,
+    ) -> Result<Considered, WorkError> {
+        let (payer, job, considered) = job(active, caller, request, time);
+        self.hall.pass(&payer, job);
         considered.await.map_err(|_dropped| WorkError::Stopped)?
     }
 
     /// Lets the threads finish what is queued, then ends them.
     pub(crate) fn stop(&mut self) {
-        self.rooms.close();
+        self.hall.close();
         self.threads.stop();
     }
 }
@@ -135,9 +144,25 @@ impl Drop for Workers {
     }
 }
 
+type Answer = oneshot::Receiver<Result<Considered, WorkError>>;
+
+/// A question, who pays for it, and where the answer will be.
+fn job(
+    active: Arc<Active>,
+    caller: Id,
+    request: AdmissionRequest,
+    time: u64,
+) -> (Payer, Job, Answer) {
+    let (answer, considered) = oneshot::channel();
+    let (queued, span) = (Stopwatch::start(), tracing::Span::current());
+    let known = active.facts.has_tenant(&request.tenant_id);
+    let payer = known.then(|| request.tenant_id.clone());
+    (payer, Job { active, caller, request, time, queued, span, answer }, considered)
+}
+
 /// What a thread keeps between two jobs.
 struct Worker {
-    ready: Option<(Arc<Active>, Evaluator)>,
+    ready: Option<(Arc<PolicySet>, Evaluator)>,
     effort: Effort,
     metrics: Arc<Metrics>,
 }
@@ -146,8 +171,7 @@ impl Worker {
     /// Does a job and answers it. Gives the time that it took of this thread, without what others
     /// on the same core took meanwhile.
     fn work(&mut self, job: Job, lane: Lane) -> Option<Duration> {
-        let Job { active, caller, request, time, queued, span, room, answer } = job;
-        drop(room);
+        let Job { active, caller, request, time, queued, span, answer } = job;
         if answer.is_closed() {
             // The caller has gone: there is nobody to tell.
             return None;
@@ -175,13 +199,14 @@ impl Worker {
     }
 }
 
-/// The thread's own engines, made anew when others are active.
+/// The thread's own engines, made anew when other policies are active: facts are no part of them.
 fn evaluator<'a>(
-    ready: &'a mut Option<(Arc<Active>, Evaluator)>,
-    active: &Arc<Active>,
+    ready: &'a mut Option<(Arc<PolicySet>, Evaluator)>,
+    active: &Active,
 ) -> &'a mut Evaluator {
-    let kept = ready.take().filter(|(current, _)| Arc::ptr_eq(current, active));
-    let made = || (Arc::clone(active), Evaluator::new(Arc::clone(&active.policies)));
+    let policies = &active.policies;
+    let kept = ready.take().filter(|(current, _)| Arc::ptr_eq(current, policies));
+    let made = || (Arc::clone(policies), Evaluator::new(Arc::clone(policies)));
     &mut ready.insert(kept.unwrap_or_else(made)).1
 }
 

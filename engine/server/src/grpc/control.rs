@@ -7,7 +7,7 @@ use placet_proto::control::v1::control_service_server::ControlService;
 use tonic::{Request, Response, Status};
 
 use super::caller::caller;
-use crate::activation::{ActivateError, ActiveSource, Source, chain};
+use crate::activation::{ActivateError, ActiveSource, Source, message_and_hint};
 use crate::admission::Admission;
 use crate::error::AdmitError;
 
@@ -55,7 +55,7 @@ impl ControlService for Control {
         request: Request<proto::GetActiveRequest>,
     ) -> Result<Response<proto::GetActiveResponse>, Status> {
         caller(&request)?;
-        let active = self.admission.active().await.into_iter().map(shown).collect();
+        let active = self.admission.active().into_iter().map(shown).collect();
         Ok(Response::new(proto::GetActiveResponse { active }))
     }
 }
@@ -129,20 +129,12 @@ impl From<ActivateError> for AdmitError {
                     Source::Bundle => "BUNDLE_REFUSED",
                     Source::Facts => "FACTS_REFUSED",
                 };
-                let (message, hint) = split(&chain(&reason));
+                let (message, hint) = message_and_hint(&reason);
                 let message = format!("leaves everything as it was: {message}");
                 Self::FailedPrecondition(FieldError::new(code, message, hint))
             }
             ActivateError::Store(error) => error.into(),
         }
-    }
-}
-
-/// Message and remedy of a text that may have one.
-fn split(text: &str) -> (String, String) {
-    match text.split_once("\nhint: ") {
-        Some((message, hint)) => (message.to_owned(), hint.to_owned()),
-        None => (text.to_owned(), String::new()),
     }
 }
 

@@ -78,7 +78,9 @@ impl Service {
     async fn failed(&self, error: &AdmitError) {
         error.log();
         self.admission.failed(error);
-        if !self.admission.is_ready() {
+        // What only waits for the store to come back is told by `/readyz`: here it would never be
+        // taken back.
+        if self.admission.has_ended() {
             self.health.set_not_serving::<AdmissionServiceServer<Self>>().await;
         }
     }

@@ -82,11 +82,37 @@ where
         Ok(threads)
     }
 
-    /// Gives a job to the threads.
+    /// A way to the desk that may outlive the threads.
+    pub(super) fn entrance(&self) -> Entrance<K, J> {
+        Entrance(Arc::clone(&self.desk))
+    }
+}
+
+/// Where jobs are handed in.
+pub(super) struct Entrance<K, J>(Arc<Desk<K, J>>);
+
+impl<K, J> Clone for Entrance<K, J> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, J> Debug for Entrance<K, J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entrance").finish_non_exhaustive()
+    }
+}
+
+impl<K: Ord + Clone + Debug, J> Entrance<K, J> {
+    /// Gives a job to the threads; drops it if they are stopping, since nobody may be left to do
+    /// it.
     pub(super) fn push(&self, tenant: &K, job: J) {
-        let mut state = self.desk.lock();
+        let mut state = self.0.lock();
+        if state.stopping {
+            return;
+        }
         state.queue.push(tenant, job);
-        self.desk.leave(state);
+        self.0.leave(state);
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,6 +19,7 @@ use placet_server::Settings;
 use placet_server::store::{Store, StoreOptions};
 use proto::stream_request::Event as Asked;
 use proto::stream_response::Answer;
+use tokio::sync::Semaphore;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -410,7 +412,7 @@ async fn a_bundle_must_be_signed_where_that_is_demanded() {
 async fn a_changed_file_is_found_without_being_told() {
     let (running, folder) = small(|settings, _| {
         settings.operators.clear();
-        settings.watch = Some(std::time::Duration::from_millis(20));
+        settings.watch = Some(Duration::from_millis(20));
     })
     .await;
     let next = write_bundle(folder.path(), 5, 7);
@@ -420,8 +422,108 @@ async fn a_changed_file_is_found_without_being_told() {
             tokio::task::yield_now().await;
         }
     };
-    let limit = std::time::Duration::from_secs(60);
+    let limit = Duration::from_secs(60);
     tokio::time::timeout(limit, found).await.expect("the change is found");
     assert_eq!(effect(&running, "r", "acme").await, proto::Effect::Permit);
+    running.stop().await;
+}
+
+/// Far longer than anything here takes: past it, the server hangs.
+const HANGS: Duration = Duration::from_secs(90);
+/// Streams of one tenant, and callers who replace its facts meanwhile.
+const STREAMS: usize = 10;
+/// Events of each stream: together, more than have room.
+const UNDER_WAY: usize = 64;
+const CALLERS: usize = 3;
+/// How often each of them does.
+const ACTIVATIONS: usize = 40;
+
+/// Makes one of two states of the facts active; the callers' files are in each other's way, which
+/// may be said.
+async fn flip(running: &Running, caller: usize, number: usize) {
+    let facts = running.directory.path().join("facts.yaml");
+    let beside = running.directory.path().join(format!("facts-{caller}"));
+    let state = FACTS.replace("\"1\"", &format!("\"state-{}\"", number % 2));
+    std::fs::write(&beside, state).unwrap();
+    std::fs::rename(beside, facts).unwrap();
+    if let Err(refused) = activate(running, &[control::Source::Facts]).await {
+        assert!(refused.2.contains("changes while it is read"), "{refused:?}");
+    }
+}
+
+/// Admissions on one stream, [`UNDER_WAY`] at a time.
+async fn flood(running: &Running, name: usize, stop: &Arc<AtomicBool>) -> usize {
+    let (places, seen) = (Arc::new(Semaphore::new(UNDER_WAY)), Arc::clone(stop));
+    let free = Arc::clone(&places);
+    let events = futures::stream::unfold(0_u64, move |number| {
+        let (free, seen) = (Arc::clone(&free), Arc::clone(&seen));
+        async move {
+            free.acquire().await.unwrap().forget();
+            let event = Some(Asked::Admit(admit(format!("f{name}-{number}"))));
+            let event = proto::StreamRequest { event, time: None };
+            (!seen.load(Ordering::Acquire)).then_some((event, number + 1))
+        }
+    });
+    let mut client = running.another_client().await;
+    let mut answers = client.admit_stream(events).await.unwrap().into_inner();
+    let mut answered = 0;
+    while let Some(answer) = answers.next().await {
+        match answer.unwrap().answer.unwrap() {
+            Answer::Admitted(it) => assert_eq!(it.effect(), proto::Effect::Permit),
+            other => panic!("an activation disturbed a stream: {other:?}"),
+        }
+        answered += 1;
+        places.add_permits(1);
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_and_activations_back_to_back_leave_nobody_waiting() {
+    let (running, _folder) = small(|_, _| {}).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers = (0..CALLERS).map(|caller| {
+        let running = &running;
+        async move {
+            for number in 0..ACTIVATIONS {
+                flip(running, caller, caller + number).await;
+            }
+        }
+    });
+    let switching = async {
+        futures::future::join_all(callers).await;
+        stop.store(true, Ordering::Release);
+    };
+    let floods = (0..STREAMS).map(|name| flood(&running, name, &stop));
+    let all = async { tokio::join!(switching, futures::future::join_all(floods)) };
+    let ((), answered) = tokio::time::timeout(HANGS, all).await.expect("everything is answered");
+    assert!(answered.iter().all(|answered| *answered > 0), "{answered:?}");
+    let other = effect(&running, "other", "newcomer");
+    let other = tokio::time::timeout(HANGS, other).await.expect("other tenants are answered");
+    assert_eq!(other, proto::Effect::Deny);
+    running.stop().await;
+}
+
+async fn yields(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_hangs_up_leaves_log_and_memory_in_agreement() {
+    let (running, _folder) = small(|_, _| {}).await;
+    for number in 0..60_usize {
+        let patience = yields(1 << (number % 15));
+        tokio::select! {
+            biased;
+            () = flip(&running, 0, number) => {}
+            () = patience => {}
+        }
+        let name = format!("r-{number}");
+        let answer = effect(&running, &name, "acme");
+        let answer = tokio::time::timeout(HANGS, answer).await.expect("the server still decides");
+        assert_eq!(answer, proto::Effect::Permit);
+    }
     running.stop().await;
 }

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 pub(crate) struct Running {
     pub(crate) channel: Channel,
     pub(crate) http: SocketAddr,
+    grpc: SocketAddr,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<Result<(), placet_server::ServeError>>,
     pub(crate) directory: tempfile::TempDir,
@@ -37,9 +38,14 @@ impl Running {
         let stopped = async move { drop(stopped.await) };
         let served = tokio::spawn(serve(settings, stopped, |it| say_ready.send(it).unwrap()));
         let addresses = ready.await.expect("the server starts");
-        let endpoint = Channel::from_shared(format!("http://{}", addresses.grpc)).unwrap();
-        let channel = endpoint.connect().await.unwrap();
-        Self { channel, http: addresses.http, stop, served, directory }
+        let channel = connect(addresses.grpc).await;
+        let (http, grpc) = (addresses.http, addresses.grpc);
+        Self { channel, http, grpc, stop, served, directory }
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) async fn another_client(&self) -> AdmissionServiceClient<Channel> {
+        AdmissionServiceClient::new(connect(self.grpc).await)
     }
 
     pub(crate) fn client(&self) -> AdmissionServiceClient<Channel> {
@@ -56,4 +62,8 @@ impl Running {
         self.served.await.unwrap().expect("the server stops in order");
         self.directory
     }
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }

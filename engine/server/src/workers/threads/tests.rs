@@ -47,7 +47,7 @@ fn flood(threads: &Threads<&'static str, Job>, tenant: &'static str, jobs: usize
         let (let_end, may_end) = mpsc::channel();
         release.push(let_end);
         let (begun, ended) = (say_begun.clone(), say_ended.clone());
-        threads.push(&tenant, Job { begun, may_end: Some(may_end), cost: DEAR, ended });
+        threads.entrance().push(&tenant, Job { begun, may_end: Some(may_end), cost: DEAR, ended });
     }
     Flood { release, begun, ended }
 }
@@ -55,7 +55,7 @@ fn flood(threads: &Threads<&'static str, Job>, tenant: &'static str, jobs: usize
 /// One cheap job, waited for.
 fn cheap(threads: &Threads<&'static str, Job>, tenant: &'static str) -> Lane {
     let ((begun, _begun), (ended, done)) = (mpsc::channel(), mpsc::channel());
-    threads.push(&tenant, Job { begun, may_end: None, cost: CHEAP, ended });
+    threads.entrance().push(&tenant, Job { begun, may_end: None, cost: CHEAP, ended });
     done.recv().expect("it is done")
 }
 
@@ -115,7 +115,7 @@ fn many_callers_and_threads_lose_nothing() {
                     // The odd callers' tenants go to the slow lane and come back.
                     let cost = if caller % 2 == 1 && job % 100 == 0 { DEAR } else { CHEAP };
                     let tenant = tenants[caller % 4];
-                    threads.push(&tenant, Job { begun, may_end: None, cost, ended });
+                    threads.entrance().push(&tenant, Job { begun, may_end: None, cost, ended });
                     end.recv().expect("each job is done");
                     done.fetch_add(1, Ordering::Relaxed);
                 }
