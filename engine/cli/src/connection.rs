@@ -16,6 +16,8 @@ use crate::settings::{ClockSource, Given};
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was begun may go on when a command has ended.
+const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of answers that may be on their way: HTTP/2's 64 KiB hold only some twenty decisions.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Address that `--local` listens on: this machine only, any free port.
@@ -275,9 +277,12 @@ pub(crate) fn status_failure(status: &tonic::Status) -> Failure {
 /// # Errors
 /// Those of the command, or the system gives no threads.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?
-        .block_on(command)
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(command);
+    // A server that was told to stop may still be loading a bundle: nobody waits for that.
+    runtime.shutdown_timeout(LINGER);
+    result
 }

@@ -334,7 +334,8 @@ fn operator(name: String) -> Result<placet_core::Id, Failure> {
 }
 
 fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.min(placet_server::MAX_WORKERS)
 }
 
 fn absent(name: &str, variable: &str, value: &str) -> Failure {

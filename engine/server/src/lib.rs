@@ -27,4 +27,4 @@ pub use clock::Clock;
 pub use error::AdmitError;
 pub use grpc::convert;
 pub use serve::{Ready, ServeError, serve};
-pub use settings::{Settings, SettingsError, TlsSettings};
+pub use settings::{MAX_WORKERS, Settings, SettingsError, TlsSettings};

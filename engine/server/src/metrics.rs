@@ -187,7 +187,7 @@ impl Metrics {
         let label = ActiveLabel {
             source: source.to_owned(),
             digest: digest.to_owned(),
-            revision: revision.to_owned(),
+            revision: escaped(revision),
         };
         self.active.get_or_create(&label).set(1);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +213,7 @@ impl Metrics {
     pub(crate) fn refused(&self, source: &str, reason: &str) {
         self.attempted(source, "refused");
         let end = reason.floor_char_boundary(MAX_REASON_BYTES);
-        let reason = reason.get(..end).unwrap_or_default().to_owned();
+        let reason = escaped(reason.get(..end).unwrap_or_default());
         let label = RefusedLabel { source: source.to_owned(), reason };
         self.refused.get_or_create(&label).set(1);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,6 +241,11 @@ impl Metrics {
             .expect("writing to a String cannot fail");
         text
     }
+}
+
+/// A label's value as the text format wants it: the library writes it as it is given.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics
@@ -295,5 +300,53 @@ mod tests {
         assert!(!text.contains("sha256:a") && !text.contains("yaml:3"), "{text}");
         metrics.unchanged("facts");
         assert!(!metrics.text().contains("yaml:4"), "what is mended is no longer said");
+    }
+
+    /// The labels of a line, as a scraper reads them.
+    fn labels(line: &str) -> Option<Vec<(String, String)>> {
+        let (_, mut rest) = line.split_once('{')?;
+        let mut labels = Vec::new();
+        loop {
+            let (name, value) = rest.split_once("=\"")?;
+            let (mut text, mut chars) = (String::new(), value.char_indices());
+            let end = loop {
+                match chars.next()? {
+                    (at, '"') => break at,
+                    (_, '\\') => text.push(match chars.next()?.1 {
+                        'n' => '\n',
+                        same @ ('"' | '\\') => same,
+                        _ => return None,
+                    }),
+                    (_, '\n') => return None,
+                    (_, other) => text.push(other),
+                }
+            };
+            labels.push((name.to_owned(), text));
+            rest = value.get(end + 1..)?;
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => break,
+            }
+        }
+        rest.strip_prefix("} ")?.parse::<f64>().ok().map(|_| labels)
+    }
+
+    #[test]
+    fn foreign_text_in_labels_does_not_break_the_page() {
+        let metrics = Metrics::new("0");
+        let (revision, reason) = ("1\"} 7\nx{y=\"\\", "at `\"a\\nb\"`: is \\ wrong");
+        metrics.activated("bundle", "sha256:a", revision);
+        metrics.refused("facts", reason);
+        // A cut never leaves half of what stands for one character.
+        metrics.refused("bundle", &"\"".repeat(2 * MAX_REASON_BYTES));
+        let text = metrics.text();
+        let mut found = Vec::new();
+        for line in text.lines().filter(|line| !line.starts_with('#') && line.contains('{')) {
+            let labels = labels(line).unwrap_or_else(|| panic!("{line}"));
+            found.extend(labels.into_iter().map(|(_, value)| value));
+        }
+        for value in [revision, reason, &"\"".repeat(MAX_REASON_BYTES)] {
+            assert!(found.iter().any(|it| it == value), "{value} in\n{text}");
+        }
     }
 }

@@ -83,7 +83,9 @@ fn port_hint(error: &std::io::Error) -> &'static str {
 /// Serves until `shutdown` completes; then refuses new requests, answers those under way, and
 /// closes the store.
 ///
-/// `on_ready` is called once, when both addresses answer.
+/// `on_ready` is called once, when both addresses answer; not at all if `shutdown` completes while
+/// bundle and store are still being opened, which then goes on in the background until it is done
+/// or the runtime is shut down.
 ///
 /// # Errors
 /// If it cannot start, or stops by itself.
@@ -98,11 +100,18 @@ pub async fn serve(
     let (grpc_listener, grpc_address) = listen(settings.listen, "gRPC").await?;
     let (http_listener, http_address) = listen(settings.http, "HTTP").await?;
     let operators = settings.operators.clone();
+    let mut shutdown = std::pin::pin!(shutdown);
     let opened = tokio::task::spawn_blocking(move || {
         let watch = Watch::new(&settings);
         Admission::open(&settings).map(|admission| (admission, watch))
     });
-    let (admission, watched) = opened.await.map_err(ServeError::Died)??;
+    let (admission, watched) = tokio::select! {
+        opened = opened => opened.map_err(ServeError::Died)??,
+        () = &mut shutdown => {
+            tracing::info!("stopping before everything was loaded");
+            return Ok(());
+        }
+    };
 
     let (stop, stopped) = watch::channel(false);
     let wait = |mut stopped: watch::Receiver<bool>| async move {

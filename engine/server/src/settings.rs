@@ -61,7 +61,7 @@ pub struct TlsSettings {
 /// Most threads that evaluate, those of expensive tenants apart: more than most machines have
 /// cores, and with the others, half as many, few enough for the instances that the engine has room
 /// for.
-pub(crate) const MAX_WORKERS: usize = 128;
+pub const MAX_WORKERS: usize = 128;
 /// Longest time to confirm: a day. Quota that nobody uses is quota that others are denied.
 pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
 
@@ -144,7 +144,7 @@ impl Settings {
             });
         }
         if let Some(watch) = self.watch.filter(|watch| watch.is_zero() || *watch > MAX_WATCH) {
-            let (value, range) = (watch.as_secs(), "0..=3600 seconds");
+            let (value, range) = (watch.as_secs(), "1..=3600 seconds");
             return Err(SettingsError::Range { name: "watch", value, range });
         }
         if self.issuer.is_empty() {
@@ -190,6 +190,7 @@ mod tests {
             (Settings { workers: 129, ..good() }, "workers"),
             (Settings { confirm_within_seconds: 0, ..good() }, "confirm-within"),
             (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
+            (Settings { watch: Some(Duration::ZERO), ..good() }, "`watch` is 0, but must be 1..="),
             (Settings { audience: vec![], ..good() }, "audience"),
             (Settings { issuer: String::new(), ..good() }, "issuer"),
         ] {
