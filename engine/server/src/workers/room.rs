@@ -1,8 +1,8 @@
 //! How many jobs may wait: past the bounds their callers wait, each tenant's apart.
 //!
 //! A caller may start to wait and not be asked for a long time whether it has got what it waits
-//! for: the futures of a stream are polled only as far as its reader reads. So no room is ever given
-//! to a caller. Where there is none at once, a task waits in the caller's place, and hands the job
+//! for: the futures of a stream are polled only as far as its reader reads. So no caller is ever
+//! given room. Where there is none at once, a task waits in the caller's place, and hands the job
 //! in itself.
 
 use std::collections::BTreeMap;
