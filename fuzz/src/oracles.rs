@@ -22,6 +22,7 @@ pub use facts::facts;
 pub use rego::rego;
 pub use request::{request_json, request_wire};
 pub use token::{sample, token};
+pub use work::accepted;
 
 /// A target: what its binary, corpus and regressions are called, and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -4,12 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use placet_fuzz::oracles::TARGETS;
+use placet_fuzz::oracles::{TARGETS, accepted};
 use placet_fuzz::{generator, seeds};
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 /// Generated inputs of each target.
 const CASES: u32 = 10_000;
+/// Of 100 generated inputs, how many are at least not refused at the door.
+const MIN_SHARE: u64 = 5;
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(kind).join(target)
@@ -42,11 +44,15 @@ fn replay(name: &str) {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(failures))),
         ..Config::default()
     };
+    let before = accepted();
     let run = TestRunner::new(config).run(&generator(name), |bytes| {
         body(&bytes);
         Ok(())
     });
     run.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    let share = (accepted() - before) * 100 / u64::from(CASES);
+    println!("{share} of 100 inputs were not refused");
+    assert!(share >= MIN_SHARE, "{name}: only {share} of 100 inputs are not refused");
 }
 
 macro_rules! replayed {

@@ -8,7 +8,7 @@ use proptest::sample::select;
 use super::damage::damaged;
 use crate::guest::MEMORY;
 
-/// The memory of a guest, from [`MEMORY`] on.
+/// The memory of a guest, from `MEMORY` on.
 #[derive(Debug, Default)]
 struct Arena {
     bytes: Vec<u8>,
@@ -165,7 +165,7 @@ fn lay_out_claim(claim: &Claim, arena: &mut Arena) -> Vec<u8> {
     record
 }
 
-/// The address of the answer, then the memory from [`MEMORY`] on.
+/// The address of the answer, then the memory from `MEMORY` on.
 fn memory(arena: Arena, answer: u32) -> Vec<u8> {
     [answer.to_le_bytes().to_vec(), arena.bytes].concat()
 }

@@ -1,6 +1,6 @@
 //! Requests.
 
-use placet_core::{MAX_DURATION_SECONDS, MAX_GPU_COUNT, MILLI_PER_GPU};
+use placet_core::{MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT, MILLI_PER_GPU};
 use placet_proto::admission::v1 as pb;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use super::damage::damaged;
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
-        8 => "[A-Za-z0-9][A-Za-z0-9._:@-]{0,20}",
+        60 => "[A-Za-z0-9][A-Za-z0-9._:@-]{0,20}",
         1 => ".{0,12}",
         1 => "[a-z]{127,130}",
     ]
@@ -23,29 +23,43 @@ fn names(most: usize) -> impl Strategy<Value = Vec<String>> {
 
 fn gpu_count() -> impl Strategy<Value = u32> {
     prop_oneof![
-        6 => 1_u32..=64,
+        20 => 1_u32..=64,
         1 => select(vec![0, 1, MAX_GPU_COUNT, MAX_GPU_COUNT + 1, u32::MAX]),
     ]
 }
 
 fn duration() -> impl Strategy<Value = u64> {
     prop_oneof![
-        6 => 1_u64..=86_400,
+        20 => 1_u64..=86_400,
         1 => select(vec![0, 1, MAX_DURATION_SECONDS, MAX_DURATION_SECONDS + 1, u64::MAX]),
     ]
 }
 
 fn gpu_milli() -> impl Strategy<Value = u32> {
     prop_oneof![
-        4 => Just(0),
-        2 => 1_u32..=MILLI_PER_GPU,
+        16 => Just(0),
+        4 => 1_u32..=MILLI_PER_GPU,
         1 => select(vec![MILLI_PER_GPU + 1, u32::MAX]),
     ]
 }
 
+fn isolation_level() -> impl Strategy<Value = i32> {
+    prop_oneof![20 => 1_i32..=5, 1 => -1_i32..=7]
+}
+
+fn gpu_models() -> impl Strategy<Value = Vec<String>> {
+    let model = || prop_oneof![4 => "[A-Z][0-9]{2,4}", 1 => name()];
+    prop_oneof![20 => vec(model(), 1..=3), 1 => vec(model(), 0..=9)]
+}
+
+fn fabric_gbps() -> impl Strategy<Value = u32> {
+    let edges = vec![MAX_FABRIC_GBPS, MAX_FABRIC_GBPS + 1, u32::MAX];
+    prop_oneof![20 => 0_u32..=100_000, 1 => select(edges)]
+}
+
 fn lease() -> impl Strategy<Value = pb::Lease> {
-    let first = (name(), gpu_count(), duration(), -1_i32..=7, vec(name(), 0..=9), gpu_milli());
-    let second = (any::<u32>(), names(3), names(3), names(3), any::<bool>());
+    let first = (name(), gpu_count(), duration(), isolation_level(), gpu_models(), gpu_milli());
+    let second = (fabric_gbps(), names(3), names(3), names(3), any::<bool>());
     (first, second).prop_map(|(first, second)| {
         let (cluster_id, gpu_count, duration_seconds, isolation_level, gpu_models, gpu_milli) =
             first;
@@ -67,7 +81,7 @@ fn lease() -> impl Strategy<Value = pb::Lease> {
 }
 
 fn principal() -> impl Strategy<Value = pb::Principal> {
-    let text = prop_oneof![4 => "[!-~]{1,40}", 1 => ".{0,300}"];
+    let text = prop_oneof![30 => "[!-~]{1,40}", 1 => ".{0,300}"];
     (text.clone(), text, names(3)).prop_map(|(issuer, subject, groups)| pb::Principal {
         issuer,
         subject,
@@ -75,17 +89,38 @@ fn principal() -> impl Strategy<Value = pb::Principal> {
     })
 }
 
-/// A request for a lease, in bounds more often than not.
+/// A request for a lease or a job, in bounds more often than not.
 pub fn admit_request() -> impl Strategy<Value = pb::AdmitRequest> {
-    let class = prop_oneof![8 => 1_i32..=2, 1 => -1_i32..=4];
-    let parts = (name(), name(), proptest::option::of(principal()), class, lease());
-    parts.prop_map(|(request_id, tenant_id, principal, priority_class, lease)| pb::AdmitRequest {
+    let class = prop_oneof![20 => 1_i32..=2, 1 => -1_i32..=4];
+    let subject = prop_oneof![
+        2 => lease().prop_map(pb::admit_request::Subject::Lease),
+        1 => lease().prop_map(|lease| pb::admit_request::Subject::Job(job_of(lease))),
+    ];
+    let parts = (name(), name(), proptest::option::of(principal()), class, subject);
+    parts.prop_map(|(request_id, tenant_id, principal, priority_class, subject)| pb::AdmitRequest {
         request_id,
         tenant_id,
         principal,
         priority_class,
-        subject: Some(pb::admit_request::Subject::Lease(lease)),
+        subject: Some(subject),
     })
+}
+
+/// The same fields, of a job.
+fn job_of(lease: pb::Lease) -> pb::Job {
+    pb::Job {
+        cluster_id: lease.cluster_id,
+        gpu_count: lease.gpu_count,
+        duration_seconds: lease.duration_seconds,
+        isolation_level: lease.isolation_level,
+        gpu_models: lease.gpu_models,
+        gpu_milli: lease.gpu_milli,
+        fabric_gbps: lease.fabric_gbps,
+        dataset_ids: lease.dataset_ids,
+        model_ids: lease.model_ids,
+        checkpoint_jurisdictions: lease.checkpoint_jurisdictions,
+        may_preempt: lease.may_preempt,
+    }
 }
 
 /// Requests in their wire form, with wounds in some.

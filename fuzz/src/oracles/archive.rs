@@ -2,7 +2,7 @@
 
 use placet_policy::Bundle;
 
-use super::work::bounded;
+use super::work::{accept, bounded};
 use super::world;
 use crate::tar::{compressed, with_checksums};
 
@@ -25,6 +25,7 @@ fn check(bytes: &[u8]) {
     match bounded("reading", || Bundle::from_archive("bundle.tar.gz", bytes)) {
         Err(error) => world::check_refusal(&error),
         Ok(bundle) => {
+            accept();
             let written = bundle.to_archive();
             let again = Bundle::from_archive("again.tar.gz", &written);
             let again = again.expect("what we wrote can be read");

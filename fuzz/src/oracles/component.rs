@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use placet_policy::{PolicySet, check_component};
 
-use super::work::bounded;
+use super::work::{accept, bounded};
 use super::{evaluation, world};
 use crate::guest::{self, Shell};
 
@@ -42,6 +42,9 @@ fn check(bytes: &[u8]) {
     match PolicySet::compile(&bundle, &world::RUNTIME) {
         // What fits the default budget need not fit the small one.
         Err(error) => world::check_refusal(&error),
-        Ok(set) => bounded("evaluating", || evaluation::thrice(set, &world::input())),
+        Ok(set) => {
+            accept();
+            bounded("evaluating", || evaluation::thrice(set, &world::input()));
+        }
     }
 }

@@ -4,7 +4,7 @@ use placet_core::{AccountPath, AdmissionRequest, Id, MAX_AMOUNT, Subject};
 use placet_policy::{Facts, Input, resolve};
 use serde_json::Value;
 
-use super::work::bounded;
+use super::work::{accept, bounded};
 use super::world;
 
 /// Requests that are made of the names in the facts.
@@ -21,6 +21,7 @@ pub fn facts(bytes: &[u8]) {
         Ok(facts) => facts,
         Err(error) => return world::check_refusal(&error),
     };
+    accept();
     let value: Value = yaml_serde::from_slice(bytes).expect("facts are a YAML document");
     let json = value.to_string();
     let again = Facts::from_bytes("facts.json", json.as_bytes()).expect("the same facts as JSON");

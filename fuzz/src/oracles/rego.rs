@@ -2,7 +2,7 @@
 
 use placet_policy::PolicySet;
 
-use super::work::bounded;
+use super::work::{accept, bounded};
 use super::{evaluation, world};
 
 /// The text of a policy: refused with its reason, or evaluated to the same bytes in every run,
@@ -15,6 +15,9 @@ pub fn rego(bytes: &[u8]) {
     let bundle = world::bundle("p.rego", bytes, "{ticks: 20000}").expect("the manifest is right");
     match bounded("compiling", || PolicySet::compile(&bundle, &world::RUNTIME)) {
         Err(error) => world::check_refusal(&error),
-        Ok(set) => bounded("evaluating", || evaluation::thrice(set, &world::input())),
+        Ok(set) => {
+            accept();
+            bounded("evaluating", || evaluation::thrice(set, &world::input()));
+        }
     }
 }

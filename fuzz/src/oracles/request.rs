@@ -5,6 +5,8 @@ use placet_proto::{FieldError, decode_strict, json};
 use placet_server::convert;
 use prost::Message;
 
+use super::work::accept;
+
 fn check_error(error: &FieldError) {
     assert!(!error.code.is_empty() && !error.message.is_empty(), "{error:?}");
     assert!(error.to_string().len() < 4_096, "an error repeats no more than a line of its input");
@@ -19,6 +21,7 @@ fn request(request: pb::AdmitRequest) {
     match convert::admission_request(request) {
         Err(error) => check_error(&error),
         Ok(request) => {
+            accept();
             let workload = request.subject.workload();
             assert!(workload.gpu_count >= 1 && workload.duration_seconds >= 1);
             assert!(workload.gpu_seconds() >= 1 && workload.gpu_seconds() < 1 << 53);

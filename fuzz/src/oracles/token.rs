@@ -12,6 +12,8 @@ use placet_core::{
     canonical_json, sign_decision,
 };
 
+use super::work::accept;
+
 const ISSUER: &str = "https://placet.example";
 const AUDIENCE: &str = "scheduler";
 /// 2026-11-01T00:00:00Z.
@@ -66,6 +68,7 @@ pub fn token(bytes: &[u8]) {
     for verified in [acting, auditing] {
         match verified {
             Ok(decision) => {
+                accept();
                 assert_eq!(text, genuine.token, "nobody has signed this");
                 assert_eq!(decision, genuine.decision);
             }
@@ -86,6 +89,7 @@ fn signed(claims: &[u8]) {
     let token = format!("{input}.{signature}");
     let issued = genuine.verifier.verify_issued(&token, ISSUER);
     if let Ok(decision) = &issued {
+        accept();
         let canonical = canonical_json(decision).expect("what was read has a canonical form");
         assert_eq!(canonical, claims, "two spellings of one decision");
         assert_eq!(decision.iss, ISSUER);

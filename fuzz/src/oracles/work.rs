@@ -1,5 +1,6 @@
-//! How much work a case may be.
+//! How much work a case may be, and whether it got anywhere.
 
+use std::cell::Cell;
 use std::fs;
 
 /// Most time that a thread may compute on one case, in hundredths of a second. Cases take
@@ -26,4 +27,20 @@ pub(super) fn bounded<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let spent = computed() - before;
     assert!(spent <= MAX_HUNDREDTHS, "{what} took {spent} hundredths of a second");
     result
+}
+
+thread_local! {
+    static ACCEPTED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that an input was not refused, so that what is held of good ones was held of it.
+pub(super) fn accept() {
+    ACCEPTED.set(ACCEPTED.get() + 1);
+}
+
+/// How many inputs on this thread were not refused by a target so far: a generator of inputs that
+/// are all refused tests little.
+#[must_use]
+pub fn accepted() -> u64 {
+    ACCEPTED.get()
 }
