@@ -157,6 +157,11 @@ impl Admission {
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let path = |path: &std::path::Path| path.display().to_string();
         let watch = Stopwatch::start();
+        // Told before anything is made: the cache is a directory beside the store.
+        std::fs::metadata(&settings.bundle).map_err(|source| {
+            let missing = LoadError::Read { path: settings.bundle.clone(), source };
+            OpenError::Bundle { path: path(&settings.bundle), source: missing.into() }
+        })?;
         let runtime = runtime(settings).map_err(OpenError::Engine)?;
         let loader = Loader {
             bundle: settings.bundle.clone(),

@@ -268,12 +268,22 @@ pub(super) fn install(engine: &mut Engine) {
         let bound = BOUNDED.iter().find(|(bounded, _)| bounded == name).map(|(_, bound)| *bound);
         let bound = if *name == "walk" { Bound::Walk } else { bound.unwrap_or(Bound::Size) };
         let call = Call::new(*builtin, bound);
+        let fits = BUILTINS.get("regex.match").filter(|_| *name == "regex.split");
+        let fits = fits.map(|fits| Call::new(*fits, Bound::Pattern));
         add(
             name,
             builtin.1,
             Box::new(move |mut given: Vec<Value>| {
                 call.before(&given)?;
                 exact::adapt(name, &mut given)?;
+                if let (Some(fits), Some(pattern)) = (&fits, given.first()) {
+                    let empty = [pattern.clone(), Value::from("")];
+                    let (function, _) = fits.builtin;
+                    if function(&fits.span, &fits.parameters, &empty, true)? == Value::Bool(true) {
+                        let message = "a pattern that fits an empty text splits otherwise in OPA";
+                        return Err(Refused::Wrong(message.to_owned()).into());
+                    }
+                }
                 let (function, _) = call.builtin;
                 let value = function(&call.span, &call.parameters, &given, true)?;
                 if call.bound != Bound::Walk {

@@ -87,7 +87,15 @@ impl Weight {
         at_most(count(level), count(MAX_DEPTH), "levels of a value")?;
         match value {
             Value::Array(items) => items.iter().try_for_each(|item| self.add(item, below)),
-            Value::Set(items) => items.iter().try_for_each(|item| self.add(item, below)),
+            Value::Set(items) => {
+                // In OPA objects come before sets, here after them.
+                let sets = items.iter().any(|item| matches!(item, Value::Set(_)));
+                if sets && items.iter().any(|item| matches!(item, Value::Object(_))) {
+                    let message = "a set of sets and objects has another order in OPA";
+                    return Err(Refused::Wrong(message.to_owned()));
+                }
+                items.iter().try_for_each(|item| self.add(item, below))
+            }
             Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
                 self.add(key, below)?;
                 self.add(value, below)
