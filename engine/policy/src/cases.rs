@@ -112,8 +112,8 @@ impl CaseRunner {
     /// request from JSON, as the server does.
     ///
     /// # Errors
-    /// [`LoadError`] if the file or its facts are not in the bundle or break a rule, or if all files
-    /// of cases in the bundle hold more than 20,000. A case that fails is no error.
+    /// [`LoadError`] if the file or its facts are not in the bundle or break a rule, or if all
+    /// files of cases in the bundle hold more than 20,000. A case that fails is no error.
     pub fn run(
         &mut self,
         bundle: &Bundle,
