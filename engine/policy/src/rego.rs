@@ -11,6 +11,7 @@ mod charge;
 mod check;
 mod exact;
 pub(crate) mod opa;
+mod order;
 mod read;
 mod source;
 mod stack;

@@ -18,7 +18,7 @@ use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Span};
 use regorus::{Engine, Source, Value};
 
 use super::weigh::{MAX_UNITS, Refused, at_most, count, cross, pay, weigh, work};
-use super::{exact, ticks};
+use super::{exact, order, ticks};
 pub(super) use table::REFUSED;
 pub(super) use text::numbers_are_short;
 
@@ -47,6 +47,15 @@ const MAX_INDENT: u64 = 16;
 pub(super) const CHARGE: &str = "__charge";
 /// The same for what is searched: elements of a list or an object are looked at one by one.
 pub(super) const SCAN: &str = "__scan";
+/// The same as [`CHARGE`] for what is compared with others of a class, which its last argument
+/// names.
+pub(super) const JOIN: &str = "__join";
+/// The same for the first of a class.
+pub(super) const FIRST: &str = "__first";
+/// The same for keys, its first argument; the value under them is only paid for.
+pub(super) const KEYED: &str = "__keyed";
+/// All of these.
+pub(super) const ENGINES_OWN: [&str; 5] = [CHARGE, SCAN, JOIN, FIRST, KEYED];
 
 /// Built-ins that do a constant amount of work, whatever they are given.
 const FREE: [&str; 14] = [
@@ -154,7 +163,7 @@ enum Bound {
 pub(super) type Own = fn(&[Value]) -> Result<Value, Refused>;
 
 /// Built-ins of our own: name, number of arguments, function.
-const OWN: [(&str, u8, Own); 40] = [
+const OWN: [(&str, u8, Own); 43] = [
     ("crypto.hmac.equal", 2, crypto::equal),
     ("crypto.hmac.md5", 2, crypto::hmac_md5),
     ("crypto.hmac.sha1", 2, crypto::hmac_sha1),
@@ -194,6 +203,9 @@ const OWN: [(&str, u8, Own); 40] = [
     ("urlquery.encode", 1, text::query_encode),
     ("urlquery.encode_object", 1, text::query_encode_object),
     (CHARGE, 2, charged),
+    (FIRST, 2, first),
+    (JOIN, 2, joined),
+    (KEYED, 3, keyed),
     (SCAN, 2, scanned),
 ];
 
@@ -246,7 +258,7 @@ pub(super) fn install(engine: &mut Engine) {
             name,
             count,
             Box::new(move |given: Vec<Value>| {
-                let free = name == CHARGE || name == SCAN || name == "type_name";
+                let free = ENGINES_OWN.contains(&name) || name == "type_name";
                 let run = || -> Result<Value, Refused> {
                     if free {
                         return own(&given);
@@ -318,6 +330,36 @@ fn type_name(given: &[Value]) -> Result<Value, Refused> {
 fn charged(given: &[Value]) -> Result<Value, Refused> {
     pay(given.first())?;
     Ok(given.first().cloned().unwrap_or(Value::Undefined))
+}
+
+/// Gives what it takes, pays for it, and refuses it beside others of the class that have sets where
+/// it has objects, or the other way round.
+fn joined(given: &[Value]) -> Result<Value, Refused> {
+    if let [value, Value::String(class)] = given {
+        pay([value])?;
+        order::join(class, value)?;
+    }
+    Ok(given.first().cloned().unwrap_or(Value::Undefined))
+}
+
+/// The same, and there are no others so far.
+fn first(given: &[Value]) -> Result<Value, Refused> {
+    if let Some(Value::String(class)) = given.last() {
+        order::forget(class);
+    }
+    joined(given)
+}
+
+/// The same for each key of a list, and gives the value beside it, which is paid for.
+fn keyed(given: &[Value]) -> Result<Value, Refused> {
+    let [Value::Array(keys), value, Value::String(class)] = given else {
+        return Ok(Value::Undefined);
+    };
+    pay(keys.iter())?;
+    let class = format!("{class}[]");
+    keys.iter().try_for_each(|key| order::join(&class, key))?;
+    pay([value])?;
+    Ok(value.clone())
 }
 
 /// Gives what it takes, and pays for looking at each of its elements, where that is how it is

@@ -4,18 +4,20 @@
 //! is putting a list into two places of another, forty times over. The text that is evaluated
 //! therefore has a call around what makes a value larger than its parts, around every product, and
 //! around what is compared with something of unknown size. The call gives its argument, weighs it,
-//! refuses it above the limits, and adds to the ticks. Lines stay; columns are told as the author
-//! wrote them.
+//! refuses it above the limits, and adds to the ticks. Where a set may meet an object in a
+//! comparison, the calls name a class of values that are compared with one another. Lines stay;
+//! columns are told as the author wrote them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{
-    ArithOp, AssignOp, BUILTINS, Expr, Literal, LiteralStmt, Module, Query, Rule, RuleAssign,
-    RuleHead, Span,
+    ArithOp, AssignOp, BUILTINS, BinOp, BoolOp, Expr, Literal, LiteralStmt, Module, Query, Rule,
+    RuleAssign, RuleHead, Span,
 };
 
-use super::builtins::{CHARGE, SCAN};
-use super::check;
+use super::builtins::{CHARGE, FIRST, JOIN, KEYED, SCAN};
+use super::check::walk::Part;
+use super::check::{self, walk};
 use super::source::Scan;
 use super::stack;
 use crate::error::Fault;
@@ -110,9 +112,17 @@ pub(super) fn charge(
     scan: &Scan,
     file: &str,
 ) -> Result<Charged, Fault> {
-    let arity = BTreeMap::new();
-    let mut writer = Writer { scan, file, added: Vec::new(), arity };
+    let package = check::refs::path(&module.package.refr).unwrap_or_default();
+    let (arity, keyed) = (BTreeMap::new(), BTreeSet::new());
+    let mut writer = Writer { scan, text, file, package, added: Vec::new(), arity, keyed };
     for rule in &module.policy {
+        if let Rule::Spec {
+            head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. }, ..
+        } = rule.as_ref()
+            && check::refs::names(refr).is_none()
+        {
+            writer.keyed.extend(check::refs::root(refr));
+        }
         if let Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } = rule.as_ref()
             && let Some(names) = check::refs::names(refr)
         {
@@ -130,7 +140,14 @@ pub(super) fn charge(
 }
 
 fn write(text: &str, mut added: Vec<(usize, Kind, String)>) -> Charged {
+    // Of two calls around the same end, the one that was put in first is the outer.
+    added.reverse();
     added.sort_by_key(|(at, kind, _)| (*at, *kind));
+    for same in added.chunk_by_mut(|(at, kind, _), (next, other, _)| at == next && kind == other) {
+        if same.first().is_some_and(|(_, kind, _)| *kind != Kind::Close) {
+            same.reverse();
+        }
+    }
     let mut charged = Charged::default();
     let (mut line, mut column) = (1_u32, 1_u32);
     let mut added = added.into_iter().peekable();
@@ -159,10 +176,22 @@ fn write(text: &str, mut added: Vec<(usize, Kind, String)>) -> Charged {
 
 struct Writer<'a> {
     scan: &'a Scan,
+    text: &'a str,
     file: &'a str,
+    package: String,
     added: Vec<(usize, Kind, String)>,
     /// How many arguments the policy's functions take.
     arity: BTreeMap<String, usize>,
+    /// Names of rules with keys that a body gives.
+    keyed: BTreeSet<String>,
+}
+
+/// What a rule's name says of the values that it collects.
+struct Head {
+    /// The keys that its body gives, as they are written.
+    keys: Vec<String>,
+    /// All rules that add to the same collection have the same.
+    class: String,
 }
 
 /// What an expression is for.
@@ -177,16 +206,33 @@ enum Role {
 }
 
 impl Writer<'_> {
-    fn wrap(&mut self, start: usize, end: usize, name: &str) {
+    fn wrap(&mut self, expr: &Expr, name: &str, last: &str) {
+        let (start, end) = self.bounds(expr);
         self.added.push((start, Kind::Call, format!("{name}(")));
         // The interpreter takes the variables of a call's last argument for bound, and would not
         // loop over them further on: the last one here has none.
-        self.added.push((end, Kind::Close, ", 0)".to_owned()));
+        self.added.push((end, Kind::Close, format!(", {last})")));
     }
 
     fn around(&mut self, expr: &Expr, name: &str) {
+        self.wrap(expr, name, "0");
+    }
+
+    /// Of two values that are compared by their order, or become one set.
+    fn pair(&mut self, lhs: &Expr, rhs: &Expr) -> Result<(), Fault> {
+        let (start, _) = self.bounds(lhs);
+        let class = quoted(&format!("{}:{start}", self.file));
+        self.wrap(lhs, FIRST, &class);
+        self.expr(lhs, Role::Part)?;
+        self.wrap(rhs, JOIN, &class);
+        self.expr(rhs, Role::Part)
+    }
+
+    /// Where an expression begins and ends.
+    fn bounds(&self, expr: &Expr) -> (usize, usize) {
         let (start, end) = (offset(expr.span().start), offset(expr.span().end));
-        self.wrap(start, end, name);
+        let open = self.scan.brackets.get(&end.saturating_sub(1)).filter(|_| literal(expr));
+        (open.copied().unwrap_or(start), end)
     }
 
     fn refuse(&self, span: &Span, message: &str, hint: &str) -> Fault {
@@ -194,59 +240,118 @@ impl Writer<'_> {
     }
 
     fn rule(&mut self, rule: &Rule) -> Result<(), Fault> {
-        // A default is a constant.
-        let Rule::Spec { head, bodies, .. } = rule else { return Ok(()) };
-        let mut keyed = bodies.iter().any(|body| stack::loops(&body.query) > 0);
+        let (head, bodies) = match rule {
+            Rule::Spec { head, bodies, .. } => (head, bodies),
+            Rule::Default { value, .. } if self.plain(value) => return Ok(()),
+            Rule::Default { value, .. } => {
+                let message = "a default is put together, or has sets or objects in a set";
+                return Err(self.refuse(value.span(), message, "use a rule with `else`"));
+            }
+        };
+        let looped = bodies.iter().any(|body| stack::loops(&body.query) > 0);
+        let mut keys = None;
         match head {
             RuleHead::Compr { refr, assign, .. } => {
-                keyed |= self.head(refr)?;
-                self.output(assign.as_ref(), keyed)?;
+                let head = self.head(refr)?;
+                if let (None, Some(call)) = (assign, head.call()) {
+                    let value = format!(" := {call}true, {})", head.class);
+                    self.added.push((self.end(refr)?, Kind::Close, value));
+                }
+                self.output(assign.as_ref(), Some(&head), looped)?;
+                keys = Some(head);
             }
             RuleHead::Set { refr, key, .. } => {
-                self.head(refr)?;
+                let head = self.head(refr)?;
                 if let Some(key) = key {
-                    self.kept(key)?;
+                    self.collected(key, &head)?;
                 }
             }
             RuleHead::Func { args, assign, .. } => {
                 for argument in args {
                     self.expr(argument, Role::Pattern)?;
                 }
-                self.output(assign.as_ref(), keyed)?;
+                self.output(assign.as_ref(), None, looped)?;
             }
         }
         for body in bodies {
             // Where a body loops, each value is compared with the one before.
-            self.output(body.assign.as_ref(), keyed)?;
+            self.output(body.assign.as_ref(), keys.as_ref(), looped)?;
             self.query(&body.query)?;
         }
         Ok(())
     }
 
-    /// Whether a rule's name has keys that its body gives.
-    fn head(&mut self, mut refr: &Expr) -> Result<bool, Fault> {
-        let mut keyed = false;
+    /// A rule's name: which of its keys its body gives.
+    fn head(&mut self, name: &Expr) -> Result<Head, Fault> {
+        let (mut keys, mut refr) = (Vec::new(), name);
         loop {
             if let Expr::RefDot { refr: inner, .. } = refr {
                 refr = inner;
             } else if let Expr::RefBrack { refr: inner, index, .. } = refr {
-                if literal(index) && !self.plain(index) {
+                if literal(index) && !self.plain(index) || loops(index) {
                     let message = "the key of a rule is put together in its head";
                     let hint = "bind it in the body: `key := [x, y]`, and `name[key]`";
                     return Err(self.refuse(index.span(), message, hint));
                 }
-                keyed |= !self.plain(index);
+                if !self.scalar(index) || !simple(index) {
+                    let (start, end) = self.bounds(index);
+                    keys.push(self.text.get(start..end).unwrap_or_default().to_owned());
+                }
                 refr = inner;
             } else {
-                return Ok(keyed);
+                break;
             }
         }
+        let root = check::refs::root(name).unwrap_or_default();
+        let names = check::refs::path(name).filter(|_| !self.keyed.contains(&root));
+        let class = format!("{}.{}", self.package, names.unwrap_or(root));
+        Ok(Head { keys, class: quoted(&class) })
+    }
+
+    /// Where a rule's name ends: the interpreter leaves the last bracket out, and a text's quote.
+    fn end(&self, name: &Expr) -> Result<usize, Fault> {
+        let end = offset(name.span().end);
+        if !matches!(name, Expr::RefBrack { .. }) {
+            return Ok(end);
+        }
+        let rest = self.text.get(end..).unwrap_or_default();
+        let length = ["]", "\"]", "`]"].into_iter().find(|close| rest.starts_with(close));
+        length.map(|close| end.saturating_add(close.len())).ok_or_else(|| {
+            let message = "something stands between the key of a rule and its bracket";
+            self.refuse(name.span(), message, "write `name[key]`")
+        })
+    }
+
+    /// What a rule puts into a set.
+    fn collected(&mut self, key: &Expr, head: &Head) -> Result<(), Fault> {
+        let call = head.call();
+        if self.scalar(key) && simple(key) && call.is_none() {
+            return self.expr(key, Role::Value);
+        }
+        self.wrap(key, JOIN, &head.class);
+        if let Some(call) = call {
+            let (start, end) = self.bounds(key);
+            self.added.push((start, Kind::Call, call));
+            self.added.push((end, Kind::Close, format!(", {})", head.class)));
+        }
+        self.expr(key, Role::Part)
     }
 
     /// What a rule gives. One value under many keys is as much as all of them.
-    fn output(&mut self, assign: Option<&RuleAssign>, keyed: bool) -> Result<(), Fault> {
+    fn output(
+        &mut self,
+        assign: Option<&RuleAssign>,
+        head: Option<&Head>,
+        looped: bool,
+    ) -> Result<(), Fault> {
         let Some(assign) = assign else { return Ok(()) };
-        if keyed && self.unknown(&assign.value) {
+        if let Some((call, head)) = head.and_then(|head| head.call().zip(Some(head))) {
+            let (start, end) = self.bounds(&assign.value);
+            self.added.push((start, Kind::Call, call));
+            self.added.push((end, Kind::Close, format!(", {})", head.class)));
+            return self.expr(&assign.value, Role::Part);
+        }
+        if looped && self.unknown(&assign.value) {
             self.around(&assign.value, CHARGE);
         }
         self.expr(&assign.value, Role::Value)
@@ -353,9 +458,7 @@ impl Writer<'_> {
 
     fn expr(&mut self, expr: &Expr, role: Role) -> Result<(), Fault> {
         if role == Role::Value && literal(expr) && !self.plain(expr) {
-            let end = offset(expr.span().end);
-            let start = self.scan.brackets.get(&end.saturating_sub(1)).copied();
-            self.wrap(start.unwrap_or_else(|| offset(expr.span().start)), end, CHARGE);
+            self.around(expr, CHARGE);
         }
         let part = if role == Role::Pattern { Role::Pattern } else { Role::Part };
         match expr {
@@ -393,11 +496,16 @@ impl Writer<'_> {
             }
             Expr::Call { fcn, params, .. } => self.call(fcn, params.iter().map(AsRef::as_ref)),
             Expr::RefDot { .. } | Expr::RefBrack { .. } => self.reference(expr),
-            Expr::BinExpr { lhs, rhs, .. } => {
+            Expr::BinExpr { op: BinOp::Union, lhs, rhs, .. } => {
+                // `[a | b]` would else become a comprehension, with calls on both sides.
+                self.around(expr, CHARGE);
+                self.pair(lhs, rhs)
+            }
+            Expr::BinExpr { op: BinOp::Intersection, lhs, rhs, .. } => {
                 self.kept(lhs)?;
                 self.kept(rhs)
             }
-            Expr::BoolExpr { lhs, rhs, .. } => self.compared(lhs, rhs),
+            Expr::BoolExpr { op, lhs, rhs, .. } => self.condition(op, lhs, rhs),
             // It may be the difference of two sets.
             Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. } => self.compared(lhs, rhs),
             Expr::ArithExpr { op, lhs, rhs, .. } => {
@@ -406,11 +514,7 @@ impl Writer<'_> {
                 }
                 self.each([lhs.as_ref(), rhs.as_ref()], Role::Value)
             }
-            Expr::AssignExpr { op, lhs, rhs, .. } => {
-                self.expr(lhs, Role::Pattern)?;
-                let binds = *op == AssignOp::Eq && literal(rhs) && !self.plain(rhs);
-                self.expr(rhs, if binds { Role::Pattern } else { Role::Value })
-            }
+            Expr::AssignExpr { op, lhs, rhs, .. } => self.assigned(op, lhs, rhs),
             Expr::Membership { key, value, collection, .. } => {
                 key.iter().try_for_each(|key| self.kept(key))?;
                 self.kept(value)?;
@@ -436,6 +540,19 @@ impl Writer<'_> {
             self.around(if self.unknown(lhs) { lhs } else { rhs }, CHARGE);
         }
         self.each([lhs, rhs], Role::Value)
+    }
+
+    fn assigned(&mut self, op: &AssignOp, lhs: &Expr, rhs: &Expr) -> Result<(), Fault> {
+        self.expr(lhs, Role::Pattern)?;
+        let binds = *op == AssignOp::Eq && literal(rhs) && !self.plain(rhs);
+        self.expr(rhs, if binds { Role::Pattern } else { Role::Value })
+    }
+
+    /// By their order unless it is for equality: a text or a number meets no set there.
+    fn condition(&mut self, op: &BoolOp, lhs: &Expr, rhs: &Expr) -> Result<(), Fault> {
+        let equality = matches!(op, BoolOp::Eq | BoolOp::Ne);
+        let one = [lhs, rhs].into_iter().any(|side| self.scalar(side) && simple(side));
+        if equality || one { self.compared(lhs, rhs) } else { self.pair(lhs, rhs) }
     }
 
     fn call<'b>(
@@ -519,16 +636,47 @@ impl Writer<'_> {
         }
     }
 
-    /// Known to hold nothing but what is written there.
+    /// Known to hold nothing but what is written there, and to compare no lists, sets or objects.
     fn plain(&self, expr: &Expr) -> bool {
-        if let Expr::Array { items, .. } | Expr::Set { items, .. } = expr {
+        if let Expr::Array { items, .. } = expr {
             items.iter().all(|item| self.plain(item))
+        } else if let Expr::Set { items, .. } = expr {
+            items.iter().all(|item| self.scalar(item) && simple(item))
         } else if let Expr::Object { fields, .. } = expr {
-            fields.iter().all(|(_, key, value)| self.plain(key) && self.plain(value))
+            let key = |key: &Expr| self.scalar(key) && simple(key);
+            fields.iter().all(|(_, name, value)| key(name) && self.plain(value))
         } else {
             self.scalar(expr)
         }
     }
+}
+
+impl Head {
+    /// What comes before a value that stands under keys of the body.
+    fn call(&self) -> Option<String> {
+        let keys = !self.keys.is_empty();
+        keys.then(|| format!("{KEYED}([{}], ", self.keys.join(", ")))
+    }
+}
+
+/// A text as Rego writes it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Whether it goes through values that have no name.
+fn loops(expr: &Expr) -> bool {
+    let named = !matches!(expr, Expr::Var { span, .. } if span.text() == "_");
+    !named
+        || walk::parts(expr).into_iter().any(|part| match part {
+            Part::Expr(part) => loops(part),
+            Part::Query(_) => false,
+        })
+}
+
+/// Whether it is not written as a list, set or object, be it an empty one.
+fn simple(expr: &Expr) -> bool {
+    !literal(expr)
 }
 
 fn offset(at: u32) -> usize {

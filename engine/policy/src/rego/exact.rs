@@ -5,6 +5,8 @@ use std::str::Chars;
 
 use regorus::Value;
 
+use super::order;
+
 /// What a built-in cannot do as OPA does it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -27,9 +29,7 @@ pub(super) fn adapt(name: &str, arguments: &mut [Value]) -> Result<(), Inexact> 
             }
             _ => Ok(()),
         },
-        "max" | "min" | "sort" if has(arguments, &is_set) && has(arguments, &is_object) => {
-            Err(Inexact("sets and objects together are in another order in OPA".to_owned()))
-        }
+        "max" | "min" | "sort" => arguments.first().map_or(Ok(()), sorted),
         "upper" | "lower" => arguments.iter().try_for_each(cased),
         "regex.replace" => arguments.get_mut(1).map_or(Ok(()), pattern),
         "regex.match"
@@ -41,31 +41,20 @@ pub(super) fn adapt(name: &str, arguments: &mut [Value]) -> Result<(), Inexact> 
     }
 }
 
-fn is_set(value: &Value) -> bool {
-    matches!(value, Value::Set(_))
-}
-
-fn is_object(value: &Value) -> bool {
-    matches!(value, Value::Object(_))
-}
-
-/// Whether one of these is inside of what is sorted, however deep.
-fn has(values: &[Value], wanted: &dyn Fn(&Value) -> bool) -> bool {
-    fn inside(value: &Value, wanted: &dyn Fn(&Value) -> bool) -> bool {
-        match value {
-            Value::Array(items) => items.iter().any(|it| wanted(it) || inside(it, wanted)),
-            Value::Set(items) => items.iter().any(|it| wanted(it) || inside(it, wanted)),
-            Value::Object(fields) => fields.iter_sorted().any(|(key, value)| {
-                [key, value].into_iter().any(|it| wanted(it) || inside(it, wanted))
-            }),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Undefined => false,
-        }
-    }
-    values.iter().any(|value| inside(value, wanted))
+/// What is sorted is compared.
+fn sorted(values: &Value) -> Result<(), Inexact> {
+    let alike = match values {
+        Value::Array(items) => order::alike(items.iter()),
+        // A set was looked at when it was weighed.
+        Value::Set(_)
+        | Value::Object(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Undefined => Ok(()),
+    };
+    alike.map_err(|error| Inexact(error.to_string()))
 }
 
 /// Go maps each character to one; Unicode has some that become two, and a sigma that depends on its

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::builtins::{CHARGE, SCAN, numbers_are_short};
+use super::builtins::{ENGINES_OWN, numbers_are_short};
 use crate::error::Fault;
 
 /// Most brackets inside of each other.
@@ -269,7 +269,7 @@ impl Reader<'_> {
 
     fn word(&mut self) -> Result<(), Fault> {
         let word = self.take(|next| next.is_ascii_alphanumeric() || next == '_').to_owned();
-        if word == CHARGE || word == SCAN {
+        if ENGINES_OWN.contains(&word.as_str()) {
             let message = format!("`{word}` is a name of the engine's own");
             return Err(self.fault(message, "use another"));
         }

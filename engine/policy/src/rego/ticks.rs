@@ -56,10 +56,11 @@ pub(super) fn limit(ticks: u64) -> ExecutionTimerConfig {
     ExecutionTimerConfig { limit: Duration::from_nanos(ticks), check_interval }
 }
 
-/// Starts to count towards a budget.
+/// Starts to count towards a budget: another evaluation begins.
 pub(super) fn start(budget: u64) {
     TICKS.set(0);
     BUDGET.set(budget);
+    super::order::start();
 }
 
 /// Adds the work of a built-in, before it is done.

@@ -6,6 +6,7 @@
 
 use regorus::Value;
 
+use super::order::{self, Kinds};
 use super::ticks::{self, Spent};
 
 /// Largest value written out, in units of one element or [`TEXT_UNIT`] bytes of text: one
@@ -62,7 +63,9 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    fn add(&mut self, value: &Value, level: usize) -> Result<(), Refused> {
+    /// Adds a value, and tells where in it there are sets and objects. What is compared with its
+    /// neighbours is looked at once for all that is in it: `inside` says that it will be.
+    fn add(&mut self, value: &Value, level: usize, inside: bool) -> Result<Kinds, Refused> {
         self.levels = self.levels.max(level);
         self.paths = self.paths.saturating_add(count(level).saturating_add(3));
         let one = match value {
@@ -85,26 +88,37 @@ impl Weight {
         at_most(self.units, MAX_UNITS, "elements of a value, written out,")?;
         let below = level.saturating_add(1);
         at_most(count(level), count(MAX_DEPTH), "levels of a value")?;
+        let kinds = Kinds::of(value, level);
         match value {
-            Value::Array(items) => items.iter().try_for_each(|item| self.add(item, below)),
+            Value::Array(items) => items
+                .iter()
+                .try_fold(kinds, |kinds, item| Ok(kinds.and(self.add(item, below, inside)?))),
             Value::Set(items) => {
-                // In OPA objects come before sets, here after them.
-                let sets = items.iter().any(|item| matches!(item, Value::Set(_)));
-                if sets && items.iter().any(|item| matches!(item, Value::Object(_))) {
-                    let message = "a set of sets and objects has another order in OPA";
-                    return Err(Refused::Wrong(message.to_owned()));
+                let mut all = Kinds::default();
+                for item in items.iter() {
+                    all = all.and(self.add(item, below, true)?);
                 }
-                items.iter().try_for_each(|item| self.add(item, below))
+                if all.mixed() && !inside {
+                    order::alike(items.iter())?;
+                }
+                Ok(kinds.and(all))
             }
-            Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-                self.add(key, below)?;
-                self.add(value, below)
-            }),
+            Value::Object(fields) => {
+                let (mut keys, mut all) = (Kinds::default(), kinds);
+                for (key, value) in fields.iter_sorted() {
+                    keys = keys.and(self.add(key, below, true)?);
+                    all = all.and(self.add(value, below, inside)?);
+                }
+                if keys.mixed() && !inside {
+                    order::alike(fields.iter_sorted().map(|(key, _)| key))?;
+                }
+                Ok(all.and(keys))
+            }
             Value::Null
             | Value::Bool(_)
             | Value::Number(_)
             | Value::String(_)
-            | Value::Undefined => Ok(()),
+            | Value::Undefined => Ok(kinds),
         }
     }
 }
@@ -113,7 +127,7 @@ impl Weight {
 pub(super) fn weigh<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<Weight, Refused> {
     let mut weight = Weight::default();
     for value in values {
-        weight.add(value, 0)?;
+        weight.add(value, 0, false)?;
     }
     Ok(weight)
 }
