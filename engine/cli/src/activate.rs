@@ -98,7 +98,7 @@ fn show(active: &[Active], printer: &mut Printer) -> Result<(), Failure> {
             (true, true) => printer.tone(Tone::Good, "activated"),
             (true, false) => "unchanged".to_owned(),
         };
-        table.add_row(["last attempt", &format!("{word} at {}", print::utc(attempt.time))]);
+        table.add_row(["last attempt", &format!("{word} at {}", placet_core::utc(attempt.time))]);
         if attempt.changed && attempt.cases > 0 {
             table.add_row(["cases", &format!("{} passed", attempt.cases)]);
         }

@@ -1,12 +1,12 @@
 //! Answers of the server, for a person and as JSON.
 
-use placet_core::{Charge, Decision, Effect, Reason, Unit};
+use placet_core::{Charge, Decision, Effect, Reason, Unit, utc};
 use placet_proto::admission::v1::{AdmitResponse, Error, ReservationState, Settlement};
 use serde::Serialize;
 
 use crate::events::{INVALID_ARGUMENT, LineError};
 use crate::exit::Failure;
-use crate::print::{self, Printer, Tone, plain, utc};
+use crate::print::{self, Printer, Tone, plain};
 
 /// Columns of the longest result, `NOT_RESERVED`.
 const RESULT_WIDTH: usize = 12;

@@ -71,7 +71,16 @@ pub fn combine(verdicts: &[PolicyVerdict], required: &[Id]) -> Outcome {
 fn own(code: &'static str, message: String, hint: &str) -> Reason {
     let policy = Id::new("placet").expect("the engine's name follows the rule of names");
     let code = Code::known(code);
-    Reason { code, field: None, hint: Some(hint.into()), message, policy, retry: false }
+    let counterfactual = None;
+    Reason {
+        code,
+        counterfactual,
+        field: None,
+        hint: Some(hint.into()),
+        message,
+        policy,
+        retry: false,
+    }
 }
 
 /// What went wrong stays in the verdict: an error's text may tell more than a caller should know.

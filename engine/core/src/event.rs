@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountPath, Digest, Id, Level};
+use crate::{AccountPath, Digest, Id, Level, Unit};
 
 /// Version byte of the leaf format.
 pub const LEAF_VERSION: u8 = 1;
@@ -40,6 +40,33 @@ pub struct Refund {
     pub account: AccountPath,
     /// How much, in the account's unit.
     pub amount: u64,
+}
+
+/// An account's place in a tree of quotas: the words and rules are Kueue's (its
+/// `pkg/cache/scheduler/resource_node.go`).
+///
+/// The quota of an account is its nominal quota and what its children lend it. Use above what it
+/// keeps for itself flows up to the parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaNode {
+    /// Which account: a level account.
+    pub account: AccountPath,
+    /// Most that it may use above its quota, out of what others lend: 0..=2^53-1, in `unit`. Absent
+    /// means no bound of its own. Without a parent there is nothing to borrow.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub borrowing_limit: Option<u64>,
+    /// The account that it shares with others.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cohort: Option<AccountPath>,
+    /// Most of its quota that others may use while it does not: 0..=2^53-1, in `unit`. Absent means
+    /// all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lending_limit: Option<u64>,
+    /// What it brings in: 0..=2^53-1, in `unit`.
+    pub nominal: u64,
+    /// What is counted; the same in a whole tree.
+    pub unit: Unit,
 }
 
 /// What happened. Kinds that no code writes yet are here so that the format need not change for
@@ -140,6 +167,16 @@ pub enum Event {
         digest: Digest,
         /// Their revision, as they say.
         revision: String,
+    },
+    /// The trees of quotas changed, as part of the activation of facts that follows.
+    Quotas {
+        /// Accounts that are new in a tree, or have another place in one, in the order of their
+        /// paths.
+        changed: Vec<QuotaNode>,
+        /// Whether the next leaf goes on with it: the change takes effect with its last leaf.
+        more: bool,
+        /// Accounts that are in no tree any more.
+        removed: Vec<AccountPath>,
     },
     /// A waiver was used for the first time.
     Waiver {

@@ -19,6 +19,7 @@ mod request;
 mod resource;
 mod signature;
 mod token;
+mod utc;
 mod verdict;
 
 pub use bundle_signature::{
@@ -33,7 +34,7 @@ pub use decision::{
     DECISION_TYP, DECISION_VERSION, Decision, Grant, ReservationGrant, ReservationState,
 };
 pub use digest::{CanonicalError, Digest, DigestError, canonical_json};
-pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, Refund};
+pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, Refund};
 pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };
@@ -48,7 +49,8 @@ pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};
 pub use token::{
     CLOCK_LEEWAY_SECONDS, Expect, MAX_TOKEN_BYTES, SignError, Verifier, VerifyError, sign_decision,
 };
+pub use utc::utc;
 pub use verdict::{
-    Cost, Effect, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict, PreemptionRule,
-    Reason, Verdict, Warning,
+    Cost, Counterfactual, Effect, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict,
+    PreemptionRule, Reason, Verdict, Warning,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Claim, Code, Id, PriorityClass};
+use crate::{AccountPath, Claim, Code, Id, PriorityClass};
 
 /// What one policy says (XACML 3.0 §7.3.5's four values).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,12 +53,33 @@ pub enum Mode {
     Shadow,
 }
 
+/// What the ledger would have admitted instead, the rest of the request being the same, as things
+/// stood when it refused. Policies are not asked again for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counterfactual {
+    /// The account that has no room: the one charged, or one above it in its tree.
+    pub account: AccountPath,
+    /// Longest duration in seconds; absent if not even one second.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duration_seconds: Option<u64>,
+    /// Most GPUs; absent if not even one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gpu_count: Option<u32>,
+    /// Earliest start, in seconds since 1970-01-01 UTC; absent if none is in sight.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start: Option<u64>,
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// Stable code.
     pub code: Code,
+    /// What would have been admitted; only where the ledger refuses.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counterfactual: Option<Counterfactual>,
     /// Path of the offending input field, such as `lease.isolation_level`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub field: Option<String>,

@@ -336,6 +336,7 @@ fn verdict(policy: &Policy, answer: Answer) -> PolicyVerdict {
     };
     let name = || policy.name.clone();
     let reasons = decided.denials.into_iter().map(|denial| Reason {
+        counterfactual: None,
         code: denial.code,
         field: denial.field,
         hint: denial.hint,

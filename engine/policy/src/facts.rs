@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use placet_core::{
-    AccountKind, AccountPath, Digest, Id, MAX_AMOUNT, MILLI_PER_GPU, Unit, canonical_json,
+    AccountKind, AccountPath, Digest, Id, MAX_AMOUNT, MILLI_PER_GPU, QuotaNode, Unit,
+    canonical_json,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::input::{Attestation, Cluster, Dataset, Model, Tenant};
 pub(crate) const MAX_FACTS_BYTES: u64 = 64 << 20;
 /// Longest revision in bytes.
 pub(crate) const MAX_REVISION_BYTES: usize = 128;
+/// Most levels of a tree of cohorts: each is work for every claim at its leaves.
+const MAX_COHORT_LEVELS: usize = 8;
 /// What stands for any month in the path of a quota's account.
 const MONTH: &str = "{month}";
 
@@ -61,9 +65,26 @@ pub(crate) struct Quota {
     /// for any YYYY-MM.
     #[schemars(length(min = 1, max = 512))]
     pub(crate) account: String,
+    /// Most that may be in use above `limit`, out of what others in the cohort do not use, in
+    /// `unit`; no bound if absent. Only with `cohort`.
+    #[schemars(range(max = MAX_AMOUNT))]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) borrowing_limit: Option<u64>,
+    /// Path of the account whose quota it shares with others: another entry of this list, which may
+    /// have a cohort itself, up to 8 levels. Its `limit` may be 0: then it has what its members
+    /// lend. Only for level accounts of one unit, and without `{month}`.
+    #[schemars(length(min = 1, max = 512))]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cohort: Option<String>,
     /// How use behaves over time.
     pub(crate) kind: AccountKind,
-    /// Most that may be in use at once (level), or be used in the window (budget), in `unit`.
+    /// Most of `limit` that others in the cohort may use while it does not, in `unit`; all of it if
+    /// absent. Only with `cohort`.
+    #[schemars(range(max = MAX_AMOUNT))]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) lending_limit: Option<u64>,
+    /// Most that may be in use at once (level), or be used in the window (budget), in `unit`. In a
+    /// cohort: its own part (Kueue's nominal quota).
     #[schemars(range(max = MAX_AMOUNT))]
     pub(crate) limit: u64,
     /// What is counted.
@@ -92,6 +113,7 @@ pub struct Facts {
     tenants: BTreeMap<Id, Tenant>,
     /// By path as it is written in the file, `{month}` included.
     accounts: BTreeMap<String, AccountLimit>,
+    quotas: Arc<[QuotaNode]>,
 }
 
 impl Facts {
@@ -122,10 +144,11 @@ impl Facts {
         })?;
         let canonical =
             canonical_json(&facts).expect("facts hold only names, texts, flags, numbers and lists");
-        let accounts = accounts(&facts);
+        let (accounts, quotas) = (accounts(&facts), nodes(&facts));
         Ok(Self {
             digest: Digest::of(&canonical),
             accounts,
+            quotas,
             clusters: facts.clusters.into_iter().map(|one| (one.id.clone(), one)).collect(),
             datasets: facts.datasets.into_iter().map(|one| (one.id.clone(), one)).collect(),
             models: facts.models.into_iter().map(|one| (one.id.clone(), one)).collect(),
@@ -160,6 +183,12 @@ impl Facts {
         let path = account.as_str();
         let exact = self.accounts.get(path);
         exact.or_else(|| patterns(path).find_map(|pattern| self.accounts.get(&pattern))).copied()
+    }
+
+    /// The accounts that stand in trees, in the order of their paths.
+    #[must_use]
+    pub fn quotas(&self) -> Arc<[QuotaNode]> {
+        Arc::clone(&self.quotas)
     }
 
     pub(crate) fn cluster(&self, id: &Id) -> Option<&Cluster> {
@@ -256,7 +285,8 @@ fn check(facts: &FactsDocument) -> Result<(), Contradiction> {
     for (i, model) in facts.models.iter().enumerate() {
         known(format!("models[{i}].owner"), &model.owner, &tenants, "tenants")?;
     }
-    check_quotas(facts)
+    check_quotas(facts)?;
+    check_cohorts(facts)
 }
 
 fn unique<'a>(
@@ -365,6 +395,59 @@ fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
     Ok(())
 }
 
+/// Cohorts: that they are there, and of one kind and unit, and end in a root.
+fn check_cohorts(facts: &FactsDocument) -> Result<(), Contradiction> {
+    let quotas: BTreeMap<&str, &Quota> =
+        facts.quotas.iter().map(|quota| (quota.account.as_str(), quota)).collect();
+    for (i, quota) in facts.quotas.iter().enumerate() {
+        let Some(cohort) = &quota.cohort else {
+            if quota.borrowing_limit.is_some() || quota.lending_limit.is_some() {
+                let message = "lends or borrows, and has no `cohort`";
+                let hint = "name the account that it shares with others";
+                return Err(wrong(format!("quotas[{i}]"), message, hint));
+            }
+            continue;
+        };
+        let at = || format!("quotas[{i}].cohort");
+        let Some(parent) = quotas.get(cohort.as_str()) else {
+            let message = format!("names `{cohort}`, which is not in `quotas`");
+            return Err(wrong(at(), message, "add it, with what it brings in, which may be 0"));
+        };
+        let levels = [*parent, quota].iter().all(|one| one.kind == AccountKind::Level);
+        if !levels || parent.unit != quota.unit {
+            let message = "is for accounts of kind level and of one unit";
+            return Err(wrong(at(), message, "give both the same `kind: level` and `unit`"));
+        }
+        let above = std::iter::successors(Some(*parent), |one| {
+            one.cohort.as_deref().and_then(|cohort| quotas.get(cohort)).copied()
+        });
+        if above.take(MAX_COHORT_LEVELS).count() == MAX_COHORT_LEVELS {
+            let message = format!("has more than {MAX_COHORT_LEVELS} levels, or runs in a circle");
+            return Err(wrong(at(), message, "end it in an account without a `cohort`"));
+        }
+    }
+    Ok(())
+}
+
+/// The accounts that stand in trees.
+fn nodes(facts: &FactsDocument) -> Arc<[QuotaNode]> {
+    let path = |path: &String| AccountPath::new(path.clone()).expect("paths were checked");
+    let cohorts: BTreeSet<&String> =
+        facts.quotas.iter().filter_map(|quota| quota.cohort.as_ref()).collect();
+    let shares = |quota: &&Quota| quota.cohort.is_some() || cohorts.contains(&quota.account);
+    let nodes = facts.quotas.iter().filter(shares).map(|quota| QuotaNode {
+        account: path(&quota.account),
+        borrowing_limit: quota.borrowing_limit,
+        cohort: quota.cohort.as_ref().map(path),
+        lending_limit: quota.lending_limit,
+        nominal: quota.limit,
+        unit: quota.unit,
+    });
+    let nodes: BTreeMap<AccountPath, QuotaNode> =
+        nodes.map(|node| (node.account.clone(), node)).collect();
+    nodes.into_values().collect()
+}
+
 /// The accounts that a cluster implies.
 fn cluster_accounts(cluster: &Cluster) -> impl Iterator<Item = (String, AccountLimit)> {
     let kind = AccountKind::Level;
@@ -378,8 +461,13 @@ fn cluster_accounts(cluster: &Cluster) -> impl Iterator<Item = (String, AccountL
 }
 
 fn accounts(facts: &FactsDocument) -> BTreeMap<String, AccountLimit> {
+    let cohorts: BTreeSet<&str> =
+        facts.quotas.iter().filter_map(|quota| quota.cohort.as_deref()).collect();
     let quotas = facts.quotas.iter().map(|quota| {
-        let Quota { account, kind, limit, unit } = quota.clone();
+        let Quota { account, kind, unit, .. } = quota.clone();
+        // What an account in a tree may hold depends on the others: the ledger knows.
+        let shares = quota.cohort.is_some() || cohorts.contains(account.as_str());
+        let limit = if shares { MAX_AMOUNT } else { quota.limit };
         (account, AccountLimit { kind, limit, unit })
     });
     quotas.chain(facts.clusters.iter().flat_map(cluster_accounts)).collect()
@@ -460,6 +548,34 @@ quotas:
         let other = Facts::parse(&json, "facts.json").expect("the same facts");
         assert_eq!(other.digest(), facts().digest());
         assert_eq!(other.revision(), "r1");
+    }
+
+    #[test]
+    fn accounts_that_share_stand_in_trees() {
+        let plain = "{account: tenant/acme/gpu, kind: level, unit: milli-gpu, limit: 4000}";
+        let quotas = |cohort: &str| {
+            let own = plain.replace("4000}", "4000, cohort: pool, lending_limit: 1000}");
+            let pool = "{account: pool, kind: level, unit: milli-gpu, limit: 0";
+            let text = FACTS.replace(plain, &format!("{own}\n  - {pool}{cohort}}}"));
+            Facts::parse(&text, "facts.yaml")
+        };
+        let facts = quotas("").expect("the facts are right");
+        let nodes: Vec<_> = facts.quotas().iter().map(|node| node.account.to_string()).collect();
+        assert_eq!(nodes, ["pool", "tenant/acme/gpu"]);
+        let account = AccountPath::new("tenant/acme/gpu").expect("an account");
+        let limit = facts.limit(&account).map(|limit| limit.limit);
+        assert_eq!(limit, Some(MAX_AMOUNT), "what it may hold depends on the others");
+        assert!(facts.quotas()[1].cohort.is_some() && facts.quotas()[1].nominal == 4_000);
+        for (cohort, says) in [
+            (", cohort: pool", "more than 8 levels, or runs in a circle"),
+            (", cohort: tenant/acme/gpu", "runs in a circle"),
+            (", cohort: none", "names `none`, which is not in `quotas`"),
+            (", cohort: tenant/acme/gpu-seconds/2026-02", "of kind level and of one unit"),
+            (", borrowing_limit: 5", "`quotas[1]` lends or borrows, and has no `cohort`"),
+        ] {
+            let fault = quotas(cohort).expect_err("the facts are wrong").to_string();
+            assert!(fault.contains(says), "{cohort}: {fault}");
+        }
     }
 
     #[test]

@@ -141,6 +141,7 @@ fn sorted(mut reasons: Vec<Reason>) -> Vec<Reason> {
 
 fn reason(code: &'static str, what: &str, field: String, hint: Option<String>) -> Reason {
     Reason {
+        counterfactual: None,
         code: Code::known(code),
         field: Some(field),
         hint,

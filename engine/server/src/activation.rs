@@ -310,6 +310,7 @@ impl Active {
         Activation {
             bundle: (self.policies.digest(), self.policies.revision().to_owned()),
             facts: (self.facts.digest(), self.facts.revision().to_owned()),
+            quotas: self.facts.quotas(),
         }
     }
 

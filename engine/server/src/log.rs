@@ -1,12 +1,16 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    Decision, Digest, Effect, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, canonical_json, merkle,
+    AccountPath, Decision, Digest, Effect, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode,
+    canonical_json, merkle,
 };
 
-use crate::quota::{AuditError, Booking, Expired, Ledger, Outcome};
+use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome};
 use crate::store::{ReadError, Store};
 
 /// Leaves and root of a log.
@@ -111,6 +115,8 @@ pub struct Activation {
     pub bundle: (Digest, String),
     /// The facts.
     pub facts: (Digest, String),
+    /// The facts' trees of quotas, in the order of the accounts' paths.
+    pub quotas: Arc<[QuotaNode]>,
 }
 
 /// What the leaves of a log add up to.
@@ -122,6 +128,9 @@ pub(crate) struct Folded {
     pub(crate) name: String,
     pub(crate) bundle: Option<(Digest, String)>,
     pub(crate) facts: Option<(Digest, String)>,
+    /// Changes of the trees of quotas of which not all leaves were folded.
+    quotas: (Vec<QuotaNode>, Vec<AccountPath>),
+    more_quotas: bool,
 }
 
 impl Folded {
@@ -145,6 +154,10 @@ impl Folded {
         {
             return Err(LogError::Hashes);
         }
+        if folded.more_quotas {
+            let what = "the change of quotas before it is not complete".to_owned();
+            return Err(LogError::Leaf { position: folded.tree.size(), what });
+        }
         let high_water = store.high_water()?;
         let expired = folded.ledger.advance(high_water);
         if !expired.is_ok_and(|expired| expired.is_empty()) {
@@ -166,6 +179,9 @@ impl Folded {
         }
         if matches!(leaf.event, Event::Genesis { .. }) != (position == 0) {
             return Err("the log must begin with its genesis, and only begin".to_owned());
+        }
+        if self.more_quotas && !matches!(leaf.event, Event::Quotas { .. }) {
+            return Err("the change of quotas before it is not complete".to_owned());
         }
         if let Event::Expiry { .. } = &leaf.event {
             return self.fold_expiry(&leaf);
@@ -209,6 +225,16 @@ impl Folded {
             }
             Event::BundleActivation { digest, revision } => self.bundle = Some((digest, revision)),
             Event::FactsActivation { digest, revision } => self.facts = Some((digest, revision)),
+            Event::Quotas { changed, more, removed } => {
+                self.quotas.0.extend(changed);
+                self.quotas.1.extend(removed);
+                self.more_quotas = more;
+                if !more {
+                    let (changed, removed) = std::mem::take(&mut self.quotas);
+                    let set = self.ledger.set_quotas(&changed, &removed);
+                    set.map_err(|error| error.to_string())?;
+                }
+            }
             Event::Expiry { .. }
             | Event::Extension { .. }
             | Event::Revocation { .. }
@@ -253,6 +279,28 @@ fn must_change(outcome: &Outcome) -> Result<(), String> {
 pub(crate) fn leaf_of_expiry(expired: Expired) -> Leaf {
     let Expired { at, reservation, epoch, cause, refunds } = expired;
     leaf(at, Event::Expiry { cause, epoch, refunds, reservation })
+}
+
+/// What brings a ledger's trees of quotas to those of the facts: nothing if they are those.
+pub(crate) fn quota_events(ledger: &Ledger, wanted: &[QuotaNode]) -> Vec<Event> {
+    let before: BTreeMap<&AccountPath, &QuotaNode> =
+        ledger.quotas().map(|node| (&node.account, node)).collect();
+    let after: BTreeSet<&AccountPath> = wanted.iter().map(|node| &node.account).collect();
+    let changed = wanted.iter().filter(|node| before.get(&node.account) != Some(node));
+    let changed: Vec<QuotaNode> = changed.cloned().collect();
+    let removed = before.keys().filter(|path| !after.contains(*path));
+    let removed: Vec<AccountPath> = removed.map(|path| (*path).clone()).collect();
+    let (mut changed, mut removed) = (&*changed, &*removed);
+    let mut events = Vec::new();
+    while !changed.is_empty() || !removed.is_empty() {
+        let (new, rest) = changed.split_at(changed.len().min(MAX_NODES_IN_LEAF));
+        let room = MAX_NODES_IN_LEAF.saturating_sub(new.len());
+        let (old, still) = removed.split_at(removed.len().min(room));
+        (changed, removed) = (rest, still);
+        let more = !changed.is_empty() || !removed.is_empty();
+        events.push(Event::Quotas { changed: new.to_vec(), more, removed: old.to_vec() });
+    }
+    events
 }
 
 pub(crate) fn leaf(time: u64, event: Event) -> Leaf {

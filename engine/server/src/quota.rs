@@ -3,7 +3,8 @@
 //!
 //! An account is of one of two kinds. A *level* account is held over an interval and free again
 //! after it: its use is a step function of time. A *budget* account is used up: its use outlives
-//! the reservation, and only an early release gives some of it back.
+//! the reservation, and only an early release gives some of it back. Level accounts may stand in
+//! trees, in which they borrow and lend ([`Ledger::set_quotas`]).
 //!
 //! Every change is journalled until it is kept, so that a batch which could not be made
 //! durable, or a question that was only hypothetical, is taken back exactly.
@@ -12,13 +13,18 @@
 //! Checked when written, and once more from scratch by [`Ledger::audit`]:
 //! - on a level account, at every second, the sum of the live reservations' charges is its use, and
 //!   at most the highest limit that one of these charges was admitted under;
+//! - an account with others below it in a tree holds, at every second, what is charged to it and
+//!   what flows up from them;
 //! - on a budget account, what live reservations charged and what ended ones used is its use, and
 //!   at most the limit that the latest charge was admitted under;
 //! - every live reservation is due exactly once, and nothing that is due lies in the past.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 mod audit;
+mod cohorts;
+mod fit;
 mod journal;
+mod reserve;
 mod timeline;
 
 #[cfg(test)]
@@ -27,10 +33,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, ExpiryCause, Id, MAX_AMOUNT, Refund, ReservationState, Unit,
+    AccountKind, AccountPath, Charge, ExpiryCause, Id, Refund, ReservationState, Unit,
 };
 
 pub use audit::AuditError;
+pub(crate) use cohorts::MAX_NODES_IN_LEAF;
+pub use cohorts::{MAX_TREE_DEPTH, QuotasError};
+use cohorts::{Nodes, Segment};
+pub use fit::Fit;
 use journal::{Journal, Undo};
 use timeline::{Broken, Timeline};
 
@@ -110,14 +120,19 @@ pub struct Refusal {
     pub index: usize,
     /// Its account.
     pub account: AccountPath,
+    /// The account where it does not fit: its own, or one above it in its tree.
+    pub binding: AccountPath,
     /// What was asked, in the account's unit.
     pub requested: u64,
-    /// What use may come up to.
+    /// What use of the binding account may come up to.
     pub limit: u64,
-    /// Highest use within the interval.
+    /// Highest use of the binding account within the interval.
     pub peak_use: u64,
-    /// What is left below the limit; 0 if use is above it.
+    /// How much of it would fit over the whole interval.
     pub free: u64,
+    /// No start before this second would help; `None` if none ever does, or none that the ledger
+    /// can tell: a budget is not given back by time.
+    pub until: Option<u64>,
 }
 
 /// Why nothing was held.
@@ -252,6 +267,7 @@ pub struct Ledger {
     /// The ended ones in the order of ending.
     ended_order: BTreeMap<u64, Id>,
     journal: Journal,
+    nodes: Nodes,
 }
 
 impl Ledger {
@@ -282,8 +298,13 @@ impl Ledger {
     /// Use of an account now: `None` if nothing was ever charged to it or a level account is empty.
     #[must_use]
     pub fn usage(&self, account: &AccountPath) -> Option<u64> {
+        if let Some(node) = self.nodes.get(account)
+            && let Some(level) = self.level_of(node)
+        {
+            return level.level(self.now).ok();
+        }
         match self.accounts.get(account)? {
-            Account::Level(_, timeline) => timeline.peak(self.now, self.now.saturating_add(1)).ok(),
+            Account::Level(_, timeline) => timeline.level(self.now).ok(),
             Account::Budget(_, budget) => budget.held.checked_add(budget.used),
         }
     }
@@ -327,27 +348,6 @@ impl Ledger {
         self.end(&reservation, end, &refunds).map_err(|Broken| ReserveError::Broken)?;
         let epoch = reservation.epoch;
         Ok(Some(Expired { at, reservation: id, epoch, cause, refunds }))
-    }
-
-    /// Holds all charges of a booking or none.
-    ///
-    /// # Errors
-    /// [`ReserveError`] says what is in the way; nothing has changed then.
-    pub fn reserve(&mut self, booking: Booking) -> Result<Reservation, ReserveError> {
-        self.check(&booking)?;
-        let mark = self.mark();
-        self.hold(&booking).map_err(|Broken| {
-            self.undo(mark);
-            ReserveError::Broken
-        })?;
-        let reservation = Reservation {
-            booking,
-            epoch: FIRST_EPOCH,
-            state: ReservationState::Reserved,
-            since: self.now,
-        };
-        self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
-        Ok(reservation)
     }
 
     /// Makes a reservation active.
@@ -459,70 +459,6 @@ impl Ledger {
         if holder == (tenant, caller) { Ok(()) } else { Err(SettleError::NotYours) }
     }
 
-    fn check(&self, booking: &Booking) -> Result<(), ReserveError> {
-        check_booking(booking, self.now)?;
-        if self.knows(&booking.id) {
-            return Err(ReserveError::Malformed("has a name that was used before"));
-        }
-        let mut refusals = Vec::new();
-        for (index, charge) in booking.charges.iter().enumerate() {
-            let account = self.accounts.get(&charge.account);
-            if account.is_some_and(|account| !account.fits(charge.kind, charge.unit)) {
-                let account = charge.account.clone();
-                return Err(ReserveError::Mismatch { index, account });
-            }
-            let peak_use = match account {
-                None => 0,
-                Some(Account::Level(_, timeline)) => timeline
-                    .peak(booking.start, booking.end)
-                    .map_err(|Broken| ReserveError::Broken)?,
-                Some(Account::Budget(_, budget)) => {
-                    budget.held.checked_add(budget.used).ok_or(ReserveError::Broken)?
-                }
-            };
-            // INVARIANT: use never passes the limit of the charge that brings it there.
-            let free = charge.limit.saturating_sub(peak_use);
-            if charge.amount > free {
-                let (account, requested, limit) =
-                    (charge.account.clone(), charge.amount, charge.limit);
-                refusals.push(Refusal { index, account, requested, limit, peak_use, free });
-            }
-        }
-        if refusals.is_empty() { Ok(()) } else { Err(ReserveError::Refused(refusals)) }
-    }
-
-    /// Books the charges of a booking that was checked.
-    fn hold(&mut self, booking: &Booking) -> Result<(), Broken> {
-        for charge in &booking.charges {
-            if !self.accounts.contains_key(&charge.account) {
-                self.open_account(charge);
-            }
-            let account = self.accounts.get_mut(&charge.account).ok_or(Broken)?;
-            match account {
-                Account::Level(_, timeline) => {
-                    let undo = &mut self.journal.changes_of(&charge.account);
-                    timeline.advance(self.now, undo)?;
-                    timeline.add(booking.start, booking.end, charge.amount, undo)?;
-                }
-                Account::Budget(_, budget) => {
-                    self.journal.push(Undo::Budget(charge.account.clone(), *budget));
-                    budget.held = budget.held.checked_add(charge.amount).ok_or(Broken)?;
-                    budget.limit = charge.limit;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn open_account(&mut self, charge: &Charge) {
-        let account = match charge.kind {
-            AccountKind::Level => Account::Level(charge.unit, Timeline::default()),
-            AccountKind::Budget => Account::Budget(charge.unit, Budget::default()),
-        };
-        self.journal.push(Undo::Account(charge.account.clone(), None));
-        self.accounts.insert(charge.account.clone(), account);
-    }
-
     /// Takes a live reservation's charges off the accounts and remembers how it ended. Now is when
     /// it ends.
     fn end(
@@ -550,6 +486,11 @@ impl Ledger {
                         // An account that holds nothing costs nothing, and may change its unit.
                         let old = self.accounts.remove(&charge.account);
                         self.journal.push(Undo::Account(charge.account.clone(), old));
+                    }
+                    let (start, end) = (booking.start.max(self.now), booking.end);
+                    if start < end {
+                        let amount = charge.amount;
+                        self.carry(&charge.account, Segment { start, end, amount }, false)?;
                     }
                 }
                 Account::Budget(_, budget) => {
@@ -588,32 +529,6 @@ impl Ledger {
 
 fn check_epoch(current: u64, named: u64) -> Result<(), SettleError> {
     if current == named { Ok(()) } else { Err(SettleError::StaleEpoch { current }) }
-}
-
-fn check_booking(booking: &Booking, now: u64) -> Result<(), ReserveError> {
-    let malformed = |what| Err(ReserveError::Malformed(what));
-    if booking.end <= booking.start {
-        return malformed("ends before it begins");
-    }
-    if booking.start < now {
-        return malformed("begins in the past");
-    }
-    if booking.confirm_by <= now || booking.confirm_by > booking.end {
-        return malformed("has a confirm deadline that is not between now and its end");
-    }
-    if booking.charges.len() > MAX_CHARGES {
-        return malformed("has more than 256 charges");
-    }
-    let mut seen = BTreeSet::new();
-    for charge in &booking.charges {
-        if charge.amount == 0 || charge.amount > MAX_AMOUNT || charge.limit > MAX_AMOUNT {
-            return malformed("has an amount or a limit that is not within 1..=2^53-1");
-        }
-        if !seen.insert(&charge.account) {
-            return malformed("charges an account twice");
-        }
-    }
-    Ok(())
 }
 
 /// The refunds of a reservation's budget charges; amounts of 0 are left out.

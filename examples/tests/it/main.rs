@@ -84,6 +84,7 @@ fn a_run_within_the_limits_passes() {
     denial.effect = Effect::Deny;
     denial.reservation = None;
     denial.reasons = vec![Reason {
+        counterfactual: None,
         code: placet_core::Code::known("QUOTA_EXCEEDED"),
         field: None,
         hint: None,

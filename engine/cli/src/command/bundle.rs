@@ -356,7 +356,7 @@ fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
     table.add_row(["revision", &plain(&claims.revision)]);
     table.add_row(["signed by", kid.as_str()]);
     if let Some(iat) = claims.iat {
-        table.add_row(["at", &print::utc(iat)]);
+        table.add_row(["at", &placet_core::utc(iat)]);
     }
     printer.data(&table.trim_fmt())?;
     printer.note("verified");
@@ -401,7 +401,8 @@ impl State {
             Self::None => "none".to_owned(),
             Self::Unchecked { kid } => format!("not checked, names key {}", plain(kid)),
             Self::Valid { kid, iat } => {
-                let at = iat.map(|iat| format!(" at {}", print::utc(iat))).unwrap_or_default();
+                let at =
+                    iat.map(|iat| format!(" at {}", placet_core::utc(iat))).unwrap_or_default();
                 format!("{}, by {kid}{at}", printer.tone(Tone::Good, "valid"))
             }
             Self::Invalid { problem } => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use placet_core::{AccountKind, AccountPath, Charge, Digest, Id};
 
+use super::cohorts::forest;
 use super::timeline::Timeline;
 use super::{Account, Ledger, Reservation};
 
@@ -27,6 +28,7 @@ impl Ledger {
     /// The first contradiction.
     pub fn audit(&self) -> Result<(), AuditError> {
         self.audit_due()?;
+        self.audit_trees()?;
         let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
         for (_, reservation) in self.live_by_name() {
             for charge in &reservation.booking.charges {
@@ -57,6 +59,24 @@ impl Ledger {
                         return wrong(format!("`{path}` is above its limit {}", budget.limit));
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_trees(&self) -> Result<(), AuditError> {
+        let broken = |_| AuditError("a tree of quotas has a negative level".to_owned());
+        let own = self.nodes.values().map(|node| node.own.clone());
+        let mut fresh = forest(own).map_err(|error| AuditError(error.to_string()))?;
+        self.fill(&mut fresh).map_err(broken)?;
+        for ((path, own), fresh) in self.nodes.iter().zip(fresh.into_values()) {
+            let mut own = own.clone();
+            own.total.advance(self.now, &mut |_| {}).map_err(broken)?;
+            let mut fresh = fresh;
+            fresh.total.advance(self.now, &mut |_| {}).map_err(broken)?;
+            // INVARIANT: an account with children holds what is charged to it and what flows up.
+            if own != fresh {
+                return wrong(format!("`{path}` does not hold what flows up to it"));
             }
         }
         Ok(())
@@ -128,6 +148,9 @@ impl Ledger {
         for (number, id) in &self.ended_order {
             lines.push(format!("ended {number} {id} {:?}", self.ended.get(id)));
         }
+        for (path, node) in &self.nodes {
+            lines.push(format!("node {path} {:?}", node.own));
+        }
         let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
         for (path, account) in accounts {
             lines.push(match account {
@@ -143,15 +166,17 @@ impl Ledger {
     /// Use of every account now, in the order of their paths.
     #[must_use]
     pub fn usages(&self) -> Vec<(AccountPath, AccountKind, u64)> {
-        let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
-        let usage = |(path, account): (&AccountPath, &Account)| {
-            let kind = match account {
-                Account::Level(..) => AccountKind::Level,
-                Account::Budget(..) => AccountKind::Budget,
-            };
+        let kind = |account: &Account| match account {
+            Account::Level(..) => AccountKind::Level,
+            Account::Budget(..) => AccountKind::Budget,
+        };
+        let mut kinds: BTreeMap<&AccountPath, AccountKind> =
+            self.nodes.keys().map(|path| (path, AccountKind::Level)).collect();
+        kinds.extend(self.accounts.iter().map(|(path, account)| (path, kind(account))));
+        let usage = |(path, kind): (&AccountPath, AccountKind)| {
             (path.clone(), kind, self.usage(path).unwrap_or(0))
         };
-        accounts.into_iter().map(usage).collect()
+        kinds.into_iter().map(usage).collect()
     }
 
     fn live_by_name(&self) -> BTreeMap<&Id, &Reservation> {

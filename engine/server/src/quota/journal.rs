@@ -2,6 +2,7 @@
 
 use placet_core::{AccountPath, Id};
 
+use super::cohorts::Nodes;
 use super::timeline::TimelineUndo;
 use super::{Account, Budget, Ended, Ledger, Reservation};
 
@@ -16,6 +17,10 @@ pub(super) enum Undo {
     Budget(AccountPath, Budget),
     /// The level account's timeline had this.
     Timeline(AccountPath, TimelineUndo),
+    /// The trees of quotas were these.
+    Nodes(Nodes),
+    /// What an account with children holds had this.
+    Total(AccountPath, TimelineUndo),
     /// The reservation was held like this, or not held.
     Live(Id, Option<Reservation>),
     /// The ended reservation was remembered like this, or not remembered.
@@ -81,7 +86,13 @@ impl Ledger {
             }
             Undo::Timeline(path, old) => {
                 if let Some(Account::Level(_, timeline)) = self.accounts.get_mut(&path) {
-                    timeline.undo(old);
+                    timeline.undo(old).expect("what was done can be taken back");
+                }
+            }
+            Undo::Nodes(nodes) => self.nodes = nodes,
+            Undo::Total(path, old) => {
+                if let Some(node) = self.nodes.get_mut(&path) {
+                    node.total.undo(old).expect("what was done can be taken back");
                 }
             }
             Undo::Live(id, reservation) => {

@@ -1,12 +1,12 @@
 //! From an evaluated request and the ledger to a decision: pure, but for what the ledger takes.
 
 use placet_core::{
-    Charge, Code, DECISION_VERSION, Decision, Digest, Effect, Grant, Id, Obligation,
-    PreemptionRule, Reason, ReservationGrant, Unit, Warning,
+    Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect, Grant, Id,
+    Obligation, PreemptionRule, Reason, ReservationGrant, Unit, Warning, utc,
 };
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
-use crate::quota::{Booking, Ledger, Refusal, Reservation, ReserveError};
+use crate::quota::{Booking, Fit, Ledger, Refusal, Reservation, ReserveError};
 
 /// Name under which the engine itself denies.
 const ENGINE: &str = "placet";
@@ -124,7 +124,7 @@ fn hold(
     confirm_within_seconds: u64,
     reservation: &Id,
 ) -> Result<Result<Reservation, Vec<Reason>>, JudgeError> {
-    let charges = match charges(candidate)? {
+    let charges = match charges(ledger, candidate)? {
         Ok(charges) => charges,
         Err(unknown) => return Ok(Err(unknown)),
     };
@@ -139,11 +139,16 @@ fn hold(
         confirm_by: start.saturating_add(confirm_within_seconds).min(end),
         charges,
     };
-    match ledger.reserve(booking) {
+    match ledger.reserve(booking.clone()) {
         Ok(reservation) => Ok(Ok(reservation)),
-        Err(ReserveError::Refused(refusals)) => Ok(Err(refused(proposal, candidate, &refusals))),
+        Err(ReserveError::Refused(refusals)) => {
+            let gpus = proposal.request.subject.workload().gpu_count;
+            let fit = ledger.fit(&booking, gpus).map_err(|_broken| JudgeError::Broken)?;
+            Ok(Err(refused(proposal, candidate, &refusals, fit)))
+        }
         Err(ReserveError::Mismatch { index, account }) => Ok(Err(vec![Reason {
             code: Code::known("CLAIM_CONFLICT"),
+            counterfactual: None,
             field: None,
             hint: Some("try again when the reservations made before have ended".to_owned()),
             message: format!("account `{account}` still holds amounts of another kind or unit"),
@@ -157,7 +162,10 @@ fn hold(
 
 /// The claims of a candidate with the facts' limits, or a reason for each account that the facts do
 /// not know.
-fn charges(candidate: &Candidate) -> Result<Result<Vec<Charge>, Vec<Reason>>, JudgeError> {
+fn charges(
+    ledger: &Ledger,
+    candidate: &Candidate,
+) -> Result<Result<Vec<Charge>, Vec<Reason>>, JudgeError> {
     let claims = &candidate.outcome.claims;
     if claims.len() != candidate.limits.len() {
         return Err(JudgeError::Malformed("does not give a limit for every claim"));
@@ -170,12 +178,16 @@ fn charges(candidate: &Candidate) -> Result<Result<Vec<Charge>, Vec<Reason>>, Ju
                 account: claim.account.clone(),
                 amount: claim.amount,
                 kind: *kind,
-                // A claim can only tighten what the facts allow.
-                limit: claim.limit.map_or(*limit, |own| own.min(*limit)),
+                // A claim can only tighten what the facts allow, and an account's tree.
+                limit: [claim.limit, ledger.tree_limit(&claim.account)]
+                    .into_iter()
+                    .flatten()
+                    .fold(*limit, u64::min),
                 unit: *unit,
             }),
             None => unknown.push(Reason {
                 code: Code::known("UNKNOWN_ACCOUNT"),
+                counterfactual: None,
                 field: None,
                 hint: Some("give the account a limit in the facts".to_owned()),
                 message: format!("account `{}` is not in the facts", claim.account),
@@ -197,39 +209,58 @@ fn known_id(text: &str) -> Id {
 }
 
 /// Reasons for charges that do not fit, in the order of the accounts.
-fn refused(proposal: &Proposal, candidate: &Candidate, refusals: &[Refusal]) -> Vec<Reason> {
+fn refused(
+    proposal: &Proposal,
+    candidate: &Candidate,
+    refusals: &[Refusal],
+    fit: Fit,
+) -> Vec<Reason> {
     let kind = proposal.request.subject.kind().as_str();
-    let unit = |refusal: &Refusal| {
-        candidate.limits.get(refusal.index).and_then(|limit| limit.map(|(_, unit, _)| unit))
-    };
-    let fitting = fitting_gpus(proposal, refusals, unit);
     let reason = |refusal: &Refusal| {
         let claimed = candidate.outcome.claims.get(refusal.index);
         let code = claimed.and_then(|claimed| claimed.claim.code.clone());
-        let unit = unit(refusal);
+        let unit =
+            candidate.limits.get(refusal.index).and_then(|limit| limit.map(|(_, unit, _)| unit));
         let field = match unit {
             Some(Unit::MilliGpu | Unit::GpuSecond) => Some("gpu_count"),
             Some(Unit::Gbps) => Some("fabric_gbps"),
             Some(Unit::Byte | Unit::Count) | None => None,
         };
+        let words = unit.map_or("", unit_words);
+        let own = refusal.binding == refusal.account;
+        let (limit, in_use) = (refusal.limit, refusal.peak_use);
+        let bound = if own {
+            format!(" of {limit}{words}")
+        } else {
+            format!("{words}: `{}` has {in_use} of {limit} in use", refusal.binding)
+        };
+        let (asked, free) = (refusal.requested, refusal.free);
         Reason {
             code: code.unwrap_or_else(|| Code::known("QUOTA_EXCEEDED")),
+            counterfactual: Some(Counterfactual {
+                account: refusal.binding.clone(),
+                duration_seconds: fit.duration_seconds,
+                gpu_count: fit.gpu_count,
+                start: fit.start,
+            }),
             field: field.map(|field| format!("{kind}.{field}")),
-            hint: fitting.map(|gpus| format!("admitted with at most {gpus} GPUs")),
-            message: format!(
-                "account `{}`: asked {}, free {} of {}{}",
-                refusal.account,
-                refusal.requested,
-                refusal.free,
-                refusal.limit,
-                unit.map_or("", unit_words),
-            ),
+            hint: hint(fit),
+            message: format!("account `{}`: asked {asked}, free {free}{bound}", refusal.account),
             policy: claimant(candidate, refusal.index),
             // An amount above the limit itself will never fit.
-            retry: refusal.requested <= refusal.limit,
+            retry: !own || asked <= limit,
         }
     };
     refusals.iter().map(reason).collect()
+}
+
+/// What would have been admitted, in words.
+fn hint(fit: Fit) -> Option<String> {
+    let gpus = fit.gpu_count.map(|gpus| format!("with at most {gpus} GPUs"));
+    let seconds = fit.duration_seconds.map(|seconds| format!("for at most {seconds} seconds"));
+    let start = fit.start.map(|start| format!("as asked from {} on", utc(start)));
+    let ways: Vec<String> = [gpus, seconds, start].into_iter().flatten().collect();
+    (!ways.is_empty()).then(|| format!("admitted {}", ways.join(", or ")))
 }
 
 fn unit_words(unit: Unit) -> &'static str {
@@ -240,24 +271,6 @@ fn unit_words(unit: Unit) -> &'static str {
         Unit::Byte => " bytes",
         Unit::Count => "",
     }
-}
-
-/// How many GPUs all refused accounts have room for: `None` if none, or if an account does not grow
-/// with the GPUs.
-fn fitting_gpus(
-    proposal: &Proposal,
-    refusals: &[Refusal],
-    unit: impl Fn(&Refusal) -> Option<Unit>,
-) -> Option<u128> {
-    let gpus = u128::from(proposal.request.subject.workload().gpu_count);
-    let fits = |refusal: &Refusal| match unit(refusal)? {
-        Unit::MilliGpu | Unit::GpuSecond => {
-            (u128::from(refusal.free) * gpus).checked_div(u128::from(refusal.requested))
-        }
-        Unit::Gbps | Unit::Byte | Unit::Count => None,
-    };
-    let all: Option<Vec<u128>> = refusals.iter().map(fits).collect();
-    all?.into_iter().min().filter(|gpus| *gpus > 0)
 }
 
 /// The decision of what was judged.

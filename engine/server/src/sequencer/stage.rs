@@ -157,7 +157,7 @@ impl<'w> Stage<'w> {
             Command::Settle(settle) => self.settle(settle, staged),
             Command::Activate(activation, time) => {
                 let now = self.advance(*time, staged)?;
-                staged.activate(self.active, activation, now);
+                staged.activate(self.ledger, self.active, activation, now)?;
                 Ok(Answer::OnCommit(Ok(Reply::Activated)))
             }
             Command::Inspect => Ok(Answer::Snapshot),
@@ -327,7 +327,27 @@ impl<'a> Staged<'a> {
         self.drafts.extend(expired.into_iter().map(log::leaf_of_expiry).map(Draft::Leaf));
     }
 
-    pub(super) fn activate(&mut self, before: &Activation, activation: &Activation, now: u64) {
+    pub(super) fn activate(
+        &mut self,
+        ledger: &mut Ledger,
+        before: &Activation,
+        activation: &Activation,
+        now: u64,
+    ) -> Result<(), SequencerError> {
+        let quotas = log::quota_events(ledger, &activation.quotas);
+        if !quotas.is_empty() {
+            let (mut changed, mut removed) = (Vec::new(), Vec::new());
+            for event in &quotas {
+                if let Event::Quotas { changed: more, removed: gone, .. } = event {
+                    changed.extend(more.iter().cloned());
+                    removed.extend(gone.iter().cloned());
+                }
+            }
+            let set = ledger.set_quotas(&changed, &removed);
+            set.map_err(|_no_forest| SequencerError::Malformed("brings quotas that are no trees"))?;
+            let leaves = quotas.into_iter().map(|event| log::leaf(now, event));
+            self.drafts.extend(leaves.map(Draft::Leaf));
+        }
         let before = self.active.as_ref().unwrap_or(before).clone();
         if before.bundle != activation.bundle {
             let (digest, revision) = activation.bundle.clone();
@@ -340,6 +360,7 @@ impl<'a> Staged<'a> {
             self.drafts.push(Draft::Leaf(log::leaf(now, event)));
         }
         self.active = Some(activation.clone());
+        Ok(())
     }
 
     fn decision_of(&self, caller: &Id, request_id: &Id) -> Option<&DraftDecision> {

@@ -116,9 +116,12 @@ impl Writer {
         }
         staged.drafts.extend(expired.into_iter().map(log::leaf_of_expiry).map(Draft::Leaf));
         let none = || (placet_core::Digest::of(b""), String::new());
-        let before =
-            Activation { bundle: bundle.unwrap_or_else(none), facts: facts.unwrap_or_else(none) };
-        staged.activate(&before, activation, now);
+        let before = Activation {
+            bundle: bundle.unwrap_or_else(none),
+            facts: facts.unwrap_or_else(none),
+            quotas: Arc::default(),
+        };
+        staged.activate(&mut self.ledger, &before, activation, now)?;
         let failed = |Abort(reason)| SequencerError::Unavailable { reason };
         let signed = match self.sign(staged) {
             Ok(signed) => signed,
@@ -382,9 +385,10 @@ impl Writer {
             let reason = "the log does not say what is active".to_owned();
             return Err(SequencerError::Unavailable { reason });
         };
+        let quotas = folded.ledger.quotas().cloned().collect();
         self.ledger = folded.ledger;
         self.tree = folded.tree;
-        self.active = Activation { bundle, facts };
+        self.active = Activation { bundle, facts, quotas };
         self.unsettled = false;
         tracing::warn!("the store was opened again and its log folded");
         Ok(())

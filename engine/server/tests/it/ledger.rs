@@ -1,16 +1,20 @@
 //! The sequencer's answers, and that what it recovers is what it had.
 
+use std::sync::Arc;
+
 use placet_core::{
-    Claim, Code, Decision, Effect, Expect, KeySet, PolicyClaim, Reason, ReservationState, Verifier,
+    Claim, Code, Counterfactual, Decision, Effect, Expect, KeySet, PolicyClaim, QuotaNode, Reason,
+    ReservationState, Unit, Verifier,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
-    Decided, Options, SequencerError, SequencerHandle, SettleError, SettleKind, Target,
+    Activation, Decided, Options, SequencerError, SequencerHandle, SettleError, SettleKind, Target,
 };
 use proptest::prelude::*;
 
 use crate::world::{
-    BUDGET, ISSUER, LIMIT, World, decide, id, options, path, proposal, run, settle, settled,
+    BUDGET, ISSUER, LIMIT, World, activation, decide, id, options, path, proposal, run, settle,
+    settled,
 };
 
 fn verified(world: &World, decided: &Decided, now: u64) -> Decision {
@@ -55,7 +59,15 @@ fn a_denial_names_the_account_and_what_would_fit() {
         let [reason] = &*decision.reasons else { panic!("{:?}", decision.reasons) };
         assert_eq!(reason.policy, id("quota"));
         assert_eq!(reason.field.as_deref(), Some("lease.gpu_count"));
-        assert_eq!(reason.hint.as_deref(), Some("admitted with at most 10 GPUs"));
+        let hint = "admitted with at most 10 GPUs, or as asked from 1970-01-01T01:16:40Z on";
+        assert_eq!(reason.hint.as_deref(), Some(hint), "when the first lease has ended");
+        let instead = Counterfactual {
+            account: path("tenant/acme/gpu"),
+            duration_seconds: None,
+            gpu_count: Some(10),
+            start: Some(4_600),
+        };
+        assert_eq!(reason.counterfactual, Some(instead));
         let says = "account `tenant/acme/gpu`: asked 16000, free 10000 of 40000";
         assert!(reason.message.starts_with(says) && reason.retry, "{}", reason.message);
 
@@ -67,11 +79,78 @@ fn a_denial_names_the_account_and_what_would_fit() {
     });
 }
 
+fn node(account: &str, cohort: Option<&str>, nominal: u64, lending: Option<u64>) -> QuotaNode {
+    QuotaNode {
+        account: path(account),
+        borrowing_limit: None,
+        cohort: cohort.map(path),
+        lending_limit: lending,
+        nominal,
+        unit: Unit::MilliGpu,
+    }
+}
+
+#[test]
+fn what_one_tenant_does_not_use_another_borrows_and_a_restart_finds_it_so() {
+    let world = World::new();
+    let pool = Some("pool");
+    let quotas = |lending| Activation {
+        quotas: Arc::from([
+            node("pool", None, 0, None),
+            node("tenant/acme/gpu", pool, 8_000, None),
+            node("tenant/other/gpu", pool, 8_000, lending),
+        ]),
+        ..activation()
+    };
+    run(async {
+        // The other lends 6 of its 8 GPUs: acme has 14.
+        let sequencer = world.start_active(quotas(Some(6_000)));
+        decide(&sequencer, proposal("r-1", 14, 600, 1_000)).await.unwrap();
+        let denied = decide(&sequencer, proposal("r-2", 1, 600, 1_000)).await.unwrap();
+        let decision = verified(&world, &denied, 1_000);
+        let [reason] = &*decision.reasons else { panic!("{:?}", decision.reasons) };
+        assert_eq!(
+            reason.message,
+            "account `tenant/acme/gpu`: asked 1000, free 0 thousandths of a GPU: `pool` has 14000 \
+             of 14000 in use"
+        );
+        assert_eq!(reason.counterfactual.as_ref().unwrap().account, path("pool"));
+        let before = sequencer.inspect().await.unwrap();
+        let used: Vec<_> =
+            before.usage.iter().map(|(path, _, used)| (path.as_str(), *used)).collect();
+        assert_eq!(used[0], ("pool", 14_000), "without a lending limit all of acme's use flows up");
+        sequencer.close().await;
+
+        let sequencer = world.start_active(quotas(Some(6_000)));
+        assert_eq!(sequencer.inspect().await.unwrap(), before);
+        // It lends nothing any more: nobody is thrown out, and nothing new comes in.
+        let time = 1_100;
+        sequencer.activate(quotas(Some(0)), time).await.unwrap();
+        let denied = decide(&sequencer, proposal("r-3", 1, 600, time)).await.unwrap();
+        assert_eq!(denied.effect, Effect::Deny);
+        let before = sequencer.inspect().await.unwrap();
+        sequencer.close().await;
+
+        let sequencer = world.start_active(quotas(Some(0)));
+        assert_eq!(sequencer.inspect().await.unwrap(), before);
+        // Without any trees the facts' limit of 40 GPUs counts again.
+        sequencer.activate(activation(), time).await.unwrap();
+        let decided = decide(&sequencer, proposal("r-4", 26, 600, time)).await.unwrap();
+        assert_eq!(decided.effect, Effect::Permit);
+        let before = sequencer.inspect().await.unwrap();
+        sequencer.close().await;
+        let sequencer = world.start();
+        assert_eq!(sequencer.inspect().await.unwrap(), before);
+        sequencer.close().await;
+    });
+}
+
 #[test]
 fn every_candidate_is_tried_in_order_and_every_reason_kept_once() {
     let world = World::new();
     let sequencer = world.start();
     let reason = |code: &'static str| Reason {
+        counterfactual: None,
         code: Code::known(code),
         field: None,
         hint: None,

@@ -1,6 +1,7 @@
 //! A sequencer on a real store in a directory of its own, and requests for it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use placet_core::{
     AccountKind, AccountPath, AdmissionRequest, Claim, Digest, Effect, Id, IsolationLevel, Outcome,
@@ -30,7 +31,11 @@ pub(crate) fn path(text: &str) -> AccountPath {
 
 pub(crate) fn activation() -> Activation {
     let (bundle, facts) = (Digest::of(b"bundle"), Digest::of(b"facts"));
-    Activation { bundle: (bundle, "1".to_owned()), facts: (facts, "1".to_owned()) }
+    Activation {
+        bundle: (bundle, "1".to_owned()),
+        facts: (facts, "1".to_owned()),
+        quotas: Arc::default(),
+    }
 }
 
 pub(crate) fn options() -> Options {
@@ -67,6 +72,12 @@ impl World {
 
     pub(crate) fn start(&self) -> SequencerHandle {
         self.start_with(options(), None).unwrap()
+    }
+
+    pub(crate) fn start_active(&self, activation: Activation) -> SequencerHandle {
+        let store = StoreOptions { max_pages: None, faults: self.faults.clone() };
+        let signer = self.signer.clone();
+        SequencerHandle::start_with(&self.store(), options(), store, signer, activation).unwrap()
     }
 
     pub(crate) fn start_with(
