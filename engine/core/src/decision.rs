@@ -50,6 +50,21 @@ pub struct ReservationGrant {
     pub start: u64,
 }
 
+/// A reservation that has to make room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eviction {
+    /// Its fencing epoch from when the preemptor is confirmed.
+    pub epoch: u64,
+    /// First second at which it must not run any more, in seconds since 1970-01-01 UTC: the first
+    /// of the preemptor's.
+    pub evict_by: u64,
+    /// Its name.
+    pub reservation: Id,
+    /// Whose it is.
+    pub tenant_id: Id,
+}
+
 /// The payload of a decision token: registered JWT claims (RFC 7519 §4.1) and Placet's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +75,10 @@ pub struct Decision {
     pub bundle_digest: Digest,
     /// Permit or deny.
     pub effect: Effect,
+    /// Who has to make room once the reservation is confirmed, in the order of the reservations'
+    /// ids; left out if nobody.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub evictions: Vec<Eviction>,
     /// SHA-256 of the canonical evaluation.
     pub evaluation_digest: Digest,
     /// A PEP must not act on it from this second on.

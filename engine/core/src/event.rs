@@ -30,6 +30,8 @@ pub enum ExpiryCause {
     Unconfirmed,
     /// Its interval is over.
     Ended,
+    /// It had to make room for another.
+    Evicted,
 }
 
 /// Budget given back.

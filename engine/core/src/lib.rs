@@ -11,6 +11,7 @@ mod combine;
 mod decision;
 mod digest;
 mod event;
+mod eviction;
 mod id;
 mod jwks;
 mod jws;
@@ -31,10 +32,11 @@ pub use checkpoint::{
 };
 pub use combine::combine;
 pub use decision::{
-    DECISION_TYP, DECISION_VERSION, Decision, Grant, ReservationGrant, ReservationState,
+    DECISION_TYP, DECISION_VERSION, Decision, Eviction, Grant, ReservationGrant, ReservationState,
 };
 pub use digest::{CanonicalError, Digest, DigestError, canonical_json};
 pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, Refund};
+pub use eviction::{EVICTION_TYP, EvictionOrder, MAX_EVICTION_BYTES, sign_eviction};
 pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };

@@ -35,6 +35,21 @@ pub enum PriorityClass {
     ExternalCommercial,
 }
 
+impl PriorityClass {
+    /// Whether a request of this class may ever displace one of another: the owner's own work what
+    /// is sold, and nothing else. Whatever policies say, what was displaced can displace nobody in
+    /// turn.
+    #[must_use]
+    pub fn may_displace(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::InternalResearch, Self::ExternalCommercial) => true,
+            (Self::InternalResearch, Self::InternalResearch) | (Self::ExternalCommercial, _) => {
+                false
+            }
+        }
+    }
+}
+
 /// How far a workload is kept apart from its neighbours: a chain, in order.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

@@ -67,10 +67,12 @@ pub enum VerifyError {
         alg: String,
     },
     /// It is a token of another kind.
-    #[error("is of type `{typ}`, not `{DECISION_TYP}`\nhint: pass the token of a decision")]
+    #[error("is of type `{typ}`, not `{expected}`\nhint: pass the token of a decision")]
     Type {
         /// The `typ` of its header, cut to a printable length.
         typ: String,
+        /// Which was expected.
+        expected: &'static str,
     },
     /// Its header asks for something that a decision never has, such as `crit`, `jku` or `jwk`.
     #[error(
@@ -211,6 +213,10 @@ impl Verifier {
         Self { keys }
     }
 
+    pub(crate) fn keys(&self) -> &KeySet {
+        &self.keys
+    }
+
     /// Checks a token before acting on it.
     ///
     /// # Errors
@@ -236,7 +242,8 @@ impl Verifier {
     /// # Errors
     /// [`VerifyError`] names the first thing that is wrong.
     pub fn verify_issued(&self, token: &str, issuer: &str) -> Result<Decision, VerifyError> {
-        let (claims, _) = jws::verified(&self.keys, token, DECISION_TYP, MAX_TOKEN_BYTES)?;
+        let verified = jws::verified(&self.keys, token, DECISION_TYP, MAX_TOKEN_BYTES);
+        let (claims, _) = verified.map_err(|refusal| VerifyError::of(refusal, DECISION_TYP))?;
         let decision = read_claims(&claims)?;
         if decision.iss != issuer {
             let expected = issuer.to_owned();
@@ -246,13 +253,14 @@ impl Verifier {
     }
 }
 
-impl From<Refusal> for VerifyError {
-    fn from(refusal: Refusal) -> Self {
+impl VerifyError {
+    /// Of what was to be of the expected type.
+    pub(crate) fn of(refusal: Refusal, expected: &'static str) -> Self {
         match refusal {
             Refusal::TooLong { bytes } => Self::TooLong { bytes },
             Refusal::Malformed { part } => Self::NotAToken { part },
             Refusal::Algorithm { alg } => Self::Algorithm { alg },
-            Refusal::Type { typ } => Self::Type { typ },
+            Refusal::Type { typ } => Self::Type { typ, expected },
             Refusal::Header { member } => Self::Header { member },
             Refusal::UnknownKey { kid } => Self::UnknownKey { kid },
             Refusal::Mismatch { kid } => Self::Signature { kid },

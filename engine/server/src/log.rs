@@ -1,13 +1,13 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    AccountPath, Decision, Digest, Effect, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode,
-    canonical_json, merkle,
+    AccountPath, Decision, Digest, Effect, Event, Eviction, EvictionOrder, Id, LEAF_VERSION, Leaf,
+    MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
 };
 
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome};
@@ -131,6 +131,8 @@ pub(crate) struct Folded {
     /// Changes of the trees of quotas of which not all leaves were folded.
     quotas: (Vec<QuotaNode>, Vec<AccountPath>),
     more_quotas: bool,
+    /// Orders of eviction that have to follow, in this order: preemptor and eviction.
+    orders: VecDeque<(Id, Eviction)>,
 }
 
 impl Folded {
@@ -154,8 +156,8 @@ impl Folded {
         {
             return Err(LogError::Hashes);
         }
-        if folded.more_quotas {
-            let what = "the change of quotas before it is not complete".to_owned();
+        if folded.more_quotas || !folded.orders.is_empty() {
+            let what = "what begins before it is not complete".to_owned();
             return Err(LogError::Leaf { position: folded.tree.size(), what });
         }
         let high_water = store.high_water()?;
@@ -182,6 +184,9 @@ impl Folded {
         }
         if self.more_quotas && !matches!(leaf.event, Event::Quotas { .. }) {
             return Err("the change of quotas before it is not complete".to_owned());
+        }
+        if !self.orders.is_empty() && !matches!(leaf.event, Event::EvictionOrder { .. }) {
+            return Err("an order of eviction is missing before it".to_owned());
         }
         if let Event::Expiry { .. } = &leaf.event {
             return self.fold_expiry(&leaf);
@@ -235,10 +240,16 @@ impl Folded {
                     set.map_err(|error| error.to_string())?;
                 }
             }
+            Event::EvictionOrder { epoch, evict_by, preemptor, victim, .. } => {
+                let (by, due) = self.orders.pop_front().ok_or("nobody asked for it")?;
+                let told = (&by, due.epoch, due.evict_by, &due.reservation);
+                if told != (&preemptor, epoch, evict_by, &victim) {
+                    return Err("it is not the order that the decision asks for".to_owned());
+                }
+            }
             Event::Expiry { .. }
             | Event::Extension { .. }
             | Event::Revocation { .. }
-            | Event::EvictionOrder { .. }
             | Event::Waiver { .. }
             | Event::Freeze { .. }
             | Event::Thaw { .. } => {
@@ -256,6 +267,9 @@ impl Folded {
                     id: grant.id,
                     tenant: decision.tenant_id,
                     caller,
+                    class: decision.priority_class,
+                    milli_gpus: u64::from(decision.workload.gpu_count)
+                        .saturating_mul(u64::from(decision.workload.gpu_milli)),
                     start: grant.start,
                     end: grant.end,
                     confirm_by: grant.confirm_by,
@@ -263,8 +277,19 @@ impl Folded {
                 };
                 // INVARIANT: what was admitted once is admitted again by the fold: the rules depend
                 // on nothing else.
-                let reserved = self.ledger.reserve(booking);
-                reserved.map(drop).map_err(|error| error.to_string())
+                let names = decision.evictions.iter().map(|victim| victim.reservation.clone());
+                let reserved = self.ledger.displace(booking, &names.collect());
+                let reserved = reserved.map_err(|error| error.to_string())?;
+                let (id, start) = (reserved.booking.id, reserved.booking.start);
+                for eviction in decision.evictions {
+                    let held = self.ledger.held(&eviction.reservation);
+                    let due = held.map(|held| held.epoch.saturating_add(1));
+                    if (due, eviction.evict_by) != (Some(eviction.epoch), start) {
+                        return Err("its evictions are not those of the rules".to_owned());
+                    }
+                    self.orders.push_back((id.clone(), eviction));
+                }
+                Ok(())
             }
             _ => Err("its effect and its reservation contradict each other".to_owned()),
         }
@@ -301,6 +326,12 @@ pub(crate) fn quota_events(ledger: &Ledger, wanted: &[QuotaNode]) -> Vec<Event> 
         events.push(Event::Quotas { changed: new.to_vec(), more, removed: old.to_vec() });
     }
     events
+}
+
+/// The leaf of an order of eviction.
+pub(crate) fn leaf_of_order(order: EvictionOrder, token: String) -> Leaf {
+    let EvictionOrder { epoch, evict_by, iat, preemptor, reservation, .. } = order;
+    leaf(iat, Event::EvictionOrder { epoch, evict_by, preemptor, token, victim: reservation })
 }
 
 pub(crate) fn leaf(time: u64, event: Event) -> Leaf {

@@ -24,6 +24,7 @@ mod audit;
 mod cohorts;
 mod fit;
 mod journal;
+mod preempt;
 mod reserve;
 mod timeline;
 
@@ -33,15 +34,18 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, ExpiryCause, Id, Refund, ReservationState, Unit,
+    AccountKind, AccountPath, Charge, ExpiryCause, Id, PriorityClass, Refund, ReservationState,
+    Unit,
 };
 
 pub use audit::AuditError;
 pub(crate) use cohorts::MAX_NODES_IN_LEAF;
+use cohorts::Nodes;
 pub use cohorts::{MAX_TREE_DEPTH, QuotasError};
-use cohorts::{Nodes, Segment};
 pub use fit::Fit;
 use journal::{Journal, Undo};
+use preempt::Plan;
+pub use preempt::{MAX_VICTIMS, Order};
 use timeline::{Broken, Timeline};
 
 /// Ended reservations that are remembered, the latest to end: enough for every retry that is still
@@ -62,6 +66,10 @@ pub struct Booking {
     pub tenant: Id,
     /// Who asked, and may settle it.
     pub caller: Id,
+    /// Whom it may displace, and who may displace it.
+    pub class: PriorityClass,
+    /// Thousandths of a GPU at work: what a second of it is worth when it is displaced.
+    pub milli_gpus: u64,
     /// First second: now or later.
     pub start: u64,
     /// First second after it.
@@ -83,6 +91,10 @@ pub struct Reservation {
     pub state: ReservationState,
     /// When the state was reached, in seconds since 1970-01-01 UTC.
     pub since: u64,
+    /// What it was told if it has to make room for another.
+    pub order: Option<Order>,
+    /// Who has to make room for it, until it is confirmed.
+    plan: Option<Plan>,
 }
 
 impl Reservation {
@@ -93,7 +105,7 @@ impl Reservation {
             ReservationState::Active
             | ReservationState::Released
             | ReservationState::Expired
-            | ReservationState::Revoked => self.booking.end,
+            | ReservationState::Revoked => self.until(),
         }
     }
 }
@@ -268,6 +280,8 @@ pub struct Ledger {
     ended_order: BTreeMap<u64, Id>,
     journal: Journal,
     nodes: Nodes,
+    /// Reservations that others may displace: by level account, in the order of their starts.
+    displaceable: HashMap<AccountPath, BTreeSet<(u64, Id)>>,
 }
 
 impl Ledger {
@@ -334,6 +348,8 @@ impl Ledger {
         };
         self.set_now(self.now.max(at));
         let reservation = self.live.get(&id).cloned().ok_or(ReserveError::Broken)?;
+        let booking = &reservation.booking;
+        let evicted = reservation.order.as_ref().is_some_and(|order| order.effective);
         let (cause, refunds) = match reservation.state {
             ReservationState::Reserved => {
                 (ExpiryCause::Unconfirmed, refunds(&reservation, |charge| Some(charge.amount)))
@@ -341,10 +357,20 @@ impl Ledger {
             ReservationState::Active
             | ReservationState::Released
             | ReservationState::Expired
+            | ReservationState::Revoked
+                if evicted =>
+            {
+                let back = |charge: &Charge| unused(booking, charge.amount, at);
+                (ExpiryCause::Evicted, refunds(&reservation, back))
+            }
+            ReservationState::Active
+            | ReservationState::Released
+            | ReservationState::Expired
             | ReservationState::Revoked => (ExpiryCause::Ended, Some(Vec::new())),
         };
         let refunds = refunds.ok_or(ReserveError::Broken)?;
-        let end = (ReservationState::Expired, Some(cause));
+        let state = if evicted { ReservationState::Revoked } else { ReservationState::Expired };
+        let end = (state, Some(cause));
         self.end(&reservation, end, &refunds).map_err(|Broken| ReserveError::Broken)?;
         let epoch = reservation.epoch;
         Ok(Some(Expired { at, reservation: id, epoch, cause, refunds }))
@@ -360,7 +386,9 @@ impl Ledger {
             check_epoch(ended.epoch, epoch)?;
             return Err(match ended.cause {
                 Some(ExpiryCause::Unconfirmed) => SettleError::ConfirmDeadlinePassed,
-                Some(ExpiryCause::Ended) | None => SettleError::AlreadyEnded { state: ended.state },
+                Some(ExpiryCause::Ended | ExpiryCause::Evicted) | None => {
+                    SettleError::AlreadyEnded { state: ended.state }
+                }
             });
         };
         check_epoch(reservation.epoch, epoch)?;
@@ -369,6 +397,12 @@ impl Ledger {
         if changed {
             reservation.state = ReservationState::Active;
             reservation.since = self.now;
+            let mark = self.mark();
+            // Whom it displaces goes now, or nothing changes at all.
+            self.take_effect(&mut reservation).map_err(|Broken| {
+                self.undo(mark);
+                SettleError::Broken
+            })?;
             self.set_live(id.clone(), Some(reservation.clone()));
         }
         Ok(Outcome {
@@ -468,42 +502,21 @@ impl Ledger {
         refunds: &[Refund],
     ) -> Result<(), Broken> {
         let booking = &reservation.booking;
-        for charge in &booking.charges {
-            let Some(account) = self.accounts.get_mut(&charge.account) else {
-                // Another one that ended in the same second was the first to leave the account.
-                if charge.kind == AccountKind::Level && booking.end <= self.now {
-                    continue;
-                }
+        self.before_end(reservation)?;
+        self.book_out(reservation)?;
+        for charge in booking.charges.iter().filter(|one| one.kind == AccountKind::Budget) {
+            let Some(Account::Budget(_, budget)) = self.accounts.get_mut(&charge.account) else {
                 return Err(Broken);
             };
-            match account {
-                Account::Level(_, timeline) => {
-                    let mut undo = self.journal.changes_of(&charge.account);
-                    timeline.advance(self.now, &mut undo)?;
-                    timeline.remove(booking.start, booking.end, charge.amount, &mut undo)?;
-                    drop(undo);
-                    if timeline.is_empty() {
-                        // An account that holds nothing costs nothing, and may change its unit.
-                        let old = self.accounts.remove(&charge.account);
-                        self.journal.push(Undo::Account(charge.account.clone(), old));
-                    }
-                    let (start, end) = (booking.start.max(self.now), booking.end);
-                    if start < end {
-                        let amount = charge.amount;
-                        self.carry(&charge.account, Segment { start, end, amount }, false)?;
-                    }
-                }
-                Account::Budget(_, budget) => {
-                    let refund = refunds.iter().find(|refund| refund.account == charge.account);
-                    let refund = refund.map_or(0, |refund| refund.amount);
-                    let used = charge.amount.checked_sub(refund).ok_or(Broken)?;
-                    self.journal.push(Undo::Budget(charge.account.clone(), *budget));
-                    budget.held = budget.held.checked_sub(charge.amount).ok_or(Broken)?;
-                    budget.used = budget.used.checked_add(used).ok_or(Broken)?;
-                }
-            }
+            let refund = refunds.iter().find(|refund| refund.account == charge.account);
+            let refund = refund.map_or(0, |refund| refund.amount);
+            let used = charge.amount.checked_sub(refund).ok_or(Broken)?;
+            self.journal.push(Undo::Budget(charge.account.clone(), *budget));
+            budget.held = budget.held.checked_sub(charge.amount).ok_or(Broken)?;
+            budget.used = budget.used.checked_add(used).ok_or(Broken)?;
         }
         self.set_live(booking.id.clone(), None);
+        self.after_end(reservation)?;
         let number = self.ended_order.last_key_value().map_or(0, |(number, _)| *number);
         let number = number.checked_add(1).ok_or(Broken)?;
         let ended = Ended {

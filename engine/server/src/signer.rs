@@ -5,7 +5,9 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use placet_core::{Decision, KeyError, KeySet, SignError, SigningKey, sign_decision};
+use placet_core::{
+    Decision, EvictionOrder, KeyError, KeySet, SignError, SigningKey, sign_decision, sign_eviction,
+};
 
 /// The file of the key, in the directory of keys.
 pub const KEY_FILE: &str = "signing-key.pkcs8";
@@ -110,6 +112,11 @@ impl Signer {
     }
 
     /// Signs a decision.
+    /// Signs an order of eviction.
+    pub(crate) fn sign_order(&self, order: &EvictionOrder) -> Result<String, SignError> {
+        sign_eviction(self.key(), order)
+    }
+
     pub(crate) fn sign(&self, decision: &Decision) -> Result<String, SignError> {
         sign_decision(&self.0, decision)
     }

@@ -2,6 +2,7 @@
 
 mod bundle_signature;
 mod checkpoint;
+mod eviction;
 mod merkle;
 mod python;
 mod sample;

@@ -46,6 +46,7 @@ pub(crate) fn decision() -> Decision {
         aud: vec!["provisioner".to_owned(), "scheduler".to_owned()],
         bundle_digest: Digest::of(b"bundle"),
         effect: Effect::Permit,
+        evictions: Vec::new(),
         evaluation_digest: Digest::of(b"evaluation"),
         exp: NOW + 300,
         facts_digest: Digest::of(b"facts"),

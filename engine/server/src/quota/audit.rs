@@ -95,6 +95,21 @@ impl Ledger {
         if due.first().is_some_and(|(at, _)| *at <= self.now) {
             return wrong("something that is due lies in the past".to_owned());
         }
+        // INVARIANT: an announcement stands with both, the preemptor and its victim.
+        let orders = self.live.iter().filter_map(|(id, held)| {
+            let order = held.order.as_ref().filter(|order| !order.effective)?;
+            Some((&order.preemptor, id))
+        });
+        let mut orders: Vec<_> = orders.collect();
+        orders.sort_unstable();
+        let mut plans: Vec<(&Id, Id)> = Vec::new();
+        for (id, _) in self.live_by_name() {
+            plans.extend(self.victims(id).into_iter().map(|victim| (id, victim)));
+        }
+        plans.sort_unstable();
+        if orders != plans.iter().map(|(id, victim)| (*id, victim)).collect::<Vec<_>>() {
+            return wrong("an announcement does not stand with both".to_owned());
+        }
         if self.ended.len() != self.ended_order.len() {
             return wrong("an ended reservation has no place in their order".to_owned());
         }
@@ -114,17 +129,21 @@ impl Ledger {
         own.advance(self.now, ignore).map_err(broken)?;
         fresh.advance(self.now, ignore).map_err(broken)?;
         for (reservation, charge) in charges {
-            let booking = &reservation.booking;
-            fresh.add(booking.start, booking.end, charge.amount, ignore).map_err(broken)?;
+            for part in reservation.segments(charge) {
+                let start = part.start.max(self.now);
+                if start < part.end {
+                    fresh.add(start, part.end, part.amount, ignore).map_err(broken)?;
+                }
+            }
         }
         // INVARIANT: the sum of what live reservations charge is the use, at every second.
         if own != fresh {
             return wrong(format!("`{path}` does not hold what its reservations charge"));
         }
         for (at, level) in own.levels().map_err(broken)? {
-            let live = charges.iter().filter(|(held, _)| {
-                held.booking.start.max(self.now) <= at && at < held.booking.end
-            });
+            let live = charges
+                .iter()
+                .filter(|(held, _)| held.booking.start.max(self.now) <= at && at < held.until());
             // INVARIANT: use at any second is at most the highest limit that one of its charges was
             // admitted under.
             let limit = live.map(|(_, charge)| charge.limit).max().unwrap_or(0);

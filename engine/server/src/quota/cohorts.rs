@@ -219,6 +219,15 @@ impl Ledger {
         if node.children.is_empty() { self.direct(&node.own.account) } else { Some(&node.total) }
     }
 
+    /// Highest level of an account within an interval, what flows up to it included.
+    pub(super) fn peak(&self, path: &AccountPath, start: u64, end: u64) -> Result<u64, Broken> {
+        let held = match self.nodes.get(path) {
+            Some(node) => self.level_of(node),
+            None => self.direct(path),
+        };
+        held.map_or(Ok(0), |held| held.peak(start, end))
+    }
+
     /// Whether an account's node, if it has one, counts this.
     pub(super) fn node_fits(&self, path: &AccountPath, kind: AccountKind, unit: Unit) -> bool {
         let node = self.nodes.get(path);

@@ -3,6 +3,7 @@
 
 use placet_core::{Charge, Unit};
 
+use super::preempt::Parts;
 use super::{Booking, Ledger, ReserveError};
 
 /// Most starts that are tried to find the earliest: each is at least one change of a level later
@@ -49,7 +50,7 @@ impl Ledger {
 
     fn would_fit(&mut self, booking: &Booking) -> Result<bool, ReserveError> {
         let mark = self.mark();
-        let held = self.hold(booking);
+        let held = self.hold(booking, &Parts::new());
         self.undo(mark);
         match held {
             Ok(()) => Ok(true),
@@ -64,7 +65,7 @@ impl Ledger {
         for _ in 0..MAX_STARTS {
             let Some(end) = start.checked_add(length) else { return Ok(None) };
             let mark = self.mark();
-            let held = self.hold(&Booking { start, end, ..booking.clone() });
+            let held = self.hold(&Booking { start, end, ..booking.clone() }, &Parts::new());
             self.undo(mark);
             let refusals = match held {
                 Ok(()) => return Ok(Some(start).filter(|start| *start > booking.start)),

@@ -1,8 +1,9 @@
 //! What it takes to bring the ledger back to where it was.
 
-use placet_core::{AccountPath, Id};
+use placet_core::{AccountKind, AccountPath, Id};
 
 use super::cohorts::Nodes;
+use super::preempt::displaceable;
 use super::timeline::TimelineUndo;
 use super::{Account, Budget, Ended, Ledger, Reservation};
 
@@ -124,11 +125,20 @@ impl Ledger {
     // INVARIANT: a live reservation is due exactly once: both sets change here and nowhere else.
     fn replace_live(&mut self, id: Id, reservation: Option<Reservation>) -> Option<Reservation> {
         let due = reservation.as_ref().map(Reservation::due);
+        if let Some(new) = &reservation {
+            self.index(new, true);
+        }
         let old = match reservation {
             Some(reservation) => self.live.insert(id.clone(), reservation),
             None => self.live.remove(&id),
         };
         let was_due = old.as_ref().map(Reservation::due);
+        if let Some(old) = &old {
+            let new = self.live.get(&id).is_some_and(displaceable);
+            if !new {
+                self.index(old, false);
+            }
+        }
         if was_due != due {
             if let Some(at) = was_due {
                 self.due.remove(&(at, id.clone()));
@@ -138,6 +148,26 @@ impl Ledger {
             }
         }
         old
+    }
+
+    /// Puts a reservation that others may displace into the index, or takes it out.
+    fn index(&mut self, held: &Reservation, there: bool) {
+        if !displaceable(held) {
+            return;
+        }
+        let levels = held.booking.charges.iter().filter(|one| one.kind == AccountKind::Level);
+        let entry = (held.booking.start, held.booking.id.clone());
+        for charge in levels {
+            if there {
+                let own = self.displaceable.entry(charge.account.clone()).or_default();
+                own.insert(entry.clone());
+            } else if let Some(own) = self.displaceable.get_mut(&charge.account) {
+                own.remove(&entry);
+                if own.is_empty() {
+                    self.displaceable.remove(&charge.account);
+                }
+            }
+        }
     }
 
     fn replace_ended(&mut self, id: Id, ended: Option<Ended>) -> Option<Ended> {

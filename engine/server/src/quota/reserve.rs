@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use placet_core::{AccountKind, Charge, MAX_AMOUNT, ReservationState};
+use placet_core::{AccountKind, Charge, MAX_AMOUNT};
 
 use super::cohorts::Segment;
+use super::fit::largest;
 use super::journal::Undo;
+use super::preempt::{Part, Parts, footprint};
 use super::timeline::{Broken, Timeline};
-use super::{
-    Account, Booking, Budget, FIRST_EPOCH, Ledger, MAX_CHARGES, Refusal, Reservation, ReserveError,
-};
+use super::{Account, Booking, Budget, Ledger, MAX_CHARGES, Refusal, Reservation, ReserveError};
 
 impl Ledger {
     /// Holds all charges of a booking or none.
@@ -17,29 +17,22 @@ impl Ledger {
     /// # Errors
     /// [`ReserveError`] says what is in the way; nothing has changed then.
     pub fn reserve(&mut self, booking: Booking) -> Result<Reservation, ReserveError> {
-        check_booking(&booking, self.now)?;
-        if self.knows(&booking.id) {
-            return Err(ReserveError::Malformed("has a name that was used before"));
-        }
-        self.hold(&booking)?;
-        let reservation = Reservation {
-            booking,
-            epoch: FIRST_EPOCH,
-            state: ReservationState::Reserved,
-            since: self.now,
-        };
-        self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
-        Ok(reservation)
+        self.displace(booking, &BTreeSet::new())
     }
 
-    /// Books the charges of a booking that makes sense, or none of them.
-    pub(super) fn hold(&mut self, booking: &Booking) -> Result<(), ReserveError> {
+    /// Books the charges of a booking that makes sense, or none of them. On accounts that have
+    /// parts, only what is needed of them.
+    pub(super) fn hold(&mut self, booking: &Booking, parts: &Parts) -> Result<(), ReserveError> {
         let mark = self.mark();
         let mut refusals = Vec::new();
         for (index, charge) in booking.charges.iter().enumerate() {
+            let parts = parts.get(&charge.account);
             // Each is looked at after those before it are held: they may share a cohort.
-            let held = match self.refusal(index, charge, booking) {
-                Ok(None) => self.hold_one(charge, booking).map_err(|Broken| ReserveError::Broken),
+            let held = match self.refusal(index, charge, booking, parts) {
+                Ok(None) => {
+                    let held = self.hold_one(charge, booking, parts);
+                    held.map_err(|Broken| ReserveError::Broken)
+                }
                 Ok(Some(refusal)) => {
                     refusals.push(refusal);
                     Ok(())
@@ -64,16 +57,38 @@ impl Ledger {
         index: usize,
         charge: &Charge,
         booking: &Booking,
+        parts: Option<&Vec<Part>>,
     ) -> Result<Option<Refusal>, ReserveError> {
-        let Charge { account, amount, kind, limit, unit } = charge;
+        let Charge { account, kind, unit, .. } = charge;
         let own = self.accounts.get(account);
         if own.is_some_and(|own| !own.fits(*kind, *unit)) || !self.node_fits(account, *kind, *unit)
         {
             return Err(ReserveError::Mismatch { index, account: account.clone() });
         }
-        let broken = |Broken| ReserveError::Broken;
+        // INVARIANT: use never passes the limit of the charge that brings it there.
+        let refused = match kind {
+            AccountKind::Budget => {
+                let held = match own {
+                    Some(Account::Budget(_, budget)) => budget.held.checked_add(budget.used),
+                    Some(Account::Level(..)) | None => Some(0),
+                };
+                held.ok_or(Broken).map(|held| over_budget(charge, held))
+            }
+            AccountKind::Level => self.over_level(charge, booking, parts),
+        };
+        let refused = refused.map_err(|Broken| ReserveError::Broken)?;
+        Ok(refused.map(|refusal| Refusal { index, ..refusal }))
+    }
+
+    fn over_level(
+        &self,
+        charge: &Charge,
+        booking: &Booking,
+        parts: Option<&Vec<Part>>,
+    ) -> Result<Option<Refusal>, Broken> {
+        let Charge { account, amount, limit, .. } = charge;
         let refusal = |binding, limit, peak_use, free, until| Refusal {
-            index,
+            index: 0,
             account: account.clone(),
             binding,
             requested: *amount,
@@ -82,64 +97,111 @@ impl Ledger {
             free,
             until,
         };
-        // INVARIANT: use never passes the limit of the charge that brings it there.
-        match (kind, own) {
-            (AccountKind::Budget, own) => {
-                let held = match own {
-                    Some(Account::Budget(_, budget)) => {
-                        budget.held.checked_add(budget.used).ok_or(ReserveError::Broken)?
-                    }
-                    Some(Account::Level(..)) | None => 0,
+        for segment in footprint(booking, charge, parts) {
+            let Some(found) = self.obstacle(account, segment, *limit)? else { continue };
+            let free = if parts.is_some() {
+                0
+            } else if found.binding == *account {
+                found.limit.saturating_sub(found.peak)
+            } else {
+                let fits = |amount| {
+                    let part = Segment { amount, ..segment };
+                    self.obstacle(account, part, *limit).map(|found| found.is_none())
                 };
-                let free = limit.saturating_sub(held);
-                let fits = *amount <= free;
-                Ok((!fits).then(|| refusal(account.clone(), *limit, held, free, None)))
-            }
-            (AccountKind::Level, _) => {
-                let part = |amount| Segment { start: booking.start, end: booking.end, amount };
-                let Some(found) = self.obstacle(account, part(*amount), *limit).map_err(broken)?
-                else {
-                    return Ok(None);
-                };
-                let free = if found.binding == *account {
-                    found.limit.saturating_sub(found.peak)
-                } else {
-                    let fits = |amount| match self.obstacle(account, part(amount), *limit) {
-                        Ok(found) => Ok(found.is_none()),
-                        Err(Broken) => Err(Broken),
-                    };
-                    super::fit::largest(amount.saturating_sub(1), fits).map_err(broken)?
-                };
-                Ok(Some(refusal(found.binding, found.limit, found.peak, free, found.until)))
+                largest(amount.saturating_sub(1), fits)?
+            };
+            return Ok(Some(refusal(found.binding, found.limit, found.peak, free, found.until)));
+        }
+        // Where nothing more is needed than victims leave, use may yet be above a lower limit.
+        for part in parts.into_iter().flatten().filter(|part| part.needed == 0) {
+            let peak = self.peak(account, part.start, part.end)?;
+            if peak.saturating_sub(part.left) > *limit {
+                return Ok(Some(refusal(account.clone(), *limit, peak, 0, None)));
             }
         }
+        Ok(None)
     }
 
-    fn hold_one(&mut self, charge: &Charge, booking: &Booking) -> Result<(), Broken> {
+    fn hold_one(
+        &mut self,
+        charge: &Charge,
+        booking: &Booking,
+        parts: Option<&Vec<Part>>,
+    ) -> Result<(), Broken> {
         if charge.kind == AccountKind::Level {
-            let (start, end, amount) = (booking.start, booking.end, charge.amount);
-            self.carry(&charge.account, Segment { start, end, amount }, true)?;
+            let segments = footprint(booking, charge, parts);
+            return segments.into_iter().try_for_each(|part| self.shift(charge, part, true));
         }
-        if !self.accounts.contains_key(&charge.account) {
+        self.open_account(charge);
+        let Some(Account::Budget(_, budget)) = self.accounts.get_mut(&charge.account) else {
+            return Err(Broken);
+        };
+        self.journal.push(Undo::Budget(charge.account.clone(), *budget));
+        budget.held = budget.held.checked_add(charge.amount).ok_or(Broken)?;
+        budget.limit = charge.limit;
+        Ok(())
+    }
+
+    /// Takes what a reservation holds off its level accounts, from now on.
+    pub(super) fn book_out(&mut self, reservation: &Reservation) -> Result<(), Broken> {
+        let levels = |charge: &&Charge| charge.kind == AccountKind::Level;
+        for charge in reservation.booking.charges.iter().filter(levels) {
+            for part in reservation.segments(charge) {
+                self.shift(charge, part, false)?;
+            }
+            self.close_account(charge)?;
+        }
+        Ok(())
+    }
+
+    /// Changes what is held of a level account, and what flows up from it, from now on. What lies
+    /// in the past stays as it is.
+    pub(super) fn shift(
+        &mut self,
+        charge: &Charge,
+        part: Segment,
+        more: bool,
+    ) -> Result<(), Broken> {
+        let part = Segment { start: part.start.max(self.now), ..part };
+        if part.start >= part.end {
+            return Ok(());
+        }
+        if more {
+            self.carry(&charge.account, part, true)?;
             self.open_account(charge);
         }
-        let account = self.accounts.get_mut(&charge.account).ok_or(Broken)?;
-        match account {
-            Account::Level(_, timeline) => {
-                let undo = &mut self.journal.changes_of(&charge.account);
-                timeline.advance(self.now, undo)?;
-                timeline.add(booking.start, booking.end, charge.amount, undo)?;
-            }
-            Account::Budget(_, budget) => {
-                self.journal.push(Undo::Budget(charge.account.clone(), *budget));
-                budget.held = budget.held.checked_add(charge.amount).ok_or(Broken)?;
-                budget.limit = charge.limit;
-            }
+        let Some(Account::Level(_, timeline)) = self.accounts.get_mut(&charge.account) else {
+            return Err(Broken);
+        };
+        let mut undo = self.journal.changes_of(&charge.account);
+        timeline.advance(self.now, &mut undo)?;
+        let amount = i64::try_from(part.amount).map_err(|_beyond| Broken)?;
+        let change = if more { amount } else { amount.checked_neg().ok_or(Broken)? };
+        timeline.shift(part.start, part.end, change, &mut undo)?;
+        drop(undo);
+        if !more {
+            self.carry(&charge.account, part, false)?;
+        }
+        Ok(())
+    }
+
+    /// A level account that holds nothing costs nothing, and may change its unit.
+    fn close_account(&mut self, charge: &Charge) -> Result<(), Broken> {
+        let path = &charge.account;
+        // Another one that ended in the same second may have been the first to leave it.
+        let Some(Account::Level(_, timeline)) = self.accounts.get_mut(path) else { return Ok(()) };
+        timeline.advance(self.now, &mut self.journal.changes_of(path))?;
+        if timeline.is_empty() {
+            let old = self.accounts.remove(path);
+            self.journal.push(Undo::Account(path.clone(), old));
         }
         Ok(())
     }
 
     fn open_account(&mut self, charge: &Charge) {
+        if self.accounts.contains_key(&charge.account) {
+            return;
+        }
         let account = match charge.kind {
             AccountKind::Level => Account::Level(charge.unit, Timeline::default()),
             AccountKind::Budget => Account::Budget(charge.unit, Budget::default()),
@@ -149,7 +211,22 @@ impl Ledger {
     }
 }
 
-fn check_booking(booking: &Booking, now: u64) -> Result<(), ReserveError> {
+fn over_budget(charge: &Charge, held: u64) -> Option<Refusal> {
+    let Charge { account, amount, limit, .. } = charge;
+    let free = limit.saturating_sub(held);
+    (*amount > free).then(|| Refusal {
+        index: 0,
+        account: account.clone(),
+        binding: account.clone(),
+        requested: *amount,
+        limit: *limit,
+        peak_use: held,
+        free,
+        until: None,
+    })
+}
+
+pub(super) fn check_booking(booking: &Booking, now: u64) -> Result<(), ReserveError> {
     let malformed = |what| Err(ReserveError::Malformed(what));
     if booking.end <= booking.start {
         return malformed("ends before it begins");

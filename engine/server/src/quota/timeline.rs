@@ -163,21 +163,6 @@ impl Timeline {
         self.shift(start, end, signed(amount)?, undo)
     }
 
-    /// Takes out what is left of a hold that was added with the same interval and amount.
-    pub(super) fn remove(
-        &mut self,
-        start: u64,
-        end: u64,
-        amount: u64,
-        undo: &mut impl FnMut(TimelineUndo),
-    ) -> Result<(), Broken> {
-        if end <= self.from {
-            // It has ended by itself: its changes are folded in, up and down.
-            return Ok(());
-        }
-        self.shift(start, end, signed(amount)?.checked_neg().ok_or(Broken)?, undo)
-    }
-
     /// Changes the level over `[start, end)`, which ends after `from`.
     pub(super) fn shift(
         &mut self,
@@ -434,7 +419,8 @@ mod tests {
             let full = timeline.clone();
             let mark = undos.len();
             for ((start, end, amount), _) in holds.iter().zip(&gone).filter(|(_, gone)| **gone) {
-                timeline.remove(*start, *end, *amount, &mut |undo| undos.push(undo)).unwrap();
+                let less = -i64::try_from(*amount).unwrap();
+                timeline.shift(*start, *end, less, &mut |undo| undos.push(undo)).unwrap();
             }
             let mut fresh = Timeline::default();
             for (start, end, amount) in kept.iter().rev() {

@@ -1,8 +1,9 @@
 //! From an evaluated request and the ledger to a decision: pure, but for what the ledger takes.
 
 use placet_core::{
-    Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect, Grant, Id,
-    Obligation, PreemptionRule, Reason, ReservationGrant, Unit, Warning, utc,
+    Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect, Eviction,
+    EvictionOrder, Grant, Id, Obligation, PreemptionRule, Reason, ReservationGrant, Unit, Warning,
+    utc,
 };
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
@@ -37,6 +38,8 @@ impl From<JudgeError> for SequencerError {
 /// What deciding came to.
 #[derive(Debug)]
 pub(super) struct Judged {
+    /// Who has to make room once the reservation is confirmed.
+    victims: Vec<Reservation>,
     gpu_model: Id,
     obligations: Vec<Obligation>,
     preemption: Option<PreemptionRule>,
@@ -59,6 +62,7 @@ pub(super) fn judge(
     reservation: &Id,
 ) -> Result<Judged, JudgeError> {
     let mut denial = Judged {
+        victims: Vec::new(),
         gpu_model: first_model(proposal)?,
         obligations: Vec::new(),
         preemption: None,
@@ -81,26 +85,92 @@ pub(super) fn judge(
             }
         };
         match held {
-            Ok(held) => {
-                return Ok(Judged {
-                    gpu_model: candidate.gpu_model.clone(),
-                    obligations: outcome.obligations.clone(),
-                    preemption: outcome.preemption.clone(),
-                    reasons: Vec::new(),
-                    reservation: Some(held),
-                    warnings: outcome.warnings.clone(),
-                });
-            }
+            Ok(held) => return Ok(admitted(ledger, candidate, held)),
             Err(reasons) => {
                 extend_new(&mut denial.reasons, reasons);
                 extend_new(&mut denial.warnings, outcome.warnings.iter().cloned());
             }
         }
     }
+    // Only where none fits, others have to make room: for the first of which policies say so.
+    for candidate in candidates {
+        if let Some(held) =
+            preempt(ledger, proposal, candidate, confirm_within_seconds, reservation)?
+        {
+            return Ok(admitted(ledger, candidate, held));
+        }
+    }
     if denial.reasons.is_empty() {
         return Err(JudgeError::Malformed("has neither candidates nor reasons"));
     }
     Ok(denial)
+}
+
+fn admitted(ledger: &Ledger, candidate: &Candidate, held: Reservation) -> Judged {
+    let victims = ledger.victims(&held.booking.id);
+    Judged {
+        victims: victims.iter().filter_map(|id| ledger.held(id).cloned()).collect(),
+        gpu_model: candidate.gpu_model.clone(),
+        obligations: candidate.outcome.obligations.clone(),
+        preemption: candidate.outcome.preemption.clone(),
+        reasons: Vec::new(),
+        reservation: Some(held),
+        warnings: candidate.outcome.warnings.clone(),
+    }
+}
+
+/// Holds the charges of one candidate at the expense of others, if it asks for that, policies allow
+/// it, and somebody can make room.
+fn preempt(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    candidate: &Candidate,
+    confirm_within_seconds: u64,
+    reservation: &Id,
+) -> Result<Option<Reservation>, JudgeError> {
+    let outcome = &candidate.outcome;
+    let workload = proposal.request.subject.workload();
+    let Some(rule) = outcome.preemption.as_ref().filter(|_| workload.may_preempt) else {
+        return Ok(None);
+    };
+    if outcome.effect != Effect::Permit {
+        return Ok(None);
+    }
+    let Ok(charges) = charges(ledger, candidate)? else { return Ok(None) };
+    // Victims have a second at least: nobody is gone before they are told.
+    let start = ledger.now().saturating_add(u64::from(rule.grace_seconds.max(1)));
+    let booking = Booking {
+        confirm_by: ledger.now().saturating_add(confirm_within_seconds).min(start),
+        ..booking(proposal, charges, reservation, start, 0)
+    };
+    match ledger.preempt(&booking, rule) {
+        Ok(held) => Ok(Some(held)),
+        Err(ReserveError::Refused(_) | ReserveError::Mismatch { .. }) => Ok(None),
+        Err(ReserveError::Malformed(what)) => Err(JudgeError::Malformed(what)),
+        Err(ReserveError::Broken) => Err(JudgeError::Broken),
+    }
+}
+
+fn booking(
+    proposal: &Proposal,
+    charges: Vec<Charge>,
+    reservation: &Id,
+    start: u64,
+    confirm_within_seconds: u64,
+) -> Booking {
+    let workload = proposal.request.subject.workload();
+    let end = start.saturating_add(workload.duration_seconds);
+    Booking {
+        id: reservation.clone(),
+        tenant: proposal.request.tenant_id.clone(),
+        caller: proposal.caller.clone(),
+        class: proposal.request.priority_class,
+        milli_gpus: workload.milli_gpus(),
+        start,
+        end,
+        confirm_by: start.saturating_add(confirm_within_seconds).min(end),
+        charges,
+    }
 }
 
 fn first_model(proposal: &Proposal) -> Result<Id, JudgeError> {
@@ -128,17 +198,7 @@ fn hold(
         Ok(charges) => charges,
         Err(unknown) => return Ok(Err(unknown)),
     };
-    let start = ledger.now();
-    let end = start.saturating_add(proposal.request.subject.workload().duration_seconds);
-    let booking = Booking {
-        id: reservation.clone(),
-        tenant: proposal.request.tenant_id.clone(),
-        caller: proposal.caller.clone(),
-        start,
-        end,
-        confirm_by: start.saturating_add(confirm_within_seconds).min(end),
-        charges,
-    };
+    let booking = booking(proposal, charges, reservation, ledger.now(), confirm_within_seconds);
     match ledger.reserve(booking.clone()) {
         Ok(reservation) => Ok(Ok(reservation)),
         Err(ReserveError::Refused(refusals)) => {
@@ -287,6 +347,14 @@ pub(super) fn decision(
     let jti = decision_id(name, &proposal.caller, &request.request_id);
     let kind = request.subject.kind();
     let exp = judged.reservation.as_ref().map(|held| held.booking.end);
+    let start = judged.reservation.as_ref().map_or(now, |held| held.booking.start);
+    let eviction = |victim: Reservation| Eviction {
+        epoch: victim.epoch.saturating_add(1),
+        evict_by: start,
+        reservation: victim.booking.id,
+        tenant_id: victim.booking.tenant,
+    };
+    let evictions = judged.victims.into_iter().map(eviction).collect();
     let reservation = judged.reservation.map(|held| ReservationGrant {
         charges: held.booking.charges,
         confirm_by: held.booking.confirm_by,
@@ -299,6 +367,7 @@ pub(super) fn decision(
         aud: options.audience.clone(),
         bundle_digest: proposal.bundle,
         effect,
+        evictions,
         evaluation_digest: evidence.evaluation,
         exp: exp.unwrap_or_else(|| now.saturating_add(DENIAL_SECONDS)),
         facts_digest: proposal.facts,
@@ -328,6 +397,26 @@ pub(super) fn decision(
         },
         jti,
     }
+}
+
+/// The orders that go with a decision, one for each victim. `exp` tells when a reservation would
+/// end by itself.
+pub(super) fn orders(decision: &Decision, exp: impl Fn(&Id) -> Option<u64>) -> Vec<EvictionOrder> {
+    let Some(preemptor) = &decision.reservation else { return Vec::new() };
+    let order = |eviction: &Eviction| EvictionOrder {
+        aud: decision.aud.clone(),
+        epoch: eviction.epoch,
+        evict_by: eviction.evict_by,
+        exp: exp(&eviction.reservation).unwrap_or(eviction.evict_by),
+        iat: decision.iat,
+        iss: decision.iss.clone(),
+        jti: decision.jti.clone(),
+        placet: DECISION_VERSION,
+        preemptor: preemptor.id.clone(),
+        reservation: eviction.reservation.clone(),
+        tenant_id: eviction.tenant_id.clone(),
+    };
+    decision.evictions.iter().map(order).collect()
 }
 
 /// Name of the decision on a request: the same whenever it is asked, another in every store.

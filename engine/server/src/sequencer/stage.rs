@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use placet_core::{Decision, Digest, Effect, Event, Id, Leaf, Reason};
+use placet_core::{Decision, Digest, Effect, Event, EvictionOrder, Id, Leaf, Reason};
 
 use super::decide::{self, JudgeError};
 use super::{
@@ -22,6 +22,8 @@ pub(super) enum Draft {
     Leaf(Leaf),
     /// A decision that is still to be signed.
     Decision(Box<DraftDecision>),
+    /// An order of eviction that is still to be signed.
+    Order(Box<EvictionOrder>),
 }
 
 #[derive(Debug)]
@@ -221,8 +223,11 @@ impl<'w> Stage<'w> {
             personal: &proposal.personal,
         });
         let caller = proposal.caller.clone();
+        let end = |id: &Id| self.ledger.held(id).map(|held| held.booking.end);
+        let orders = decide::orders(&decision, end);
         let decision = DraftDecision { command, caller, decision };
         staged.drafts.push(Draft::Decision(Box::new(decision)));
+        staged.drafts.extend(orders.into_iter().map(|order| Draft::Order(Box::new(order))));
         Ok(Answer::Decision(draft))
     }
 
@@ -366,7 +371,7 @@ impl<'a> Staged<'a> {
     fn decision_of(&self, caller: &Id, request_id: &Id) -> Option<&DraftDecision> {
         match self.drafts.get(*self.decided.get(&(caller, request_id))?) {
             Some(Draft::Decision(draft)) => Some(draft),
-            Some(Draft::Leaf(_)) | None => None,
+            Some(Draft::Leaf(_) | Draft::Order(_)) | None => None,
         }
     }
 

@@ -268,7 +268,7 @@ impl Writer {
             .iter()
             .filter_map(|draft| match draft {
                 Draft::Decision(draft) => Some(&draft.decision),
-                Draft::Leaf(_) => None,
+                Draft::Leaf(_) | Draft::Order(_) => None,
             })
             .collect();
         let mut signatures = sign::sign_all(&self.signer, &decisions).into_iter();
@@ -283,6 +283,11 @@ impl Writer {
         for draft in staged.drafts {
             let (leaf, command, token) = match draft {
                 Draft::Leaf(leaf) => (leaf, None, None),
+                Draft::Order(order) => {
+                    let token = self.signer.sign_order(&order);
+                    let token = token.map_err(|error| failed(error.to_string()))?;
+                    (log::leaf_of_order(*order, token), None, None)
+                }
                 Draft::Decision(draft) => {
                     let token = match signatures.next() {
                         Some(Ok(token)) => token,

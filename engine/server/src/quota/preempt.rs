@@ -1,0 +1,493 @@
+//! Making room: who has to go so that a booking fits, and when it takes effect.
+//!
+//! The preemptor's booking begins when its victims have to be gone. Until it is confirmed nothing
+//! is taken from them: on an account that they charge too, the preemptor holds only what it needs
+//! beyond the rest of their intervals. So use is at most the limit at every second, whether it is
+//! confirmed or not, and nobody else gets the room in between. When it is confirmed, the victims'
+//! intervals are cut and the preemptor holds all of its charges, in one step.
+//!
+//! Victims are of a class that may never displace anybody ([`PriorityClass::may_displace`]), so
+//! that no chain of preemptions comes back to where it was.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use placet_core::{
+    AccountKind, AccountPath, Charge, Id, PreemptionRule, PriorityClass, ReservationState,
+};
+
+use super::cohorts::Segment;
+use super::reserve::check_booking;
+use super::timeline::{Broken, Timeline};
+use super::{Booking, FIRST_EPOCH, Ledger, Refusal, Reservation, ReserveError};
+
+/// Most victims of one preemption, whatever a policy allows: each stands in the signed decision.
+pub const MAX_VICTIMS: usize = 64;
+/// Most reservations that are looked at as victims on one account: those that began last, which
+/// have the least work to lose.
+const MAX_CANDIDATES: usize = 512;
+/// Most sets of victims that are tried on the books: some milliseconds of the one writer.
+const MAX_TRIES: usize = 512;
+
+/// What a victim is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The reservation that it makes room for.
+    pub preemptor: Id,
+    /// First second at which it must be gone.
+    pub at: u64,
+    /// Whether the preemptor was confirmed: the victim has a new epoch and ends then.
+    pub effective: bool,
+}
+
+/// What a preemptor holds until it is confirmed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// In the order of their names.
+    victims: BTreeSet<Id>,
+    /// By account that a victim charges too: what is held beyond the rests of the victims.
+    parts: Parts,
+}
+
+/// For accounts that victims charge too.
+pub(super) type Parts = BTreeMap<AccountPath, Vec<Part>>;
+
+/// A part of the preemptor's interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// What the preemptor charges beyond what the victims leave.
+    pub(super) needed: u64,
+    /// What they leave beyond that: 0 if anything is needed.
+    pub(super) left: u64,
+}
+
+/// A reservation that may have to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    id: Id,
+    /// Work that would be lost: thousandths of a GPU times seconds since its start.
+    lost: u128,
+}
+
+impl Ledger {
+    /// Reservations that have to make room for this one when it is confirmed, or had to.
+    pub(crate) fn victims(&self, id: &Id) -> Vec<Id> {
+        let plan = self.live.get(id).and_then(|held| held.plan.as_ref());
+        plan.map(|plan| plan.victims.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The reservation of that name, while it is held.
+    #[must_use]
+    pub fn held(&self, id: &Id) -> Option<&Reservation> {
+        self.live.get(id)
+    }
+
+    /// Finds out who has to make room for a booking that begins when they are gone, and holds it.
+    ///
+    /// Of all sets of victims that the rule allows, the one with the least work lost (GPUs times
+    /// seconds since the start, up to when they have to be gone), then the fewest victims. The
+    /// search is cut short after 512 tries; what is found then may not be the best, but none of its
+    /// victims could be spared. Victims are confirmed reservations of the rule's classes that have
+    /// had the minimum run time when they have to be gone.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`]: `Refused` if no set of victims makes room.
+    pub fn preempt(
+        &mut self,
+        booking: &Booking,
+        rule: &PreemptionRule,
+    ) -> Result<Reservation, ReserveError> {
+        let refusals = match self.displace(booking.clone(), &BTreeSet::new()) {
+            Err(ReserveError::Refused(refusals)) => refusals,
+            other => return other,
+        };
+        let candidates = self.candidates(booking, rule, &refusals);
+        let most = usize::try_from(rule.max_victims).unwrap_or(MAX_VICTIMS).min(MAX_VICTIMS);
+        let Some(victims) = self.choose(booking, &candidates, most)? else {
+            return Err(ReserveError::Refused(refusals));
+        };
+        self.displace(booking.clone(), &victims)
+    }
+
+    /// Holds a booking that takes effect at the expense of others, once it is confirmed.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`]; `Malformed` if one of the victims cannot be displaced by it.
+    pub fn displace(
+        &mut self,
+        booking: Booking,
+        victims: &BTreeSet<Id>,
+    ) -> Result<Reservation, ReserveError> {
+        check_booking(&booking, self.now)?;
+        if self.knows(&booking.id) {
+            return Err(ReserveError::Malformed("has a name that was used before"));
+        }
+        let wrong = |id: &Id| !self.live.get(id).is_some_and(|held| may_go(held, &booking));
+        if victims.len() > MAX_VICTIMS || victims.iter().any(wrong) {
+            return Err(ReserveError::Malformed("displaces what it cannot displace"));
+        }
+        if !victims.is_empty() && booking.confirm_by > booking.start {
+            return Err(ReserveError::Malformed("may be confirmed after its victims have to go"));
+        }
+        let parts = self.parts(&booking, victims).map_err(|Broken| ReserveError::Broken)?;
+        self.hold(&booking, &parts)?;
+        for id in victims {
+            let Some(mut victim) = self.live.get(id).cloned() else { continue };
+            let order =
+                Order { preemptor: booking.id.clone(), at: booking.start, effective: false };
+            victim.order = Some(order);
+            self.set_live(id.clone(), Some(victim));
+        }
+        let plan = Plan { victims: victims.clone(), parts };
+        let reservation = Reservation {
+            booking,
+            epoch: FIRST_EPOCH,
+            state: ReservationState::Reserved,
+            since: self.now,
+            order: None,
+            plan: (!plan.victims.is_empty()).then_some(plan),
+        };
+        self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
+        Ok(reservation)
+    }
+
+    /// Cuts the victims of a reservation that is confirmed, and gives it the room.
+    pub(super) fn take_effect(&mut self, reservation: &mut Reservation) -> Result<(), Broken> {
+        if reservation.plan.is_none() {
+            return Ok(());
+        }
+        self.book_out(reservation)?;
+        let Some(plan) = reservation.plan.take() else { return Err(Broken) };
+        for id in &plan.victims {
+            let mut victim = self.live.get(id).cloned().ok_or(Broken)?;
+            let order = victim.order.as_mut().ok_or(Broken)?;
+            order.effective = true;
+            victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
+            let (start, end) = (order.at, victim.booking.end);
+            for charge in &victim.booking.charges {
+                if charge.kind == AccountKind::Level {
+                    let part = Segment { start, end, amount: charge.amount };
+                    self.shift(charge, part, false)?;
+                }
+            }
+            self.set_live(id.clone(), Some(victim));
+        }
+        let (start, end) = (reservation.booking.start, reservation.booking.end);
+        for charge in &reservation.booking.charges {
+            if charge.kind == AccountKind::Level {
+                self.shift(charge, Segment { start, end, amount: charge.amount }, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Called before a reservation ends: an announcement that it made is taken back, and of one
+    /// that was made to it the preemptor takes over the room.
+    pub(super) fn before_end(&mut self, reservation: &Reservation) -> Result<(), Broken> {
+        if let Some(plan) = &reservation.plan {
+            for id in &plan.victims {
+                let mut victim = self.live.get(id).cloned().ok_or(Broken)?;
+                victim.order = None;
+                self.set_live(id.clone(), Some(victim));
+            }
+        }
+        Ok(())
+    }
+
+    /// Called after a reservation has left the accounts: a preemptor that waits for it to go holds
+    /// the room now.
+    pub(super) fn after_end(&mut self, reservation: &Reservation) -> Result<(), Broken> {
+        let Some(order) = reservation.order.as_ref().filter(|order| !order.effective) else {
+            return Ok(());
+        };
+        let mut preemptor = self.live.get(&order.preemptor).cloned().ok_or(Broken)?;
+        let mut plan = preemptor.plan.clone().ok_or(Broken)?;
+        plan.victims.remove(&reservation.booking.id);
+        let before = plan.parts.clone();
+        plan.parts = self.parts(&preemptor.booking, &plan.victims)?;
+        for charge in &preemptor.booking.charges {
+            let old = footprint(&preemptor.booking, charge, before.get(&charge.account));
+            let new = footprint(&preemptor.booking, charge, plan.parts.get(&charge.account));
+            if charge.kind == AccountKind::Level && old != new {
+                for part in old {
+                    self.shift(charge, part, false)?;
+                }
+                for part in new {
+                    self.shift(charge, part, true)?;
+                }
+            }
+        }
+        preemptor.plan = (!plan.victims.is_empty()).then_some(plan);
+        self.set_live(order.preemptor.clone(), Some(preemptor));
+        Ok(())
+    }
+
+    /// What a booking needs beyond what victims leave, on the accounts that both charge.
+    fn parts(&self, booking: &Booking, victims: &BTreeSet<Id>) -> Result<Parts, Broken> {
+        let mut parts = Parts::new();
+        for charge in &booking.charges {
+            if charge.kind != AccountKind::Level {
+                continue;
+            }
+            let mut rests = Timeline::default();
+            for id in victims {
+                let victim = &self.live.get(id).ok_or(Broken)?.booking;
+                let own = victim.charges.iter().find(|own| own.account == charge.account);
+                if let Some(own) = own {
+                    rests.add(booking.start, victim.end, own.amount, &mut |_| {})?;
+                }
+            }
+            if rests.is_empty() {
+                continue;
+            }
+            let mut at = booking.start;
+            let mut list = Vec::new();
+            while at < booking.end {
+                let end = rests.next_change(at).unwrap_or(u64::MAX).min(booking.end);
+                let rest = rests.level(at)?;
+                list.push(Part {
+                    start: at,
+                    end,
+                    needed: charge.amount.saturating_sub(rest),
+                    left: rest.saturating_sub(charge.amount),
+                });
+                at = end;
+            }
+            parts.insert(charge.account.clone(), list);
+        }
+        Ok(parts)
+    }
+
+    fn candidates(
+        &self,
+        booking: &Booking,
+        rule: &PreemptionRule,
+        refusals: &[Refusal],
+    ) -> Vec<Candidate> {
+        let mut found: BTreeMap<&Id, Candidate> = BTreeMap::new();
+        // Room in a cohort, or in a budget, is not made by sending others away.
+        let direct = refusals.iter().all(|refusal| {
+            let level = booking.charges.get(refusal.index);
+            refusal.binding == refusal.account
+                && level.is_some_and(|charge| charge.kind == AccountKind::Level)
+        });
+        if !direct {
+            return Vec::new();
+        }
+        let latest = booking.start.saturating_sub(u64::from(rule.min_runtime_seconds));
+        for refusal in refusals {
+            let Some(those) = self.displaceable.get(&refusal.account) else { continue };
+            let mut looked_at = 0_usize;
+            for (start, id) in those.iter().rev() {
+                if *start > latest {
+                    continue;
+                }
+                if looked_at == MAX_CANDIDATES {
+                    break;
+                }
+                looked_at = looked_at.saturating_add(1);
+                let Some(held) = self.live.get(id) else { continue };
+                let class = rule.victim_classes.contains(&held.booking.class);
+                if class && may_go(held, booking) {
+                    let seconds = booking.start.saturating_sub(*start);
+                    let lost =
+                        u128::from(held.booking.milli_gpus).saturating_mul(u128::from(seconds));
+                    found.insert(id, Candidate { id: id.clone(), lost });
+                }
+            }
+        }
+        let mut all: Vec<Candidate> = found.into_values().collect();
+        all.sort_by(|one, other| (one.lost, &one.id).cmp(&(other.lost, &other.id)));
+        all
+    }
+
+    /// The best set of at most `most` candidates that makes room.
+    fn choose(
+        &mut self,
+        booking: &Booking,
+        candidates: &[Candidate],
+        most: usize,
+    ) -> Result<Option<BTreeSet<Id>>, ReserveError> {
+        let all: Vec<usize> = (0..candidates.len()).collect();
+        let mut search = Search { booking, candidates, most, tries: 0, best: None };
+        if candidates.is_empty() || most == 0 || !search.fits(self, &all)? {
+            return Ok(None);
+        }
+        // The cheapest first; then those that leave the most room, which takes fewer of them.
+        let mut by_room = all.clone();
+        by_room.sort_by_key(|at| {
+            let held = search.candidates.get(*at).and_then(|one| self.live.get(&one.id));
+            Reverse(held.map_or(0, |held| held.booking.milli_gpus))
+        });
+        for order in [&all, &by_room] {
+            search.greedy(self, order)?;
+        }
+        search.descend(self, &mut Vec::new(), 0)?;
+        let best = search.best.map(|(_, chosen)| chosen);
+        let name = |at: usize| candidates.get(at).map(|one| one.id.clone());
+        Ok(best.map(|chosen| chosen.into_iter().filter_map(name).collect()))
+    }
+}
+
+/// Whether a held reservation may have to make room for a booking.
+fn may_go(held: &Reservation, booking: &Booking) -> bool {
+    let own = &held.booking;
+    booking.class.may_displace(own.class)
+        && held.state == ReservationState::Active
+        && held.order.is_none()
+        && own.start <= booking.start
+        && own.end > booking.start
+}
+
+/// Whether a reservation is of a class that anybody may displace, and could be now.
+pub(super) fn displaceable(held: &Reservation) -> bool {
+    PriorityClass::InternalResearch.may_displace(held.booking.class)
+        && held.state == ReservationState::Active
+        && held.order.is_none()
+}
+
+/// What a charge holds, and when.
+pub(super) fn footprint(
+    booking: &Booking,
+    charge: &Charge,
+    parts: Option<&Vec<Part>>,
+) -> Vec<Segment> {
+    let Booking { start, end, .. } = *booking;
+    match parts {
+        None => vec![Segment { start, end, amount: charge.amount }],
+        Some(parts) => {
+            let needed = parts.iter().filter(|part| part.needed > 0);
+            let part =
+                |part: &Part| Segment { start: part.start, end: part.end, amount: part.needed };
+            needed.map(part).collect()
+        }
+    }
+}
+
+impl Reservation {
+    /// When it is over: cut short if it has to make room.
+    pub(crate) fn until(&self) -> u64 {
+        let order = self.order.as_ref().filter(|order| order.effective);
+        order.map_or(self.booking.end, |order| order.at)
+    }
+
+    /// What one of its charges holds, and when.
+    pub(super) fn segments(&self, charge: &Charge) -> Vec<Segment> {
+        let parts = self.plan.as_ref().and_then(|plan| plan.parts.get(&charge.account));
+        let mut segments = footprint(&self.booking, charge, parts);
+        let until = self.until();
+        for segment in &mut segments {
+            segment.end = segment.end.min(until);
+        }
+        segments
+    }
+}
+
+/// Looks for the best set of victims.
+struct Search<'a> {
+    booking: &'a Booking,
+    candidates: &'a [Candidate],
+    most: usize,
+    tries: usize,
+    /// Work lost and number of victims, and who they are, in the order of the candidates.
+    best: Option<((u128, usize), Vec<usize>)>,
+}
+
+impl Search<'_> {
+    fn cost(&self, chosen: &[usize]) -> (u128, usize) {
+        let lost = chosen.iter().filter_map(|at| self.candidates.get(*at)).map(|one| one.lost);
+        (lost.fold(0, u128::saturating_add), chosen.len())
+    }
+
+    /// Whether the booking fits when these are gone. Nothing changes.
+    fn fits(&mut self, ledger: &mut Ledger, chosen: &[usize]) -> Result<bool, ReserveError> {
+        self.tries = self.tries.saturating_add(1);
+        let names = chosen.iter().filter_map(|at| self.candidates.get(*at));
+        let victims: BTreeSet<Id> = names.map(|one| one.id.clone()).collect();
+        let parts = ledger.parts(self.booking, &victims).map_err(|Broken| ReserveError::Broken)?;
+        let mark = ledger.mark();
+        let held = ledger.hold(self.booking, &parts);
+        ledger.undo(mark);
+        match held {
+            Ok(()) => Ok(true),
+            Err(ReserveError::Refused(_) | ReserveError::Mismatch { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note(&mut self, chosen: &[usize]) {
+        let mut chosen = chosen.to_vec();
+        chosen.sort_unstable();
+        let cost = self.cost(&chosen);
+        let better = self.best.as_ref().is_none_or(|(best, own)| (cost, &chosen) < (*best, own));
+        if chosen.len() <= self.most && better {
+            self.best = Some((cost, chosen));
+        }
+    }
+
+    /// Takes them in an order until there is room, then spares whom it can, the costliest first.
+    fn greedy(&mut self, ledger: &mut Ledger, order: &[usize]) -> Result<(), ReserveError> {
+        // The shortest start of the order that makes room: adding one never takes room away.
+        let (mut none, mut enough) = (0, order.len());
+        while enough.saturating_sub(none) > 1 {
+            let middle = none.midpoint(enough);
+            if self.fits(ledger, order.get(..middle).unwrap_or_default())? {
+                enough = middle;
+            } else {
+                none = middle;
+            }
+        }
+        let mut chosen: Vec<usize> = order.get(..enough).unwrap_or_default().to_vec();
+        chosen.sort_unstable();
+        for spared in chosen.clone().into_iter().rev() {
+            if self.tries >= MAX_TRIES {
+                break;
+            }
+            let without: Vec<usize> = chosen.iter().copied().filter(|one| *one != spared).collect();
+            if self.fits(ledger, &without)? {
+                chosen = without;
+            }
+        }
+        self.note(&chosen);
+        Ok(())
+    }
+
+    /// Tries all sets that may be better than the best so far: with and without each candidate from
+    /// `next` on.
+    fn descend(
+        &mut self,
+        ledger: &mut Ledger,
+        chosen: &mut Vec<usize>,
+        next: usize,
+    ) -> Result<(), ReserveError> {
+        let cost = self.cost(chosen);
+        // One more victim costs at least as much as the next candidate.
+        let cheapest = self.candidates.get(next).map_or(u128::MAX, |one| one.lost);
+        let least = (cost.0.saturating_add(cheapest), cost.1.saturating_add(1));
+        let hopeless = self.best.as_ref().is_some_and(|(best, _)| least > *best);
+        if next == self.candidates.len() || chosen.len() >= self.most || hopeless {
+            return Ok(());
+        }
+        if self.tries >= MAX_TRIES {
+            return Ok(());
+        }
+        let mut rest = chosen.clone();
+        rest.extend(next..self.candidates.len());
+        if !self.fits(ledger, &rest)? {
+            return Ok(());
+        }
+        chosen.push(next);
+        if self.fits(ledger, chosen)? {
+            self.note(chosen);
+        } else {
+            self.descend(ledger, chosen, next.saturating_add(1))?;
+        }
+        chosen.pop();
+        self.descend(ledger, chosen, next.saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests;
