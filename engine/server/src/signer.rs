@@ -79,7 +79,7 @@ impl Signer {
             make_directory(directory).map_err(access(directory))?;
             let key = SigningKey::generate().map_err(SignerError::Make)?;
             let der = key.to_pkcs8().map_err(SignerError::Make)?;
-            match write_new(directory, &path, der.as_ref()) {
+            match write_new(directory, &path, key.id().as_str(), der.as_ref()) {
                 Ok(()) => {}
                 // Another process was faster: its key is the key.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -131,8 +131,11 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Writes a file whole or not at all, and never over another one.
-fn write_new(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = directory.join(format!(".{KEY_FILE}.{}", std::process::id()));
+///
+/// The draft is named after the key. A process id would do until a process is killed over its
+/// draft: in a container the next one has the same.
+fn write_new(directory: &Path, path: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = directory.join(format!(".{KEY_FILE}.{name}"));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -183,6 +186,15 @@ mod tests {
         let error = Signer::open(&keys).unwrap_err();
         assert!(matches!(error, SignerError::Exposed { mode: 0o640, .. }), "{error}");
         assert!(error.to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn the_draft_of_a_killed_process_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = format!(".{KEY_FILE}.{}", std::process::id());
+        fs::write(directory.path().join(own), b"half a key").unwrap();
+        let first = Signer::open(directory.path()).unwrap();
+        assert_eq!(Signer::open(directory.path()).unwrap().jwks(), first.jwks());
     }
 
     #[test]
