@@ -4,7 +4,7 @@ BIN := target/debug/placet
 REQUESTS := policies/requests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench fuzz trace guests check-guests build
+.PHONY: help setup run test lint bench fuzz soak trace guests check-guests build
 
 help: ## Tell what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: ## Measure evaluation, signing, commits, round trips and what hostile nei
 fuzz: ## Run the fuzz targets under libFuzzer: make fuzz TIME=600 TARGETS="rego facts" JOBS=2
 	@.ci/setup fuzz
 	@TIME="$(TIME)" TARGETS="$(TARGETS)" JOBS="$(JOBS)" fuzz/run
+
+soak: setup ## Kill a server under load and audit what is left: make soak CYCLES=500 SEED=1 FORMAT=json
+	@SOAK_CYCLES="$(CYCLES)" SOAK_SEED="$(SEED)" SOAK_FORMAT="$(FORMAT)" cargo test --locked --package placet \
+	    --test it -- --exact --ignored --nocapture soak::as_many_kills_as_asked_for
 
 trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
 	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }

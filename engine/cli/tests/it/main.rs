@@ -17,4 +17,5 @@ mod requests;
 mod running;
 mod server;
 mod settings;
+mod soak;
 mod tokens;

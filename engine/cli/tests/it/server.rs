@@ -19,6 +19,9 @@ const VARIABLES: [&str; 6] = [
     "PLACET_SERVER",
 ];
 
+/// How the line begins in which a server says where it answers.
+pub(crate) const READY: &str = "placet answers on ";
+
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -41,11 +44,72 @@ pub(crate) fn claims(token: &str) -> Decision {
     serde_json::from_slice(&json).unwrap()
 }
 
+/// A server that was started and has not said yet where it answers; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Starting {
+    /// With a bundle, its state in a folder, and the folder's own facts if it has any.
+    pub(crate) fn new(folder: &Path, bundle: &Path, more: &[&str]) -> Self {
+        let own = folder.join("facts.yaml");
+        let facts = if own.exists() { own } else { root().join("policies/reference/facts.yaml") };
+        let mut command = placet();
+        command.args(["serve", "--log-level", "warn", "--bundle"]).arg(bundle);
+        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.arg("--facts").arg(facts);
+        command.arg("--store").arg(folder.join("placet.db"));
+        command.arg("--keys").arg(folder.join("keys")).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it answers.
+    pub(crate) fn ready(mut self) -> Server {
+        let (mut line, mut heard) = (String::new(), String::new());
+        while !line.starts_with(READY) {
+            line.clear();
+            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "it did not start:\n{heard}");
+            heard.push_str(&line);
+        }
+        let mut ports = line
+            .split_whitespace()
+            .filter_map(|word| word.rsplit_once(':').and_then(|(_, port)| port.parse().ok()));
+        let (grpc, http) = (ports.next().unwrap(), ports.next().unwrap());
+        Server { process: self, grpc, http }
+    }
+
+    /// Ends it as a power cut would; everything that it has said and nobody has read.
+    pub(crate) fn kill(&mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // Gone already if it was stopped.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 /// A server on free ports, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
+    process: Starting,
     pub(crate) grpc: u16,
     pub(crate) http: u16,
 }
@@ -59,28 +123,7 @@ impl Server {
 
     /// The same with another bundle.
     pub(crate) fn start_with(folder: &Path, bundle: &Path, more: &[&str]) -> Self {
-        let own = folder.join("facts.yaml");
-        let facts = if own.exists() { own } else { root().join("policies/reference/facts.yaml") };
-        let mut command = placet();
-        command.args(["serve", "--log-level", "warn", "--bundle"]).arg(bundle);
-        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-        command.arg("--facts").arg(facts);
-        command.arg("--store").arg(folder.join("placet.db"));
-        command.arg("--keys").arg(folder.join("keys")).args(more);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let (mut line, mut heard) = (String::new(), String::new());
-        while !line.starts_with("placet answers on ") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it did not start:\n{heard}");
-            heard.push_str(&line);
-        }
-        let mut ports = line
-            .split_whitespace()
-            .filter_map(|word| word.rsplit_once(':').and_then(|(_, port)| port.parse().ok()));
-        let (grpc, http) = (ports.next().unwrap(), ports.next().unwrap());
-        Self { child, stderr, grpc, http }
+        Starting::new(folder, bundle, more).ready()
     }
 
     /// Where it answers gRPC.
@@ -98,27 +141,18 @@ impl Server {
         AdmissionServiceClient::connect(self.grpc_url()).await.unwrap()
     }
 
-    /// Ends it as a power cut would.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Ends it as a power cut would; its last words.
+    pub(crate) fn kill(&mut self) -> String {
+        self.process.kill()
     }
 
     /// Asks it to stop, and tells its exit code and last words.
     pub(crate) fn stop(mut self) -> (i32, String) {
-        let id = self.child.id().to_string();
+        let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let code = self.process.child.wait().unwrap().code().unwrap_or(-1);
         let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).unwrap();
+        self.process.stderr.read_to_string(&mut rest).unwrap();
         (code, rest)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Gone already if it was stopped.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

@@ -1,0 +1,358 @@
+//! One client of the crash test: it asks, writes down what it asked and was answered, and asks
+//! again what the server died over.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::StreamExt as _;
+use placet_core::Decision;
+use placet_proto::admission::v1 as pb;
+use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
+use placet_proto::admission::v1::stream_request::Event;
+use placet_proto::admission::v1::stream_response::Answer;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::load::{self, Ask, Dice, Named};
+use crate::server::claims;
+
+type Service = AdmissionServiceClient<Channel>;
+
+/// Events that a stream has on their way at a time: enough for batches of many.
+const IN_FLIGHT: usize = 24;
+/// Answered admissions that a client asks once more now and then.
+const REMEMBERED: usize = 64;
+
+/// How a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// One call after the other.
+    Unary,
+    /// One stream with many events on their way.
+    Stream,
+}
+
+impl Via {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// A file of JSON lines, each written before anything else happens.
+#[derive(Debug)]
+pub(super) struct Record(File);
+
+impl Record {
+    pub(super) fn new(path: &Path) -> Self {
+        Self(File::create_new(path).unwrap())
+    }
+
+    pub(super) fn line(&mut self, line: &Value) {
+        self.0.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    pub(super) fn asked(&mut self, cycle: u64, via: Via, ask: &Ask) {
+        let (verb, id, what) = (ask.verb(), &ask.request_id, &ask.what);
+        self.line(&json!({
+            "cycle": cycle, "via": via.as_str(), "ask": verb, "request_id": id, "what": what,
+        }));
+    }
+
+    pub(super) fn answered(&mut self, cycle: u64, id: &str, answer: &Answer) {
+        let mut line = match answer {
+            Answer::Admitted(it) => json!({
+                "answer": "decision", "token": it.token, "position": it.position,
+                "effect": it.effect().as_str_name(),
+            }),
+            Answer::Settled(it) => json!({
+                "answer": "settlement", "reservation_id": it.reservation_id, "time": it.time,
+                "state": it.state().as_str_name(), "epoch": it.epoch,
+                "refunded_gpu_seconds": it.refunded_gpu_seconds,
+            }),
+            Answer::Error(it) => json!({"answer": "error", "status": it.status, "code": it.code}),
+        };
+        line["cycle"] = cycle.into();
+        line["request_id"] = id.into();
+        self.line(&line);
+    }
+}
+
+/// What all clients of a cycle share.
+#[derive(Debug, Clone)]
+pub(super) struct Cycle {
+    pub(super) number: u64,
+    pub(super) url: String,
+    /// Nothing new is asked any more.
+    pub(super) drain: Arc<AtomicBool>,
+    /// Answers so far.
+    pub(super) answers: watch::Sender<u64>,
+}
+
+/// A client, over many lives of the server.
+#[derive(Debug)]
+pub(super) struct Client {
+    name: String,
+    via: Via,
+    dice: Dice,
+    record: Record,
+    asked: u64,
+    /// What was asked, or is about to be, and has not been answered, in order.
+    pending: VecDeque<Ask>,
+    /// Admissions that were answered, the latest last.
+    decided: VecDeque<Ask>,
+    /// Admissions whose reservations are to be released, with the reservation's name if it is
+    /// known.
+    held: VecDeque<(Ask, Option<String>)>,
+}
+
+/// Whether an error says something about the request: others say that the server is not there, or
+/// not now.
+fn is_answer(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Internal
+    )
+}
+
+/// The answer of a unary call; `None` if there was none.
+fn answer_of(result: Result<Answer, Status>) -> Option<Answer> {
+    result
+        .or_else(|status| {
+            let details = status.get_error_details();
+            match details.error_info() {
+                Some(named) if is_answer(status.code()) => Ok(Answer::Error(pb::Error {
+                    status: status.code().into(),
+                    code: named.reason.clone(),
+                    ..pb::Error::default()
+                })),
+                // Without details it was not the engine that spoke, but the transport.
+                _ => Err(status),
+            }
+        })
+        .ok()
+}
+
+pub(super) async fn call(service: &mut Service, ask: &Ask) -> Option<Answer> {
+    answer_of(match ask.event.clone() {
+        Event::Admit(it) => service.admit(it).await.map(|it| Answer::Admitted(it.into_inner())),
+        Event::Confirm(it) => service.confirm(it).await.map(|it| Answer::Settled(it.into_inner())),
+        Event::Release(it) => service.release(it).await.map(|it| Answer::Settled(it.into_inner())),
+    })
+}
+
+impl Client {
+    pub(super) fn new(folder: &Path, number: u64, via: Via, seed: u64) -> Self {
+        let name = format!("c{number}");
+        let record = Record::new(&folder.join(format!("{name}.jsonl")));
+        let (pending, decided, held) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        let dice = Dice::new(seed, number);
+        Self { name, via, dice, record, asked: 0, pending, decided, held }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Requests that were asked, or were about to be, and not answered.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Asks until the server dies, or all is answered that was asked before the cycle drains.
+    pub(super) async fn run(mut self, cycle: Cycle) -> Self {
+        let Ok(service) = Service::connect(cycle.url.clone()).await else { return self };
+        match self.via {
+            Via::Unary => self.call_one_by_one(service, &cycle).await,
+            Via::Stream => self.stream(service, &cycle).await,
+        }
+        self
+    }
+
+    async fn call_one_by_one(&mut self, mut service: Service, cycle: &Cycle) {
+        loop {
+            if self.pending.is_empty() {
+                if cycle.drain.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.draw();
+            }
+            let ask = self.pending.front().expect("one was just drawn").clone();
+            // Now and then two ask the same thing at the same time.
+            let twice = ask.verb() == "admit" && self.dice.once_in(12);
+            let mut other = service.clone();
+            self.record.asked(cycle.number, self.via, &ask);
+            let answers = if twice {
+                self.record.asked(cycle.number, self.via, &ask);
+                futures::future::join(call(&mut service, &ask), call(&mut other, &ask)).await
+            } else {
+                (call(&mut service, &ask).await, None)
+            };
+            let mut answered = false;
+            for answer in [answers.0, answers.1].into_iter().flatten() {
+                if !answered {
+                    self.pending.pop_front();
+                }
+                self.take(cycle, &ask, &answer, answered);
+                answered = true;
+            }
+            if !answered {
+                return;
+            }
+        }
+    }
+
+    async fn stream(&mut self, mut service: Service, cycle: &Cycle) {
+        let (send, events) = mpsc::channel(IN_FLIGHT);
+        let opened = service.admit_stream(ReceiverStream::new(events)).await;
+        let Ok(mut answers) = opened.map(tonic::Response::into_inner) else { return };
+        // The first so many of the pending are on their way.
+        let mut sent = 0;
+        loop {
+            while sent < IN_FLIGHT {
+                if sent == self.pending.len() {
+                    if cycle.drain.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    self.draw();
+                }
+                let ask = self.pending[sent].clone();
+                self.record.asked(cycle.number, self.via, &ask);
+                let event = pb::StreamRequest { event: Some(ask.event), time: None };
+                if send.send(event).await.is_err() {
+                    return;
+                }
+                sent += 1;
+            }
+            if sent == 0 {
+                return;
+            }
+            let Some(Ok(response)) = answers.next().await else { return };
+            let answer = response.answer.expect("every answer says something");
+            if let Answer::Error(error) = &answer
+                && !is_answer(Code::from(error.status))
+            {
+                return;
+            }
+            let same = |ask: &Ask| ask.request_id == response.request_id;
+            let at = self.pending.iter().position(same).expect("only what was asked is answered");
+            assert!(at < sent, "{} was answered before it was asked again", response.request_id);
+            let ask = self.pending.remove(at).expect("it was just found");
+            sent -= 1;
+            self.take(cycle, &ask, &answer, false);
+        }
+    }
+
+    /// Writes an answer down and learns from it.
+    fn take(&mut self, cycle: &Cycle, ask: &Ask, answer: &Answer, again: bool) {
+        self.record.answered(cycle.number, &ask.request_id, answer);
+        cycle.answers.send_modify(|answers| *answers += 1);
+        let Answer::Admitted(admitted) = answer else { return };
+        if again || self.decided.iter().any(|one| one.request_id == ask.request_id) {
+            return;
+        }
+        self.decided.push_back(ask.clone());
+        if self.decided.len() > REMEMBERED {
+            self.decided.pop_front();
+        }
+        let decision: Decision = claims(&admitted.token);
+        let Some(reservation) = decision.reservation else { return };
+        if self.via == Via::Unary {
+            self.follow_up(ask, reservation.id.as_str());
+        }
+    }
+
+    /// What a unary client does with a permit: most are confirmed and released again, some are
+    /// confirmed alone, a few are forgotten.
+    fn follow_up(&mut self, ask: &Ask, reservation: &str) {
+        let fate = self.dice.below(20);
+        let named = |dice: &mut Dice| {
+            if dice.once_in(2) {
+                Named::Itself(reservation.to_owned())
+            } else {
+                Named::Admission(ask.request_id.clone())
+            }
+        };
+        let number = self.number();
+        if fate > 1 {
+            let wrong = self.dice.once_in(40);
+            let named = named(&mut self.dice);
+            self.pending.push_back(load::settle(true, number, ask, named, wrong));
+        }
+        match fate {
+            0..4 => {}
+            4..8 => self.held.push_back((ask.clone(), Some(reservation.to_owned()))),
+            _ => {
+                let named = named(&mut self.dice);
+                self.pending.push_back(load::settle(false, number, ask, named, false));
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    /// Adds something new to what is pending.
+    fn draw(&mut self) {
+        if let Some((ask, reservation)) = self.take_held() {
+            let named = reservation.map_or(Named::Admission(ask.request_id.clone()), Named::Itself);
+            let number = self.number();
+            self.pending.push_back(load::settle(false, number, &ask, named, false));
+            return;
+        }
+        if !self.decided.is_empty() && self.dice.once_in(16) {
+            // Somebody asks again although there was an answer.
+            let at = self.dice.below(u64::try_from(self.decided.len()).unwrap());
+            self.pending.push_back(self.decided[usize::try_from(at).unwrap()].clone());
+            return;
+        }
+        let number = self.number();
+        let ask = load::admit(format!("{}-{number}", self.name), &mut self.dice);
+        self.pending.push_back(ask.clone());
+        if self.via == Via::Stream {
+            self.settle_unseen(&ask);
+        }
+    }
+
+    /// What a stream does with an admission, without waiting for its answer.
+    fn settle_unseen(&mut self, ask: &Ask) {
+        let fate = self.dice.below(20);
+        let named = Named::Admission(ask.request_id.clone());
+        let number = self.number();
+        if fate > 1 {
+            let wrong = self.dice.once_in(40);
+            self.pending.push_back(load::settle(true, number, ask, named.clone(), wrong));
+        }
+        match fate {
+            0..4 => {}
+            4..8 => self.held.push_back((ask.clone(), None)),
+            _ => self.pending.push_back(load::settle(false, number, ask, named, false)),
+        }
+    }
+
+    /// A reservation to release now, a while after it was made.
+    fn take_held(&mut self) -> Option<(Ask, Option<String>)> {
+        if self.held.is_empty() || !self.dice.once_in(6) {
+            return None;
+        }
+        let at = self.dice.below(u64::try_from(self.held.len()).unwrap());
+        self.held.remove(usize::try_from(at).unwrap())
+    }
+}
