@@ -73,6 +73,11 @@ impl Starting {
         self.child.id()
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it answers.
     pub(crate) fn ready(mut self) -> Server {
         let (mut line, mut heard) = (String::new(), String::new());

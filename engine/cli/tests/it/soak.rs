@@ -115,7 +115,7 @@ impl World {
             Phase::Loading | Phase::Recovery => self.kill_at_start(phase),
             Phase::First | Phase::Load => self.kill_under_load(number, phase, last),
         };
-        let bad = said.contains("panicked") || said.contains("ERROR");
+        let bad = ["panicked", "ERROR", "error: "].iter().any(|word| said.contains(word));
         assert!(!bad, "the server of {} says:\n{said}", self.folder.display());
         self.runner.line(&json!({"event": "kill", "cycle": number, "phase": phase}));
         let pending: usize = self.clients.iter().map(Client::pending).sum();
@@ -128,7 +128,8 @@ impl World {
         let (pid, dice) = (starting.id().to_string(), &mut self.dice);
         self.runtime.block_on(async {
             if phase == Phase::Recovery {
-                while std::fs::read_to_string(&lock).ok().as_ref() != Some(&pid) {
+                let opened = || std::fs::read_to_string(&lock).is_ok_and(|holder| holder == pid);
+                while !opened() && !starting.has_ended() {
                     tokio::task::yield_now().await;
                 }
                 moment(dice.below(RECOVERY_MS)).await;
@@ -201,7 +202,12 @@ impl World {
         });
         self.clients = clients;
         self.clients.sort_by(|a, b| a.name().cmp(b.name()));
-        (said, if phase == Phase::Load { "load" } else { "the first batches" })
+        let fell = match phase {
+            _ if last => "idleness at the end",
+            Phase::Load => "load",
+            Phase::First | Phase::Loading | Phase::Recovery => "the first batches",
+        };
+        (said, fell)
     }
 }
 
