@@ -363,7 +363,7 @@ fn twenty_kills_lose_and_double_nothing() {
         ("asks by unary", 300),
         ("asks by stream", 300),
         ("asks repeated", 50),
-        ("denials worked out again", 20),
+        ("denials worked out again: level", 20),
         ("leaves: expiry", 10),
         ("signatures verified", 250),
     ] {

@@ -263,10 +263,10 @@ def check_denial(audit, position, claims):
             continue
         account, (asked, free, limit) = room[1], map(int, room.groups()[1:])
         if account in audit.budgets:
-            use = audit.spent[account]
+            kind, use = "budget", audit.spent[account]
         else:
-            use = peak(audit, account, claims["iat"], claims["iat"] + what["duration_seconds"])
-        audit.counts["denials worked out again"] += 1
+            kind, use = "level", peak(audit, account, claims["iat"], claims["iat"] + what["duration_seconds"])
+        audit.counts[f"denials worked out again: {kind}"] += 1
         if free != max(0, limit - use) or asked <= free:
             audit.find("DENIAL", position, f"`{account}` with {use} of {limit} has not {free} free for {asked}")
 

@@ -34,8 +34,8 @@ const QUOTAS: [(&str, &str, &str, u64); 6] = [
     ("tenant/laboratory/gpu", "level", "milli-gpu", 60_000),
     ("tenant/customer/gpu", "level", "milli-gpu", 120_000),
     ("tenant/research/gpu-seconds/{month}", "budget", "gpu-second", 10_000_000),
-    ("tenant/laboratory/gpu-seconds/{month}", "budget", "gpu-second", 500),
-    ("tenant/customer/gpu-seconds/{month}", "budget", "gpu-second", 900),
+    ("tenant/laboratory/gpu-seconds/{month}", "budget", "gpu-second", 300),
+    ("tenant/customer/gpu-seconds/{month}", "budget", "gpu-second", 600),
 ];
 /// Two policies of the reference bundle: those that claim. The others would only make starting
 /// slower, and with it every cycle.
