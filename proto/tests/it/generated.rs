@@ -4,10 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-const FILES: [&str; 3] = [SERVICES[0], SERVICES[1], "placet/policy/v1/input.proto"];
-const SERVICES: [&str; 2] =
-    ["placet/admission/v1/admission.proto", "placet/control/v1/control.proto"];
-const GENERATED: [&str; 3] = ["placet.admission.v1.rs", "placet.control.v1.rs", "placet.bin"];
+const FILES: [&str; 4] = [SERVICES[0], SERVICES[1], SERVICES[2], "placet/policy/v1/input.proto"];
+const SERVICES: [&str; 3] = [
+    "placet/admission/v1/admission.proto",
+    "placet/control/v1/control.proto",
+    "placet/ledger/v1/ledger.proto",
+];
+const GENERATED: [&str; 4] =
+    ["placet.admission.v1.rs", "placet.control.v1.rs", "placet.ledger.v1.rs", "placet.bin"];
 
 /// Generates into a directory.
 fn generate(root: &Path, out: &Path) {
