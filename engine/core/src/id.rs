@@ -92,6 +92,13 @@ macro_rules! name {
             }
         }
 
+        // Order and equality of names are those of their texts, so that either finds the other.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)

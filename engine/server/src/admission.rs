@@ -14,10 +14,11 @@ use crate::activation::{
 use crate::clock::Clock;
 use crate::error::AdmitError;
 use crate::grpc::convert::SettleRequest;
-use crate::metrics::{Metrics, Stage, Stopwatch};
+use crate::metrics::{MAX_ACCOUNT_SERIES, Metrics, Stage, Stopwatch};
+use crate::quota::{AccountUse, Accounts, Due, Filter};
 use crate::sequencer::{
-    Decided, Options, Pending, Proposal, SequencerError, SequencerHandle, Settle, SettleKind,
-    Settled,
+    Decided, Options, Pending, Proposal, ReservationsReport, SequencerError, SequencerHandle,
+    Settle, SettleKind, Settled, UsageReport,
 };
 use crate::settings::Settings;
 use crate::signer::Signer;
@@ -30,6 +31,12 @@ const EXPLAIN_TRIES: usize = 8;
 /// Between two attempts to bring the log to what is active here: doubled from the first up to the
 /// last.
 const AGREE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How old what the metrics say of the accounts may be: scrapes that come faster see the same.
+const ACCOUNTS_FRESH: Duration = Duration::from_secs(1);
+/// How long metrics wait for the ledger. Without its answer they go without the accounts: when the
+/// store hangs, the rest is what one wants to see.
+const ACCOUNTS_WAIT: Duration = Duration::from_secs(2);
 
 /// The decision point: cheap to clone, and every clone is the same one.
 #[derive(Debug, Clone)]
@@ -45,7 +52,11 @@ struct Inner {
     jwks: String,
     /// One activation at a time.
     loader: Mutex<Loader>,
+    /// One look at the ledger at a time: however many ask, a batch has one page to work out.
+    look: Mutex<()>,
     metrics: Arc<Metrics>,
+    /// One scrape at a time, and when the accounts were last brought up to date for one.
+    scrape: Mutex<Option<Stopwatch>>,
     sequencer: SequencerHandle,
     workers: Workers,
 }
@@ -199,9 +210,18 @@ impl Admission {
             metrics.activated(source.as_str(), &digest.to_string(), revision);
         }
         let gate = watch::Sender::new(Gate { active, held: false, doubtful: false });
-        let loader = Mutex::new(loader);
-        let inner = Inner { attempts, clock, gate, jwks, loader, metrics, sequencer, workers };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            attempts,
+            clock,
+            gate,
+            jwks,
+            loader: Mutex::new(loader),
+            look: Mutex::new(()),
+            metrics,
+            scrape: Mutex::new(None),
+            sequencer,
+            workers,
+        })))
     }
 
     /// Reads sources again and makes them active in one step, if all of them are good; what has not
@@ -331,17 +351,21 @@ impl Admission {
     /// does. What is active already is not logged twice.
     async fn agree(&self) {
         let (mut pause, longest) = AGREE_AGAIN;
+        let mut jumped = None;
         while self.0.gate.borrow().doubtful {
             let held = Held::new(&self.0.gate);
             // The log's own time if it is ahead: what heals must not fail for a clock.
             let time = match self.0.clock {
                 Clock::Events => self.0.sequencer.high_water(),
-                Clock::System => Clock::now().max(self.0.sequencer.high_water()),
+                Clock::System => {
+                    jumped.unwrap_or_else(Clock::now).max(self.0.sequencer.high_water())
+                }
             };
             let names = self.current().names();
             match self.0.sequencer.activate(names, time).await {
                 Ok(()) => self.0.gate.send_modify(|gate| gate.doubtful = false),
                 Err(SequencerError::Stopped) => return,
+                Err(SequencerError::ClockJumped { expected, .. }) => jumped = Some(expected),
                 Err(error) => {
                     let error = chain(&error).replace('\n', "; ");
                     tracing::error!(%error, "the log may not name what is active; trying again");
@@ -520,6 +544,43 @@ impl Admission {
         })
     }
 
+    /// A page of accounts and their use, and the limit of each by the facts that are active.
+    ///
+    /// # Errors
+    /// If the log has no leaf at `at_least`, or the ledger cannot be asked.
+    pub(crate) async fn usage(
+        &self,
+        accounts: Accounts,
+        at_least: Option<u64>,
+    ) -> Result<(UsageReport, Vec<Option<u64>>), AdmitError> {
+        let _turn = self.0.look.lock().await;
+        let report = self.0.sequencer.usage(accounts, at_least).await?;
+        let active = self.current();
+        let limit = |it: &AccountUse| {
+            let known = active.facts.limit(&it.account);
+            // Facts that have changed the meaning of an account say nothing of what it holds.
+            let known = known.filter(|known| (known.kind, known.unit) == (it.kind, it.unit));
+            known.map(|known| known.limit)
+        };
+        let limits = report.accounts.iter().map(limit).collect();
+        Ok((report, limits))
+    }
+
+    /// A page of reservations that are held.
+    ///
+    /// # Errors
+    /// If the log has no leaf at `at_least`, or the ledger cannot be asked.
+    pub(crate) async fn reservations(
+        &self,
+        filter: Filter,
+        after: Option<Due>,
+        most: usize,
+        at_least: Option<u64>,
+    ) -> Result<ReservationsReport, AdmitError> {
+        let _turn = self.0.look.lock().await;
+        Ok(self.0.sequencer.reservations(filter, after, most, at_least).await?)
+    }
+
     /// A request that was not decided, for the metrics.
     pub(crate) fn failed(&self, error: &AdmitError) {
         self.0.metrics.failed(error.code());
@@ -531,8 +592,24 @@ impl Admission {
         &self.0.jwks
     }
 
-    /// The metrics as text.
-    pub(crate) fn metrics_text(&self) -> String {
+    /// The metrics as text, the accounts brought up to date before.
+    pub(crate) async fn metrics_text(&self) -> String {
+        let mut last = self.0.scrape.lock().await;
+        if last.as_ref().is_none_or(|last| last.elapsed() >= ACCOUNTS_FRESH) {
+            let first = Accounts::Under { prefix: None, after: None, most: MAX_ACCOUNT_SERIES };
+            let asked = tokio::time::timeout(ACCOUNTS_WAIT, self.usage(first, None)).await;
+            match asked {
+                Ok(Ok((report, limits))) => {
+                    self.0.metrics.held(&report, &limits);
+                    *last = Some(Stopwatch::start());
+                }
+                // Old figures would look like new ones.
+                Ok(Err(_)) | Err(_) => {
+                    self.0.metrics.held_unknown();
+                    *last = None;
+                }
+            }
+        }
         self.0.metrics.text()
     }
 

@@ -192,6 +192,20 @@ impl From<SequencerError> for AdmitError {
                     "set the server's clock, or send events in the order of their times",
                 ))
             }
+            SequencerError::ClockJumped { time, expected } => Self::FailedPrecondition(about_time(
+                "CLOCK_JUMPED",
+                format!("is {time}, far ahead of {expected}, which it should be"),
+                "set the server's clock; if it is right, restart the server",
+            )),
+            SequencerError::PositionAhead { at_least, size } => Self::FailedPrecondition(
+                FieldError::new(
+                    "POSITION_AHEAD",
+                    format!("is {at_least}, but this log has {size} leaves"),
+                    "ask the server that gave the position; a store that was restored from a copy \
+                     may have lost it",
+                )
+                .inside("at_least"),
+            ),
             SequencerError::TimeOutOfRange { time } => Self::Invalid(about_time(
                 "OUT_OF_BOUNDS",
                 format!("is {time}, after the year 9999"),

@@ -19,18 +19,22 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// (it decides).
 pub(crate) fn router(admission: &Admission) -> Router {
     let (metrics, ready) = (admission.clone(), admission.clone());
-    routes(admission.jwks(), move || metrics.metrics_text(), move || ready.is_ready())
+    routes(admission.jwks(), move || scrape(metrics.clone()), move || ready.is_ready())
 }
 
-fn routes(
+async fn scrape(admission: Admission) -> String {
+    admission.metrics_text().await
+}
+
+fn routes<F: Future<Output = String> + Send + 'static>(
     jwks: &str,
-    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+    metrics: impl Fn() -> F + Clone + Send + Sync + 'static,
     ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
 ) -> Router {
     let jwks = jwks.to_owned();
     let jwks =
         move || async move { ([(CONTENT_TYPE, JWKS_TYPE), (CACHE_CONTROL, JWKS_CACHE)], jwks) };
-    let metrics = move || async move { ([(CONTENT_TYPE, METRICS_TYPE)], metrics()) };
+    let metrics = move || async move { ([(CONTENT_TYPE, METRICS_TYPE)], metrics().await) };
     let ready = move || async move {
         if ready() {
             (StatusCode::OK, "ready\n")
@@ -65,7 +69,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_answers_what_it_promises() {
-        let mut router = routes("{\"keys\":[]}", || "# EOF\n".to_owned(), || false);
+        let mut router = routes("{\"keys\":[]}", || async { "# EOF\n".to_owned() }, || false);
         let jwks = fetch(&mut router, "/.well-known/jwks.json").await;
         assert_eq!(jwks, (StatusCode::OK, JWKS_TYPE.into(), "{\"keys\":[]}".into()));
         let metrics = fetch(&mut router, "/metrics").await;
@@ -73,7 +77,7 @@ mod tests {
         assert_eq!(fetch(&mut router, "/healthz").await.0, StatusCode::OK);
         assert_eq!(fetch(&mut router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(fetch(&mut router, "/keys").await.0, StatusCode::NOT_FOUND);
-        let mut ready = routes("", String::new, || true);
+        let mut ready = routes("", || async { String::new() }, || true);
         assert_eq!(fetch(&mut ready, "/readyz").await.0, StatusCode::OK);
     }
 }

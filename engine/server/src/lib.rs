@@ -23,7 +23,7 @@ mod workers;
 
 pub use activation::{ActivateError, ActiveSource, Attempt, RefuseError, Source};
 pub use admission::{Admission, Explained, OpenError, Prepared};
-pub use clock::Clock;
+pub use clock::{Clock, MAX_FORWARD_SECONDS};
 pub use error::AdmitError;
 pub use grpc::convert;
 pub use serve::{Ready, ServeError, serve};

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::sequencer::UsageReport;
 use crate::workers::Lane;
 
 /// Upper bounds in seconds: 10 us to 10 s, about three a decade.
@@ -47,12 +48,24 @@ struct RefusedLabel {
     reason: String,
 }
 
+/// Names an account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AccountLabel {
+    account: String,
+    unit: String,
+}
+
 /// The labels of one source that are set.
 #[derive(Debug, Default)]
 struct Standing {
     active: Option<ActiveLabel>,
     refused: Option<RefusedLabel>,
 }
+
+/// Most accounts that are told apart: a page of them, and what a scraper takes from one server
+/// without being told to. The first in the order of their paths, so that the same are told from
+/// scrape to scrape; the others are counted.
+pub(crate) const MAX_ACCOUNT_SERIES: usize = crate::quota::MAX_USAGE_PAGE;
 
 /// Longest reason in a label, in bytes: place and message of one fault.
 const MAX_REASON_BYTES: usize = 256;
@@ -97,6 +110,42 @@ pub(crate) struct Metrics {
     standing: Mutex<BTreeMap<String, Standing>>,
     waiting_fast: Gauge,
     waiting_slow: Gauge,
+    held: Held,
+}
+
+/// What the ledger held when it was last asked.
+#[derive(Debug, Default)]
+struct Held {
+    used: Family<AccountLabel, Gauge>,
+    limit: Family<AccountLabel, Gauge>,
+    /// How many accounts, told apart or not.
+    accounts: Family<Label, Gauge>,
+    reservations: Family<Label, Gauge>,
+}
+
+impl Held {
+    fn register(&self, registry: &mut Registry) {
+        let Self { used, limit, accounts, reservations } = self;
+        registry.register("account_use", "Use of an account now, in its unit", used.clone());
+        registry.register(
+            "account_limit",
+            "Limit of an account by the active facts, in its unit",
+            limit.clone(),
+        );
+        registry.register(
+            "accounts",
+            "Accounts in use, `told` or `untold` by account_use",
+            accounts.clone(),
+        );
+        registry.register("reservations", "Reservations held", reservations.clone());
+    }
+
+    fn clear(&self) {
+        self.used.clear();
+        self.limit.clear();
+        self.accounts.clear();
+        self.reservations.clear();
+    }
 }
 
 impl Metrics {
@@ -118,8 +167,10 @@ impl Metrics {
             standing: Mutex::default(),
             waiting_fast: Gauge::default(),
             waiting_slow: Gauge::default(),
+            held: Held::default(),
             registry: Registry::default(),
         };
+        metrics.held.register(&mut registry);
         registry.register("decisions", "Decisions by effect", metrics.decisions.clone());
         registry.register("denials", "Reasons of denials by code", metrics.denials.clone());
         registry.register(
@@ -234,12 +285,50 @@ impl Metrics {
         self.waiting_slow.set(i64::try_from(slow).unwrap_or(i64::MAX));
     }
 
+    /// What the ledger holds: the first page of its accounts, and the limit of each. To be told by
+    /// one thread at a time.
+    pub(crate) fn held(&self, report: &UsageReport, limits: &[Option<u64>]) {
+        self.held.clear();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        for (it, limit) in report.accounts.iter().zip(limits) {
+            let account = it.account.as_str().to_owned();
+            let label = AccountLabel { account, unit: unit_name(it.unit).to_owned() };
+            self.held.used.get_or_create(&label).set(gauge(it.used));
+            if let Some(limit) = limit {
+                self.held.limit.get_or_create(&label).set(gauge(*limit));
+            }
+        }
+        let told = report.accounts.len();
+        let number = |name: &str| Label { name: name.to_owned() };
+        self.held.accounts.get_or_create(&number("told")).set(count(told));
+        let untold = count(report.total.saturating_sub(told));
+        self.held.accounts.get_or_create(&number("untold")).set(untold);
+        self.held.reservations.get_or_create(&number("held")).set(count(report.live));
+    }
+
+    /// What the ledger holds cannot be had now.
+    pub(crate) fn held_unknown(&self) {
+        self.held.clear();
+    }
+
     /// Everything in the OpenMetrics text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a String cannot fail");
         text
+    }
+}
+
+fn unit_name(unit: placet_core::Unit) -> &'static str {
+    use placet_core::Unit;
+    match unit {
+        Unit::MilliGpu => "milli-gpu",
+        Unit::GpuSecond => "gpu-second",
+        Unit::Gbps => "gbps",
+        Unit::Byte => "byte",
+        Unit::Count => "count",
     }
 }
 
@@ -300,6 +389,43 @@ mod tests {
         assert!(!text.contains("sha256:a") && !text.contains("yaml:3"), "{text}");
         metrics.unchanged("facts");
         assert!(!metrics.text().contains("yaml:4"), "what is mended is no longer said");
+    }
+
+    #[test]
+    fn accounts_are_told_as_they_are_now_or_not_at_all() {
+        use placet_core::{AccountKind, AccountPath, Unit};
+        let metrics = Metrics::new("0");
+        let account = |name: &str, used| crate::quota::AccountUse {
+            account: AccountPath::new(name).unwrap(),
+            kind: AccountKind::Level,
+            unit: Unit::MilliGpu,
+            used,
+        };
+        let mut report = UsageReport {
+            position: 9,
+            time: 1_000,
+            accounts: vec![account("tenant/a/gpu", 8_000), account("tenant/b/gpu", 7_000)],
+            next: None,
+            total: 1_702,
+            live: 3,
+        };
+        metrics.held(&report, &[Some(40_000), None]);
+        report.accounts.remove(1);
+        report.total = 1_701;
+        metrics.held(&report, &[Some(40_000)]);
+        let text = metrics.text();
+        for line in [
+            "placet_account_use{account=\"tenant/a/gpu\",unit=\"milli-gpu\"} 8000",
+            "placet_account_limit{account=\"tenant/a/gpu\",unit=\"milli-gpu\"} 40000",
+            "placet_accounts{name=\"told\"} 1",
+            "placet_accounts{name=\"untold\"} 1700",
+            "placet_reservations{name=\"held\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("tenant/b"), "{text}");
+        metrics.held_unknown();
+        assert!(!metrics.text().contains("tenant/"), "no answer leaves no old figures");
     }
 
     /// The labels of a line, as a scraper reads them.

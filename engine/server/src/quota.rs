@@ -25,6 +25,7 @@ mod cohorts;
 mod fit;
 mod journal;
 mod preempt;
+mod report;
 mod reserve;
 mod timeline;
 
@@ -46,6 +47,10 @@ pub use fit::Fit;
 use journal::{Journal, Undo};
 use preempt::Plan;
 pub use preempt::{MAX_VICTIMS, Order};
+pub use report::{
+    AccountNames, AccountUse, Accounts, Due, Filter, MAX_LOOKED_AT, MAX_PAGE_CHARGES,
+    MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE,
+};
 use timeline::{Broken, Timeline};
 
 /// Ended reservations that are remembered, the latest to end: enough for every retry that is still

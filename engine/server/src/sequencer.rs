@@ -6,6 +6,7 @@
 //! be committed is taken back in the ledger.
 
 mod decide;
+mod report;
 mod sign;
 mod stage;
 mod writer;
@@ -26,9 +27,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use crate::clock::Clock;
 pub use crate::log::{Activation, Head, LogError};
 pub use crate::quota::SettleError;
+use crate::quota::{Accounts, Due, Filter};
 use crate::signer::Signer;
 pub use crate::store::Personal;
 use crate::store::{self, Reader, StoreOptions};
+pub use report::{ReservationsReport, UsageReport};
 
 /// Commands that may wait. Past it callers wait: a longer queue would only make every answer late.
 pub const QUEUE: usize = 4_096;
@@ -196,6 +199,29 @@ pub enum SequencerError {
         /// The latest time of an earlier one.
         high_water: u64,
     },
+    /// The system's clock is far ahead of where it was, and of the time since then.
+    #[error(
+        "the time {time} is more than {} seconds ahead of {expected}, which it should be\n\
+         hint: set the clock; if it is right, restart the server",
+        crate::clock::MAX_FORWARD_SECONDS
+    )]
+    ClockJumped {
+        /// Time of the command.
+        time: u64,
+        /// What it should be, by a clock that nobody sets.
+        expected: u64,
+    },
+    /// The answer was to include a leaf that the log does not have.
+    #[error(
+        "the position {at_least} is not in this log, which has {size} leaves\n\
+         hint: ask the server that gave the position; a store that was restored may have lost it"
+    )]
+    PositionAhead {
+        /// What was asked for.
+        at_least: u64,
+        /// Leaves of the log.
+        size: u64,
+    },
     /// The time is after the year 9999.
     #[error("the time {time} is after the year 9999")]
     TimeOutOfRange {
@@ -260,6 +286,8 @@ enum Command {
     Settle(Settle),
     Activate(Activation, u64),
     Inspect,
+    Usage(Accounts, Option<u64>),
+    Reservations(Filter, Option<Due>, usize, Option<u64>),
     Close,
 }
 
@@ -277,6 +305,8 @@ enum Reply {
     Settled(Settled),
     Activated,
     Inspected(Box<Snapshot>),
+    Usage(Box<UsageReport>),
+    Reservations(Box<ReservationsReport>),
 }
 
 /// A command on its way. Dropping it unanswered tells the caller that the sequencer has stopped.
@@ -453,6 +483,42 @@ impl SequencerHandle {
             _ => None,
         };
         self.submit(Command::Inspect, take).await?.await
+    }
+
+    /// A page of accounts and their use, after everything that was put in the order before; of a
+    /// log that has a leaf at position `at_least`, if that is given.
+    ///
+    /// # Errors
+    /// `PositionAhead`, or [`SequencerError`].
+    pub async fn usage(
+        &self,
+        accounts: Accounts,
+        at_least: Option<u64>,
+    ) -> Result<UsageReport, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Usage(report) => Some(*report),
+            _ => None,
+        };
+        self.submit(Command::Usage(accounts, at_least), take).await?.await
+    }
+
+    /// A page of reservations that fit a filter, behind a place in the order in which they end by
+    /// themselves; otherwise as [`SequencerHandle::usage`].
+    ///
+    /// # Errors
+    /// `PositionAhead`, or [`SequencerError`].
+    pub async fn reservations(
+        &self,
+        filter: Filter,
+        after: Option<Due>,
+        most: usize,
+        at_least: Option<u64>,
+    ) -> Result<ReservationsReport, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Reservations(report) => Some(*report),
+            _ => None,
+        };
+        self.submit(Command::Reservations(filter, after, most, at_least), take).await?.await
     }
 
     /// The time up to which everything due has been done, in seconds since 1970-01-01 UTC.

@@ -1,9 +1,12 @@
 //! Who is asking: the name under which request ids are unique and reservations are held.
 
 use placet_core::Id;
+use placet_proto::FieldError;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::error::AdmitError;
 
 /// The caller of a connection without TLS, which the server accepts from its own machine only.
 const LOOPBACK: &str = "loopback";
@@ -32,6 +35,24 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Id, Status> {
         ));
     }
     Ok(Id::new(LOOPBACK).expect("a name in our own source follows the rule of ids"))
+}
+
+/// The authenticated caller of a request that only operators may make.
+///
+/// # Errors
+/// `UNAUTHENTICATED` or `PERMISSION_DENIED`, with the remedy.
+pub(super) fn operator<T>(request: &Request<T>, operators: &[Id]) -> Result<Id, Status> {
+    let caller = caller(request)?;
+    if operators.contains(&caller) {
+        return Ok(caller);
+    }
+    let error = AdmitError::PermissionDenied(FieldError::new(
+        "NOT_AN_OPERATOR",
+        format!("comes from `{caller}`, which is no operator of this server"),
+        "start the server with `--operator` and that name",
+    ));
+    error.log();
+    Err(error.to_status())
 }
 
 /// The name in a certificate (DER) that the TLS layer has verified.

@@ -6,7 +6,7 @@ use placet_proto::control::v1 as proto;
 use placet_proto::control::v1::control_service_server::ControlService;
 use tonic::{Request, Response, Status};
 
-use super::caller::caller;
+use super::caller::{caller, operator};
 use crate::activation::{ActivateError, ActiveSource, Source, message_and_hint};
 use crate::admission::Admission;
 use crate::error::AdmitError;
@@ -27,18 +27,11 @@ impl ControlService for Control {
         &self,
         request: Request<proto::ActivateRequest>,
     ) -> Result<Response<proto::ActivateResponse>, Status> {
-        let caller = caller(&request)?;
+        operator(&request, &self.operators)?;
         let refused = |error: AdmitError| {
             error.log();
             error.to_status()
         };
-        if !self.operators.contains(&caller) {
-            return Err(refused(AdmitError::PermissionDenied(FieldError::new(
-                "NOT_AN_OPERATOR",
-                format!("comes from `{caller}`, which is no operator of this server"),
-                "start the server with `--operator` and that name",
-            ))));
-        }
         let (sources, expected) =
             asked(&request.into_inner()).map_err(|error| refused(AdmitError::Invalid(error)))?;
         match self.admission.activate(&sources, expected).await {

@@ -4,6 +4,7 @@ mod bounded;
 mod caller;
 mod control;
 pub mod convert;
+mod ledger;
 mod pipeline;
 
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use placet_proto::admission::v1::admission_service_server::{
     AdmissionService, AdmissionServiceServer,
 };
 use placet_proto::control::v1::control_service_server::ControlServiceServer;
+use placet_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,6 +33,7 @@ use bounded::Bounded;
 use caller::caller;
 use control::{Control, MAX_CONTROL_BYTES};
 use convert::{Ask, SettleRequest, TimedAsk};
+use ledger::{LedgerLook, MAX_LOOK_BYTES};
 use pipeline::pipeline;
 
 /// Largest request in bytes: several times the largest within the bounds of the contract (two
@@ -38,9 +41,9 @@ use pipeline::pipeline;
 /// connection.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// All gRPC services: admission, control, health and reflection. Once `stopped` is true, streams
-/// take no further events, so that a client that never ends its stream cannot keep the server from
-/// stopping.
+/// All gRPC services: admission, control, ledger, health and reflection. Once `stopped` is true,
+/// streams take no further events, so that a client that never ends its stream cannot keep the
+/// server from stopping.
 pub(crate) async fn routes(
     admission: Admission,
     operators: &[Id],
@@ -50,6 +53,8 @@ pub(crate) async fn routes(
     health.set_serving::<AdmissionServiceServer<Service>>().await;
     let control = Control { admission: admission.clone(), operators: operators.into() };
     let control = ControlServiceServer::new(control).max_decoding_message_size(MAX_CONTROL_BYTES);
+    let look = LedgerLook { admission: admission.clone(), operators: operators.into() };
+    let look = LedgerServiceServer::new(look).max_decoding_message_size(MAX_LOOK_BYTES);
     let service = AdmissionServiceServer::new(Service { admission, health, stopped })
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let reflection = || {
@@ -60,6 +65,7 @@ pub(crate) async fn routes(
     let whole = "descriptors that a compiler wrote refer to nothing outside";
     Routes::new(Bounded::new(service))
         .add_service(control)
+        .add_service(look)
         .add_service(health_server)
         .add_service(reflection().build_v1().expect(whole))
         .add_service(reflection().build_v1alpha().expect(whole))

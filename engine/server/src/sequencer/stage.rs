@@ -10,7 +10,7 @@ use super::{
     Activation, Command, Decided, Evidence, MAX_BACKWARD_SECONDS, Options, Personal, Proposal,
     Queued, Reply, SequencerError, Settle, SettleKind, Settled, Target,
 };
-use crate::clock::{Clock, MAX_TIME};
+use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
 use crate::quota::{Expired, Ledger, Outcome, SettleError};
 use crate::store::{Record, Store, StoredDecision};
@@ -46,6 +46,8 @@ pub(super) enum Answer {
     Decision(usize),
     /// The state once the batch is durable.
     Snapshot,
+    /// A page of it.
+    Report,
 }
 
 /// A batch that was applied to the ledger and is neither signed nor durable.
@@ -73,6 +75,7 @@ pub(super) struct Stage<'w> {
     pub(super) options: &'w Options,
     pub(super) name: &'w str,
     pub(super) active: &'w Activation,
+    pub(super) steady: &'w mut Steady,
 }
 
 /// A failure of one command, or of the batch.
@@ -136,8 +139,10 @@ impl<'w> Stage<'w> {
                 Err(Failure::Batch(abort)) => return Err(abort),
             });
         }
-        if let Some(now) = tick
-            && self.ledger.next_due().is_some_and(|due| due <= now)
+        let looks = batch.iter().any(|queued| queued.command.looks());
+        // A clock that has jumped ends nothing.
+        if let Some(now) = tick.filter(|now| self.steady.take(*now).is_ok())
+            && (looks || self.ledger.next_due().is_some_and(|due| due <= now))
         {
             let expired = self.ledger.advance(now);
             staged.expire(expired.map_err(|error| Abort(error.to_string()))?);
@@ -163,15 +168,14 @@ impl<'w> Stage<'w> {
                 Ok(Answer::OnCommit(Ok(Reply::Activated)))
             }
             Command::Inspect => Ok(Answer::Snapshot),
+            Command::Usage(..) | Command::Reservations(..) => Ok(Answer::Report),
             Command::Close => Ok(Answer::Firm(Err(SequencerError::Stopped))),
         }
     }
 
     /// Moves on to the time of a command, and ends what is due before it.
     fn advance(&mut self, time: u64, staged: &mut Staged<'_>) -> Result<u64, Failure> {
-        if time > MAX_TIME {
-            return Err(SequencerError::TimeOutOfRange { time }.into());
-        }
+        self.check_jump(time)?;
         let high_water = self.ledger.now();
         let back = high_water.saturating_sub(time);
         let bound = match self.options.clock {
@@ -185,6 +189,20 @@ impl<'w> Stage<'w> {
         let expired = self.ledger.advance(time.max(high_water));
         staged.expire(expired.map_err(|error| abort(&error))?);
         Ok(self.ledger.now())
+    }
+
+    /// Refuses a time that no clock shows which only runs.
+    fn check_jump(&mut self, time: u64) -> Result<(), SequencerError> {
+        if time > MAX_TIME {
+            return Err(SequencerError::TimeOutOfRange { time });
+        }
+        match self.options.clock {
+            Clock::Events => Ok(()),
+            Clock::System => self
+                .steady
+                .take(time)
+                .map_err(|expected| SequencerError::ClockJumped { time, expected }),
+        }
     }
 
     fn propose<'a>(
@@ -234,8 +252,9 @@ impl<'w> Stage<'w> {
     /// Everything that proposing does to the ledger, and all of it taken back.
     fn probe(&mut self, proposal: &Proposal, staged: &Staged<'_>) -> Result<Answer, Failure> {
         self.check_active(proposal, staged)?;
+        self.check_jump(proposal.time)?;
         let mark = self.ledger.mark();
-        let time = proposal.time.clamp(self.ledger.now(), MAX_TIME.max(self.ledger.now()));
+        let time = proposal.time.max(self.ledger.now());
         let expired = self.ledger.advance(time).map_err(|error| abort(&error));
         let id = decide::probe_id(self.name, &proposal.caller, &proposal.request.request_id);
         let within = self.options.confirm_within_seconds;

@@ -14,9 +14,9 @@ use super::{
     Activation, Command, MAX_BATCH, OpenError, Options, Queued, Reply, SequencerError, Shared,
     Snapshot, sign,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Steady};
 use crate::log::{self, Folded, LogError, Tree};
-use crate::quota::Ledger;
+use crate::quota::{AccountNames, Ledger};
 use crate::signer::Signer;
 use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
 
@@ -28,14 +28,17 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Writer {
     store: Store,
-    ledger: Ledger,
-    tree: Tree,
+    pub(super) ledger: Ledger,
+    /// Of the accounts of `ledger`, as far as it is kept.
+    pub(super) names: AccountNames,
+    pub(super) tree: Tree,
     /// Random name of the store.
     name: String,
     active: Activation,
     signer: Signer,
     options: Options,
     shared: Arc<Shared>,
+    steady: Steady,
     /// Whether the last commit had no known outcome and the store could not be opened again since.
     unsettled: bool,
 }
@@ -85,10 +88,19 @@ impl Writer {
             folded.name.clone()
         };
         let (ledger, tree) = (folded.ledger, folded.tree);
-        let unsettled = false;
-        let active = activation.clone();
-        let mut writer =
-            Self { store, ledger, tree, name, active, signer, options, shared, unsettled };
+        let mut writer = Self {
+            names: AccountNames::of(&ledger),
+            steady: Steady::begin(Clock::now().max(ledger.now())),
+            store,
+            ledger,
+            tree,
+            name,
+            active: activation.clone(),
+            signer,
+            options,
+            shared,
+            unsettled: false,
+        };
         writer.begin(is_new, bundle, facts, &activation).map_err(OpenError::First)?;
         Ok(writer)
     }
@@ -233,6 +245,7 @@ impl Writer {
                     let first = stored.first;
                     drop(stored);
                     self.keep(tree, active);
+                    self.note_accounts(&tokens);
                     // 4. Answer. A crash here costs answers, no decisions: whoever asks again gets
                     // the stored one.
                     self.answer(batch, answers, &tokens, first);
@@ -253,6 +266,7 @@ impl Writer {
             options: &self.options,
             name: &self.name,
             active: &self.active,
+            steady: &mut self.steady,
         };
         stage.apply(batch, tick, too_long)
     }
@@ -392,6 +406,7 @@ impl Writer {
         };
         let quotas = folded.ledger.quotas().cloned().collect();
         self.ledger = folded.ledger;
+        self.names = AccountNames::of(&self.ledger);
         self.tree = folded.tree;
         self.active = Activation { bundle, facts, quotas };
         self.unsettled = false;
@@ -407,6 +422,14 @@ impl Writer {
             self.active = active;
         }
         self.shared.high_water.store(self.ledger.now(), Ordering::Release);
+    }
+
+    /// Adds the accounts of decisions that were kept to the names.
+    fn note_accounts(&mut self, tokens: &[Option<(Decision, String)>]) {
+        let decisions = tokens.iter().flatten().map(|(decision, _)| decision);
+        for grant in decisions.filter_map(|decision| decision.reservation.as_ref()) {
+            self.names.note(&self.ledger, &grant.charges);
+        }
     }
 
     fn answer(
@@ -429,6 +452,7 @@ impl Writer {
                     Ok(Reply::Decided(decided(decision, token.clone(), position)))
                 }
                 Answer::Snapshot => Ok(Reply::Inspected(Box::new(self.snapshot()))),
+                Answer::Report => self.report(&queued.command),
             };
             send(queued, result);
         }
@@ -451,9 +475,8 @@ fn answer_all(batch: Vec<Queued>, answers: Vec<Answer>, error: &SequencerError) 
     for queued in batch {
         let result = match answers.next() {
             Some(Answer::Firm(result)) => result,
-            Some(Answer::OnCommit(_) | Answer::Decision(_) | Answer::Snapshot) | None => {
-                Err(error.clone())
-            }
+            Some(Answer::OnCommit(_) | Answer::Decision(_) | Answer::Snapshot | Answer::Report)
+            | None => Err(error.clone()),
         };
         send(queued, result);
     }

@@ -2,6 +2,7 @@
 //! nothing is doubled.
 
 use placet_core::Effect;
+use placet_server::quota::Accounts;
 use placet_server::sequencer::{
     Decided, SequencerError, SequencerHandle, SettleKind, Settled, Snapshot,
 };
@@ -66,6 +67,10 @@ async fn go_on(world: &World, sequencer: SequencerHandle) -> SequencerHandle {
 /// The state, and that a fresh sequencer folds the log to the same.
 async fn reopened(world: &World, sequencer: SequencerHandle) -> (SequencerHandle, Snapshot) {
     let live = sequencer.inspect().await.unwrap();
+    let everything = Accounts::Under { prefix: None, after: None, most: usize::MAX };
+    let told = sequencer.usage(everything, live.head.size.checked_sub(1)).await.unwrap();
+    let told: Vec<_> = told.accounts.into_iter().map(|it| (it.account, it.kind, it.used)).collect();
+    assert_eq!(told, live.usage, "what pages are cut from is what the ledger holds");
     sequencer.close().await;
     let sequencer = world.start();
     let folded = sequencer.inspect().await.unwrap();

@@ -8,11 +8,11 @@ use placet_core::{
     PolicyClaim, PreemptionRule, PriorityClass, QuotaNode, Reason, ReservationState, Subject, Unit,
     Verifier,
 };
-use placet_server::Clock;
 use placet_server::sequencer::{
     Activation, Decided, Options, Proposal, SequencerError, SequencerHandle, SettleError,
     SettleKind, Target,
 };
+use placet_server::{Clock, MAX_FORWARD_SECONDS};
 use proptest::prelude::*;
 
 use crate::world::{
@@ -471,6 +471,42 @@ fn time_does_not_go_back() {
         assert_eq!(verified(&world, &decided, now + 100).iat, now + 100, "small steps are held");
         let back = decide(&sequencer, proposal("r-3", 1, 1_000, now + 39)).await;
         assert!(matches!(back, Err(SequencerError::ClockWentBack { .. })), "{back:?}");
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_stops_admission_and_ends_nothing() {
+    const YEAR: u64 = 31_536_000;
+    let world = World::new();
+    let system = || Options { clock: Clock::System, ..options() };
+    // A store that was last used long ago: the clock of a start is taken as it is.
+    let sequencer = world.start();
+    run(decide(&sequencer, proposal("r-0", 1, 1_000, 1_000))).unwrap();
+    run(sequencer.close());
+    let sequencer = world.start_with(system(), None).unwrap();
+    let now = Clock::now();
+    run(async {
+        assert_eq!(sequencer.inspect().await.unwrap().live, 0, "it ended long ago");
+        decide(&sequencer, proposal("r-1", 10, 1_000, now)).await.unwrap();
+        let before = sequencer.inspect().await.unwrap();
+        let asked = proposal("r-2", 10, 1_000, now + YEAR);
+        let jumped = |error: &SequencerError| {
+            assert!(matches!(error, SequencerError::ClockJumped { .. }), "{error}");
+            assert!(error.to_string().contains("hint: set the clock"), "{error}");
+        };
+        jumped(&decide(&sequencer, asked.clone()).await.unwrap_err());
+        jumped(&sequencer.probe(asked.clone()).await.unwrap_err());
+        let release = settle(SettleKind::Release, "r-1", now + YEAR);
+        jumped(&settled(&sequencer, release).await.unwrap_err());
+        let far = now + MAX_FORWARD_SECONDS + 60;
+        jumped(&decide(&sequencer, proposal("r-3", 10, 1_000, far)).await.unwrap_err());
+        let after = sequencer.inspect().await.unwrap();
+        assert_eq!((after.ledger, after.head), (before.ledger, before.head), "nothing happened");
+
+        // Set right again, the same request is decided.
+        let right = Proposal { time: now + 1, ..*asked };
+        assert_eq!(decide(&sequencer, Box::new(right)).await.unwrap().effect, Effect::Permit);
         sequencer.close().await;
     });
 }

@@ -11,6 +11,7 @@ mod crash_faults;
 mod grpc;
 mod hostile;
 mod ledger;
+mod look;
 mod running;
 mod store;
 mod world;
