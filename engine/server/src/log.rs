@@ -11,7 +11,7 @@ use placet_core::{
 };
 
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome};
-use crate::store::{ReadError, Store};
+use crate::store::{RESTORE, ReadError, Store};
 
 /// Leaves and root of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +29,16 @@ pub enum LogError {
     /// The store cannot be read.
     #[error("the log cannot be read")]
     Read(#[from] ReadError),
+    /// A leaf cannot be read.
+    #[error("the log cannot be read at position {position}")]
+    Unreadable {
+        /// Position of the leaf, from 0.
+        position: u64,
+        /// Why.
+        source: ReadError,
+    },
     /// A leaf is not what this program writes.
-    #[error(
-        "the log is damaged at position {position}: {what}\n\
-         hint: restore the store from a copy; nothing was changed"
-    )]
+    #[error("the log is damaged at position {position}: {what}; nothing was changed\n{}", RESTORE)]
     Leaf {
         /// Position of the leaf, from 0.
         position: u64,
@@ -41,11 +46,19 @@ pub enum LogError {
         what: String,
     },
     /// The stored hashes of the tree are not those of the leaves.
-    #[error(
-        "the stored hashes do not match the leaves\n\
-         hint: restore the store from a copy; nothing was changed"
-    )]
+    #[error("the stored hashes do not match the leaves; nothing was changed\n{}", RESTORE)]
     Hashes,
+    /// The store's time is none that this log can have.
+    #[error(
+        "the store's time {high_water} is before the last leaf of the log, {last}\n{}",
+        RESTORE
+    )]
+    Time {
+        /// The store's time, in seconds since 1970-01-01 UTC.
+        high_water: u64,
+        /// That of the last leaf.
+        last: u64,
+    },
     /// The tree is full.
     #[error("the log is full")]
     Full,
@@ -108,6 +121,21 @@ impl Tree {
     }
 }
 
+/// Works every stored hash out again from the leaves. A start looks only at those that it needs;
+/// the others are what proofs are made of.
+pub(crate) fn check_hashes(store: &Store) -> Result<(), LogError> {
+    let mut tree = Tree::default();
+    store.for_each_leaf(0, |bytes| {
+        let first = tree.row();
+        let hashes = tree.append(bytes)?;
+        let numbers: Vec<u64> = (first..tree.row()).collect();
+        if store.hashes(&numbers)? != hashes {
+            return Err(LogError::Hashes);
+        }
+        Ok(())
+    })
+}
+
 /// What is active, by digest and revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activation {
@@ -141,13 +169,18 @@ impl Folded {
     /// stored ones.
     pub(crate) fn read(store: &Store) -> Result<Self, LogError> {
         let mut folded = Self::default();
-        store.for_each_leaf(0, |bytes| {
+        let read = store.for_each_leaf(0, |bytes| {
             let position = folded.tree.size();
             folded.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;
             folded.tree.append(bytes)?;
             // Nothing of a leaf that is in the log is ever taken back.
             folded.ledger.keep();
             Ok::<(), LogError>(())
+        });
+        let position = folded.tree.size();
+        read.map_err(|error| match error {
+            LogError::Read(source) => LogError::Unreadable { position, source },
+            other => other,
         })?;
         let numbers: Vec<u64> = folded.tree.peaks.iter().map(|(number, _)| *number).collect();
         // Equal in number too: a log that lost its tail would else look like a shorter one.
@@ -161,6 +194,9 @@ impl Folded {
             return Err(LogError::Leaf { position: folded.tree.size(), what });
         }
         let high_water = store.high_water()?;
+        if high_water < folded.ledger.now() {
+            return Err(LogError::Time { high_water, last: folded.ledger.now() });
+        }
         let expired = folded.ledger.advance(high_water);
         if !expired.is_ok_and(|expired| expired.is_empty()) {
             let what = "something that was due before the store's time did not happen".to_owned();

@@ -1,6 +1,8 @@
 //! What is durable: one SQLite file, one writer. The contract is by meaning: a batch is there whole
 //! or not at all.
 
+mod check;
+mod copy;
 mod faults;
 mod open;
 mod reader;
@@ -11,8 +13,12 @@ use std::path::{Path, PathBuf};
 use placet_core::{Digest, Id};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+pub use check::CheckError;
+pub(crate) use copy::Copy;
+pub use copy::CopyError;
 pub use faults::{Fault, Faults};
 pub use open::OpenError;
+pub(crate) use open::RESTORE;
 pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredDecision};
 use schema::{
     INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST, SELECT_NAME,
@@ -95,8 +101,9 @@ pub struct Store {
     path: PathBuf,
     options: StoreOptions,
     reader: Reader,
-    /// Held until the connections are closed: fields are dropped in this order.
-    _lock: open::Lock,
+    /// Held until the connections are closed: fields are dropped in this order. `None` for a file
+    /// that nobody else knows of, or beside which nothing can be written.
+    _lock: Option<open::Lock>,
 }
 
 impl Store {
@@ -113,6 +120,43 @@ impl Store {
         let connection = open::writer(path, options.max_pages)?;
         let reader = Reader::new(path.to_owned());
         let path = path.to_owned();
+        Ok(Self { connection: Some(connection), path, options, reader, _lock: Some(lock) })
+    }
+
+    /// Opens a store to look at it: nothing in it can be changed. Nobody else may have it open
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what stands there instead, or who holds it, and what to do.
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        if !path.is_dir() {
+            std::fs::File::open(path).map(drop).map_err(OpenError::Missing)?;
+        }
+        let lock = match open::Lock::take(path) {
+            Ok(lock) => Some(lock),
+            // Where no lock can be made, no server can have one either.
+            Err(OpenError::Access(error))
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Self::look_at(path, lock)
+    }
+
+    /// The same for a file that nobody else knows of.
+    pub(crate) fn open_own_copy(path: &Path) -> Result<Self, OpenError> {
+        Self::look_at(path, None)
+    }
+
+    fn look_at(path: &Path, lock: Option<open::Lock>) -> Result<Self, OpenError> {
+        let (connection, _version) = open::read_only(path)?;
+        let (path, options) = (path.to_owned(), StoreOptions::default());
+        let reader = Reader::new(path.clone());
         Ok(Self { connection: Some(connection), path, options, reader, _lock: lock })
     }
 
@@ -236,7 +280,7 @@ impl Store {
     /// If SQLite fails.
     pub fn random_name(&self) -> Result<String, ReadError> {
         let connection = self.connection()?;
-        connection.query_row(SELECT_NAME, [], |row| row.get(0)).map_err(ReadError::Sqlite)
+        connection.query_row(SELECT_NAME, [], |row| row.get(0)).map_err(ReadError::of)
     }
 
     /// For look-ups from other threads.

@@ -118,7 +118,7 @@ fn a_foreign_store_is_left_alone() {
     --- stdout
     --- stderr
     error: the store `DIR/placet.db` cannot be opened: is not a Placet store: it is no SQLite database
-     hint: name another file; it is created if absent
+     hint: name another file, which is created if absent; if this was a store, it is damaged: restore it from a copy
     ");
     assert!(std::fs::read_to_string(&store).unwrap().starts_with("this is somebody's diary"));
 }

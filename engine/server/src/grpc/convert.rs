@@ -13,6 +13,9 @@ use placet_proto::{FieldError, json};
 
 use crate::clock::MAX_TIME;
 pub use crate::sequencer::Target;
+pub use held::{account_use, reservation};
+
+mod held;
 
 #[cfg(test)]
 mod tests;

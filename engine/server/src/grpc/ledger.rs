@@ -1,6 +1,6 @@
 //! The service that tells what is held: bounds, pages, and the same rule of who may ask as control.
 
-use placet_core::{AccountKind, AccountPath, Id, ReservationState, Unit};
+use placet_core::{AccountPath, Id, ReservationState};
 use placet_proto::FieldError;
 use placet_proto::admission::v1::ReservationState as ProtoState;
 use placet_proto::ledger::v1 as proto;
@@ -11,9 +11,7 @@ use super::caller::operator;
 use super::convert;
 use crate::admission::Admission;
 use crate::error::AdmitError;
-use crate::quota::{
-    AccountUse, Accounts, Due, Filter, MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE, Reservation,
-};
+use crate::quota::{Accounts, Due, Filter, MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE};
 
 /// Largest request in bytes: a hundred paths of 512 bytes each, and some more.
 pub(super) const MAX_LOOK_BYTES: usize = 64 * 1024;
@@ -55,7 +53,9 @@ impl LedgerService for LedgerLook {
         Ok(Response::new(proto::UsageResponse {
             position: report.position,
             time: report.time,
-            accounts: accounts.map(|(account, limit)| account_use(account, limit)).collect(),
+            accounts: accounts
+                .map(|(account, limit)| convert::account_use(account, limit))
+                .collect(),
             next: report.next.map(String::from).unwrap_or_default(),
         }))
     }
@@ -72,7 +72,7 @@ impl LedgerService for LedgerLook {
         Ok(Response::new(proto::ReservationsResponse {
             position: report.position,
             time: report.time,
-            reservations: report.reservations.into_iter().map(reservation).collect(),
+            reservations: report.reservations.into_iter().map(convert::reservation).collect(),
             next: report.next.map(|(at, id)| format!("{at}:{id}")).unwrap_or_default(),
         }))
     }
@@ -180,56 +180,6 @@ fn filter(
     let after = optional(&request.after, due, "after")?;
     let most = page_size(request.page_size, RESERVATIONS_PAGE, MAX_RESERVATIONS_PAGE)?;
     Ok((filter, after, most))
-}
-
-fn kind(kind: AccountKind) -> proto::AccountKind {
-    match kind {
-        AccountKind::Level => proto::AccountKind::Level,
-        AccountKind::Budget => proto::AccountKind::Budget,
-    }
-}
-
-fn unit(unit: Unit) -> proto::Unit {
-    match unit {
-        Unit::MilliGpu => proto::Unit::MilliGpu,
-        Unit::GpuSecond => proto::Unit::GpuSecond,
-        Unit::Gbps => proto::Unit::Gbps,
-        Unit::Byte => proto::Unit::Byte,
-        Unit::Count => proto::Unit::Count,
-    }
-}
-
-fn account_use(account: AccountUse, limit: Option<u64>) -> proto::AccountUse {
-    proto::AccountUse {
-        account: account.account.into(),
-        kind: kind(account.kind).into(),
-        unit: unit(account.unit).into(),
-        used: account.used,
-        limit,
-    }
-}
-
-fn reservation(reservation: Reservation) -> proto::Reservation {
-    let Reservation { booking, epoch, state, since } = reservation;
-    let charges = booking.charges.into_iter().map(|charge| proto::Charge {
-        account: charge.account.into(),
-        amount: charge.amount,
-        kind: kind(charge.kind).into(),
-        unit: unit(charge.unit).into(),
-        limit: charge.limit,
-    });
-    proto::Reservation {
-        reservation_id: booking.id.into(),
-        tenant_id: booking.tenant.into(),
-        caller: booking.caller.into(),
-        state: convert::state(Some(state)).into(),
-        epoch,
-        since,
-        start: booking.start,
-        end: booking.end,
-        confirm_by: booking.confirm_by,
-        charges: charges.collect(),
-    }
 }
 
 #[cfg(test)]

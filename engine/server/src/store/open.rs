@@ -18,6 +18,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Bytes of the lock file that are read: a process id.
 const LOCK_TEXT_BYTES: u64 = 32;
 
+/// What to do about a damaged store.
+pub(crate) const RESTORE: &str = "hint: restore the store from a copy made by `placet ledger \
+    backup`; `placet ledger verify` tells what is wrong with one";
+
 /// Why a store was not opened. Nothing was changed, unless it is being made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,8 +44,18 @@ pub enum OpenError {
         /// Who, as far as the lock file tells.
         holder: String,
     },
+    /// There is nothing to read.
+    #[error("cannot be read\nhint: name the file of a store")]
+    Missing(#[source] std::io::Error),
+    /// Its pages contradict one another.
+    #[error("is damaged: nothing was changed\n{}", RESTORE)]
+    Damaged(#[source] rusqlite::Error),
     /// It is no SQLite database, or one of another program.
-    #[error("is not a Placet store: {what}\nhint: name another file; it is created if absent")]
+    #[error(
+        "is not a Placet store: {what}\n\
+         hint: name another file, which is created if absent; if this was a store, it is damaged: \
+         restore it from a copy"
+    )]
     Foreign {
         /// What it is instead.
         what: String,
@@ -112,13 +126,13 @@ fn holder(file: &mut File) -> String {
 }
 
 #[cfg(unix)]
-fn owner_only(options: &mut OpenOptions) {
+pub(super) fn owner_only(options: &mut OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt as _;
     options.mode(0o600);
 }
 
 #[cfg(not(unix))]
-fn owner_only(_options: &mut OpenOptions) {}
+pub(super) fn owner_only(_options: &mut OpenOptions) {}
 
 /// Makes sure that the file exists, with mode 0600 if it is made here, and can be written.
 pub(super) fn create(path: &Path) -> Result<(), OpenError> {
@@ -135,9 +149,23 @@ pub(super) fn create(path: &Path) -> Result<(), OpenError> {
 pub(super) fn writer(path: &Path, max_pages: Option<u32>) -> Result<Connection, OpenError> {
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let version = check_owner(&connection)?;
-    configure(&connection, max_pages).map_err(OpenError::Sqlite)?;
-    migrate(&mut connection, version).map_err(OpenError::Sqlite)?;
+    configure(&connection, max_pages).map_err(failed)?;
+    migrate(&mut connection, version, &MIGRATIONS).map_err(failed)?;
     Ok(connection)
+}
+
+/// A connection that reads a file without changing it, and its schema version. An older version is
+/// read as it is: the log's own tables are the same in all of them.
+pub(super) fn read_only(path: &Path) -> Result<(Connection, usize), OpenError> {
+    if path.is_dir() {
+        return Err(OpenError::Directory);
+    }
+    File::open(path).map(drop).map_err(OpenError::Missing)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    match check_owner(&connection)? {
+        0 => Err(OpenError::Foreign { what: "it is empty".to_owned() }),
+        version => Ok((connection, version)),
+    }
 }
 
 /// A connection that reads.
@@ -156,6 +184,19 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Whether an error says that what is read is not what was written.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, _)
+            if matches!(extended_code & 0xff, ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB)
+    )
+}
+
+fn failed(error: rusqlite::Error) -> OpenError {
+    if is_damage(&error) { OpenError::Damaged(error) } else { OpenError::Sqlite(error) }
+}
+
 /// Whether the file is ours or empty; its schema version.
 fn check_owner(connection: &Connection) -> Result<usize, OpenError> {
     let number = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0));
@@ -167,10 +208,10 @@ fn check_owner(connection: &Connection) -> Result<usize, OpenError> {
         {
             return Err(foreign("it is no SQLite database"));
         }
-        Err(error) => return Err(OpenError::Sqlite(error)),
+        Err(error) => return Err(failed(error)),
     };
-    let id = number("PRAGMA application_id").map_err(OpenError::Sqlite)?;
-    let version = number("PRAGMA user_version").map_err(OpenError::Sqlite)?;
+    let id = number("PRAGMA application_id").map_err(failed)?;
+    let version = number("PRAGMA user_version").map_err(failed)?;
     match (id, version, tables) {
         (0, 0, 0) => return Ok(0),
         (id, _, _) if id != i64::from(APPLICATION_ID) => {
@@ -201,8 +242,13 @@ fn configure(connection: &Connection, max_pages: Option<u32>) -> rusqlite::Resul
     Ok(())
 }
 
-fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    for (from, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+/// Brings a file of some version to the last one: each step whole, or not at all.
+fn migrate(
+    connection: &mut Connection,
+    version: usize,
+    migrations: &[&str],
+) -> rusqlite::Result<()> {
+    for (from, migration) in migrations.iter().enumerate().skip(version) {
         let migrating = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         migrating.execute_batch(migration)?;
         migrating.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -211,4 +257,48 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
         migrating.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(connection: &Connection) -> i64 {
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    fn tables(connection: &Connection) -> Vec<String> {
+        let mut all = connection.prepare("SELECT name FROM sqlite_schema ORDER BY name").unwrap();
+        all.query_map([], |row| row.get(0)).and_then(Iterator::collect).unwrap()
+    }
+
+    #[test]
+    fn a_migration_is_there_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        create(&path).unwrap();
+        let mut connection = writer(&path, None).unwrap();
+        let (known, before) = (MIGRATIONS.len(), tables(&connection));
+        let first = "CREATE TABLE first (a INTEGER) STRICT; INSERT INTO first VALUES (7);";
+        let wrong = "CREATE TABLE second (a INTEGER) STRICT; INSERT INTO nowhere VALUES (1);";
+        let mut migrations = MIGRATIONS.to_vec();
+        migrations.extend([first, wrong]);
+        migrate(&mut connection, known, &migrations).unwrap_err();
+        assert_eq!(version(&connection), i64::try_from(known).unwrap() + 1, "the first one holds");
+        let after = tables(&connection);
+        assert!(after.contains(&"first".to_owned()) && !after.contains(&"second".to_owned()));
+        assert_eq!(after.len(), before.len() + 1);
+
+        drop(connection);
+        let error = writer(&path, None).unwrap_err();
+        assert!(matches!(error, OpenError::Newer { .. }), "this version knows it not: {error}");
+        let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+        *migrations.last_mut().unwrap() = "ALTER TABLE first ADD COLUMN b INTEGER;";
+        migrate(&mut connection, known + 1, &migrations).unwrap();
+        assert_eq!(version(&connection), i64::try_from(known).unwrap() + 2);
+        let row = connection.query_row("SELECT a, b FROM first", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+        });
+        assert_eq!(row.unwrap(), (7, None));
+    }
 }

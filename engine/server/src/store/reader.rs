@@ -27,9 +27,22 @@ pub enum ReadError {
     /// SQLite failed.
     #[error("SQLite failed to read")]
     Sqlite(#[source] rusqlite::Error),
+    /// SQLite finds that what it reads is not what was written.
+    #[error("the database file is damaged\n{}", open::RESTORE)]
+    Corrupt(#[source] rusqlite::Error),
     /// What was read is not what was written.
-    #[error("the store is damaged: {0}")]
+    #[error("the store is damaged: {0}\n{restore}", restore = open::RESTORE)]
     Damaged(&'static str),
+}
+
+impl ReadError {
+    pub(super) fn of(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(..) if !open::is_damage(&error) => Self::Sqlite(error),
+            // The rest is about values: rows that must be there and are not, or hold other types.
+            _ => Self::Corrupt(error),
+        }
+    }
 }
 
 /// A decision as it was first given.
@@ -124,13 +137,7 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn evidence(&self, position: u64) -> Result<Option<Evidence>, ReadError> {
-        self.with(|connection| {
-            let mut select = prepare(connection, SELECT_EVIDENCE)?;
-            select
-                .query_row([to_sql(position)], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-                .map_err(ReadError::Sqlite)
-        })
+        self.with(|connection| evidence(connection, position))
     }
 
     /// Stored hashes of the Merkle tree, by their numbers in its row.
@@ -146,7 +153,7 @@ fn prepare<'a>(
     connection: &'a Connection,
     query: &str,
 ) -> Result<rusqlite::CachedStatement<'a>, ReadError> {
-    connection.prepare_cached(query).map_err(ReadError::Sqlite)
+    connection.prepare_cached(query).map_err(ReadError::of)
 }
 
 pub(super) fn decision(
@@ -160,7 +167,7 @@ pub(super) fn decision(
             Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
         })
         .optional()
-        .map_err(ReadError::Sqlite)?;
+        .map_err(ReadError::of)?;
     let Some((digest, at, leaf)) = found else { return Ok(None) };
     let position = from_sql(at)?;
     let leaf: Leaf = serde_json::from_slice(&leaf)
@@ -177,9 +184,20 @@ pub(super) fn decision(
             Ok(Personal { path: row.get(0)?, salt: row.get(1)?, value: row.get(2)? })
         })
         .and_then(Iterator::collect)
-        .map_err(ReadError::Sqlite)?;
+        .map_err(ReadError::of)?;
     let request_digest = Digest::from_bytes(digest);
     Ok(Some(StoredDecision { request_digest, position, token, personal }))
+}
+
+pub(super) fn evidence(
+    connection: &Connection,
+    position: u64,
+) -> Result<Option<Evidence>, ReadError> {
+    let mut select = prepare(connection, SELECT_EVIDENCE)?;
+    select
+        .query_row([to_sql(position)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(ReadError::of)
 }
 
 /// Calls `each` for every leaf of a range in order, and fails if one is missing.
@@ -191,15 +209,15 @@ pub(super) fn for_each_leaf<E: From<ReadError>>(
 ) -> Result<(), E> {
     let mut select = prepare(connection, SELECT_LEAVES)?;
     let mut rows =
-        select.query([to_sql(start), to_sql(end)]).map_err(ReadError::Sqlite).map_err(E::from)?;
+        select.query([to_sql(start), to_sql(end)]).map_err(ReadError::of).map_err(E::from)?;
     let mut expected = start;
-    while let Some(row) = rows.next().map_err(ReadError::Sqlite).map_err(E::from)? {
-        let position = row.get(0).map_err(ReadError::Sqlite).and_then(from_sql)?;
+    while let Some(row) = rows.next().map_err(ReadError::of).map_err(E::from)? {
+        let position = row.get(0).map_err(ReadError::of).and_then(from_sql)?;
         if position != expected {
             return Err(ReadError::Damaged("a leaf is missing").into());
         }
         expected = expected.saturating_add(1);
-        let leaf = row.get_ref(1).map_err(ReadError::Sqlite)?;
+        let leaf = row.get_ref(1).map_err(ReadError::of)?;
         let leaf = leaf.as_blob().map_err(|_other| ReadError::Damaged("a leaf is no blob"))?;
         each(leaf)?;
     }
@@ -216,14 +234,14 @@ pub(super) fn hash_count(connection: &Connection) -> Result<u64, ReadError> {
 
 fn count(connection: &Connection, last: &str) -> Result<u64, ReadError> {
     let last: Option<i64> =
-        prepare(connection, last)?.query_row([], |row| row.get(0)).map_err(ReadError::Sqlite)?;
+        prepare(connection, last)?.query_row([], |row| row.get(0)).map_err(ReadError::of)?;
     last.map_or(Ok(0), |last| Ok(from_sql(last)?.saturating_add(1)))
 }
 
 pub(super) fn high_water(connection: &Connection) -> Result<u64, ReadError> {
     let value = prepare(connection, SELECT_HIGH_WATER)?
         .query_row([], |row| row.get(0))
-        .map_err(ReadError::Sqlite)?;
+        .map_err(ReadError::of)?;
     from_sql(value)
 }
 
@@ -234,13 +252,13 @@ pub(super) fn hashes(connection: &Connection, numbers: &[u64]) -> Result<Vec<Dig
         let hash = select
             .query_row([to_sql(*number)], |row| row.get::<_, [u8; 32]>(0))
             .optional()
-            .map_err(ReadError::Sqlite)?
+            .map_err(ReadError::of)?
             .ok_or(ReadError::Damaged("a hash of the tree is missing"))?;
         found.push(Digest::from_bytes(hash));
     }
     Ok(found)
 }
 
-fn from_sql(value: i64) -> Result<u64, ReadError> {
+pub(super) fn from_sql(value: i64) -> Result<u64, ReadError> {
     u64::try_from(value).map_err(|_negative| ReadError::Damaged("a number is negative"))
 }

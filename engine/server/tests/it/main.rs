@@ -8,6 +8,8 @@
 
 mod activation;
 mod crash_faults;
+mod damage;
+mod fixture;
 mod grpc;
 mod hostile;
 mod ledger;

@@ -1,0 +1,137 @@
+//! What folding the log does not read, checked: pages and indices, and what is stored beside the
+//! leaves.
+
+use placet_core::{Decision, Digest, Event, Id, Leaf};
+
+use super::reader::{self, ReadError};
+use super::{Store, open};
+use crate::log::read_claims;
+
+/// Problems of pages that are told: the first ones say where the damage is.
+const TOLD_PROBLEMS: i64 = 5;
+
+/// What is wrong with a store whose log is whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// It cannot be read.
+    #[error("the store cannot be read")]
+    Read(#[from] ReadError),
+    /// Pages of the file contradict one another.
+    #[error("the database file is damaged: {}\n{restore}", .0.join("; "), restore = open::RESTORE)]
+    Pages(Vec<String>),
+    /// What is stored of a decision beside its leaf is not what was decided.
+    #[error(
+        "what is stored of the decision at position {position} is damaged: {what}\n{}",
+        open::RESTORE
+    )]
+    Decision {
+        /// Position of its leaf, from 0.
+        position: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// There is more than there are decisions.
+    #[error("`{table}` has {found} rows for {decisions} decisions\n{}", open::RESTORE)]
+    Rows {
+        /// Which table.
+        table: &'static str,
+        /// How many rows it has.
+        found: u64,
+        /// How many it should have.
+        decisions: u64,
+    },
+}
+
+impl Store {
+    /// Checks the pages of the file, and that each decision of the log is found by its request,
+    /// with the evidence that it names, and no others are. Reads everything.
+    ///
+    /// Personal values may have been erased; that there are fewer of them is no fault.
+    ///
+    /// # Errors
+    /// [`CheckError`]: the first that is wrong. Otherwise how many decisions there are.
+    pub fn check(&self) -> Result<u64, CheckError> {
+        self.check_pages()?;
+        let (mut position, mut decisions) = (0_u64, 0_u64);
+        self.for_each_leaf(0, |bytes| {
+            self.check_leaf(position, bytes, &mut decisions)?;
+            position = position.saturating_add(1);
+            Ok::<(), CheckError>(())
+        })?;
+        for (table, count) in [
+            ("requests", "SELECT count(*) FROM requests"),
+            ("evidence", "SELECT count(*) FROM evidence"),
+        ] {
+            let found = self.count(count)?;
+            if found != decisions {
+                return Err(CheckError::Rows { table, found, decisions });
+            }
+        }
+        Ok(decisions)
+    }
+
+    fn check_pages(&self) -> Result<(), CheckError> {
+        let connection = self.connection()?;
+        let problems: Vec<String> = connection
+            .prepare(&format!("PRAGMA integrity_check({TOLD_PROBLEMS})"))
+            .and_then(|mut check| check.query_map([], |row| row.get(0))?.collect())
+            .map_err(ReadError::of)?;
+        if problems.iter().any(|line| line != "ok") {
+            let lines = problems.iter().flat_map(|text| text.lines());
+            return Err(CheckError::Pages(lines.map(str::to_owned).collect()));
+        }
+        Ok(())
+    }
+
+    fn check_leaf(
+        &self,
+        position: u64,
+        bytes: &[u8],
+        decisions: &mut u64,
+    ) -> Result<(), CheckError> {
+        let wrong = |what| CheckError::Decision { position, what };
+        let leaf: Leaf =
+            serde_json::from_slice(bytes).map_err(|_malformed| wrong("its leaf is no leaf"))?;
+        let Event::Decision { caller, token } = leaf.event else { return Ok(()) };
+        let decision =
+            read_claims(&token).map_err(|_malformed| wrong("its claims cannot be read"))?;
+        *decisions = decisions.saturating_add(1);
+        self.check_decision(position, &caller, &decision)
+    }
+
+    fn check_decision(
+        &self,
+        position: u64,
+        caller: &Id,
+        decision: &Decision,
+    ) -> Result<(), CheckError> {
+        let wrong = |what| Err(CheckError::Decision { position, what });
+        // INVARIANT: a request that was decided is found by its id: a retry is never decided anew.
+        match self.decision(caller, &decision.request_id)? {
+            Some(stored) if stored.position != position => {
+                return wrong("its request leads to another decision");
+            }
+            Some(stored) if stored.request_digest != decision.request_digest => {
+                return wrong("its request is another one");
+            }
+            Some(_) => {}
+            None => return wrong("its request is missing"),
+        }
+        let Some((input, evaluation)) = reader::evidence(self.connection()?, position)? else {
+            return wrong("its evidence is missing");
+        };
+        if input.as_deref().map(Digest::of) != decision.input_digest {
+            return wrong("its input is another one");
+        }
+        if Digest::of(&evaluation) != decision.evaluation_digest {
+            return wrong("its evaluation is another one");
+        }
+        Ok(())
+    }
+
+    fn count(&self, query: &str) -> Result<u64, ReadError> {
+        let count = self.connection()?.query_row(query, [], |row| row.get::<_, i64>(0));
+        count.map_err(ReadError::of).and_then(reader::from_sql)
+    }
+}
