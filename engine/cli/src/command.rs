@@ -8,6 +8,7 @@ mod confirm;
 mod explain;
 mod facts;
 mod keys;
+mod ledger;
 mod release;
 mod serve;
 mod test;
@@ -55,6 +56,7 @@ enum Command {
     Facts(facts::FactsArgs),
     Bundle(bundle::BundleArgs),
     Keys(keys::KeysArgs),
+    Ledger(ledger::LedgerArgs),
     Completion(completion::CompletionArgs),
 }
 
@@ -91,6 +93,7 @@ impl Command {
             Self::Facts(args) => facts::run(&args, printer),
             Self::Bundle(args) => bundle::run(&args, printer),
             Self::Keys(args) => keys::run(&args, printer),
+            Self::Ledger(args) => ledger::run(&args, printer),
             Self::Completion(args) => completion::run(&args, printer),
         }
     }

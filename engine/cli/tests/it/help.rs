@@ -2,7 +2,7 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "admit",
     "build",
     "bundle",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "explain",
     "facts",
     "keys",
+    "ledger",
     "release",
     "serve",
     "test",
@@ -42,6 +43,17 @@ fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
 }
 
 #[test]
+fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
+    for action in ["backup", "reservations", "usage", "verify"] {
+        let ran = run(["ledger", action, "--help"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
+        assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
+        let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{action}: {long:#?}");
+    }
+}
+
+#[test]
 fn the_whole_at_a_glance() {
     insta::assert_snapshot!(run(["--help"]).shown(&[]), @r"
     exit 0
@@ -62,6 +74,7 @@ fn the_whole_at_a_glance() {
       facts       Check facts, or make them active in a server
       bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish or make the keys that sign decisions
+      ledger      Show what is held; check and copy a store
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)
 

@@ -54,9 +54,12 @@ pub(crate) struct Starting {
 impl Starting {
     /// With a bundle, its state in a folder, and the folder's own facts if it has any.
     pub(crate) fn new(folder: &Path, bundle: &Path, more: &[&str]) -> Self {
+        Self::launch(placet(), folder, bundle, more)
+    }
+
+    fn launch(mut command: Command, folder: &Path, bundle: &Path, more: &[&str]) -> Self {
         let own = folder.join("facts.yaml");
         let facts = if own.exists() { own } else { root().join("policies/reference/facts.yaml") };
-        let mut command = placet();
         command.args(["serve", "--log-level", "warn", "--bundle"]).arg(bundle);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         command.arg("--facts").arg(facts);
@@ -131,6 +134,19 @@ impl Server {
         Starting::new(folder, bundle, more).ready()
     }
 
+    /// One that is told of files which may not grow by an error, as of a full disk, instead of
+    /// being killed by a signal.
+    pub(crate) fn start_unkillable_by_limits(folder: &Path) -> Self {
+        let inner = placet();
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(inner.get_program());
+        command.current_dir(root());
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        Starting::launch(command, folder, Path::new("policies/reference"), &[]).ready()
+    }
+
     /// Where it answers gRPC.
     pub(crate) fn grpc_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.grpc)
@@ -144,6 +160,11 @@ impl Server {
     /// A client of its own.
     pub(crate) async fn client(&self) -> AdmissionServiceClient<Channel> {
         AdmissionServiceClient::connect(self.grpc_url()).await.unwrap()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Ends it as a power cut would; its last words.
