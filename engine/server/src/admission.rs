@@ -554,7 +554,7 @@ impl Admission {
         at_least: Option<u64>,
     ) -> Result<(UsageReport, Vec<Option<u64>>), AdmitError> {
         let _turn = self.0.look.lock().await;
-        let report = self.0.sequencer.usage(accounts, at_least).await?;
+        let report = self.0.sequencer.usage(accounts, at_least).await.map_err(not_looked)?;
         let active = self.current();
         let limit = |it: &AccountUse| {
             let known = active.facts.limit(&it.account);
@@ -578,7 +578,8 @@ impl Admission {
         at_least: Option<u64>,
     ) -> Result<ReservationsReport, AdmitError> {
         let _turn = self.0.look.lock().await;
-        Ok(self.0.sequencer.reservations(filter, after, most, at_least).await?)
+        let report = self.0.sequencer.reservations(filter, after, most, at_least).await;
+        report.map_err(not_looked)
     }
 
     /// A request that was not decided, for the metrics.
@@ -635,6 +636,19 @@ impl Admission {
             (Clock::System, None) => Ok(Clock::now()),
             (Clock::System, Some(_)) => Err(AdmitError::time_not_taken()),
         }
+    }
+}
+
+/// The error of a look at the ledger that shared a batch with what could not be stored.
+fn not_looked(error: SequencerError) -> AdmitError {
+    match error {
+        SequencerError::Unavailable { .. } | SequencerError::OutcomeUnknown => {
+            let message = "the ledger cannot be told from what is durable now\n\
+                           hint: ask again after a moment";
+            let source = Some(Box::new(error).into());
+            AdmitError::Unavailable { code: "STORE_FAILED", message, source }
+        }
+        other => other.into(),
     }
 }
 

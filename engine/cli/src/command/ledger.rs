@@ -3,7 +3,7 @@
 mod store;
 
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{CellAlignment, ContentArrangement};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement};
 use placet_proto::admission::v1::ReservationState;
 use placet_proto::json;
 use placet_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
@@ -238,7 +238,8 @@ fn kind_name(kind: AccountKind) -> &'static str {
     }
 }
 
-/// A table of accounts; what is at its limit or above stands out. Paths stand last and whole, to be
+/// A table of accounts; what is at its limit or above stands out. Without any limit it has no
+/// columns for them. Paths stand last and whole, to be
 /// copied, however long they are.
 fn use_table(printer: &Printer, rows: &[AccountUse]) -> String {
     let mut table = print::table(["USED", "LIMIT", "FULL", "UNIT", "KIND", "ACCOUNT"]);
@@ -261,6 +262,13 @@ fn use_table(printer: &Printer, rows: &[AccountUse]) -> String {
     for column in [0, 1, 2] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if rows.iter().all(|row| row.limit.is_none()) {
+        for column in [1, 2] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            }
         }
     }
     table.trim_fmt()
@@ -326,5 +334,7 @@ mod tests {
         let full: Vec<_> =
             text.lines().skip(1).map(|line| line.split_whitespace().nth(2).unwrap()).collect();
         assert_eq!(full, ["50", "100", "-", "-"], "{text}");
+        let bare = use_table(&printer, &[row("tenant/d/gpu", 7, None)]);
+        assert!(!bare.contains("LIMIT") && !bare.contains('-'), "{bare}");
     }
 }

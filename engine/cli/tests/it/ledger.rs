@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use placet_proto::admission::v1 as pb;
 use placet_proto::json::from_json;
 use placet_server::store::{Store, StoreOptions};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::running::{Ran, run};
@@ -160,6 +160,30 @@ fn a_store_is_verified_while_no_server_has_it() {
     assert_eq!(server.stop().0, 0);
 }
 
+#[test]
+fn a_store_that_was_never_closed_is_verified_and_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("placet.db");
+    let mut server = Server::start(folder.path(), &["--clock", "events"]);
+    let day = ["admit", "policies/requests/day.jsonl", "--server", &server.grpc_url()];
+    assert_eq!(run(day).code, 0);
+    server.kill();
+    let log = folder.path().join("placet.db-wal");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0, "all of it is still in there");
+    let verify = |path: &Path| ledger(&["verify", "--store", text(path), "--format", "json"]);
+    let told = verify(&store);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    let to = folder.path().join("copy.db");
+    let copied = ledger(&["backup", "--store", text(&store), "--to", text(&to)]);
+    assert_eq!(copied.code, 0, "{}", copied.stderr);
+    std::fs::remove_file(&store).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    let (told, copy) = (json(&told.stdout), json(&verify(&to).stdout));
+    for name in ["root", "size", "decisions", "accounts", "store"] {
+        assert_eq!(told[name], copy[name], "{name}");
+    }
+}
+
 /// Admissions one after another until told to stop; how many were asked.
 fn load(url: &str, stop: &AtomicBool, asked: &AtomicU32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -294,7 +318,9 @@ fn flip_in(path: &Path, wanted: &[u8]) -> Option<u64> {
 /// Lets the files of a process grow to so many bytes; `None` lifts the limit.
 fn limit_files(server: &Server, bytes: Option<u64>) {
     let pid = Pid::from_raw(server.id().try_into().unwrap());
-    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    // The upper bound, which only a privileged process may raise, stays what it is.
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
 }
 
 #[test]

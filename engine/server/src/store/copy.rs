@@ -109,6 +109,9 @@ impl Drop for Copy {
         if !self.finished {
             // It was no copy yet: whoever comes next is told of it if it cannot be deleted.
             drop(std::fs::remove_file(&self.partial));
+            let mut journal = self.partial.as_os_str().to_owned();
+            journal.push("-journal");
+            drop(std::fs::remove_file(journal));
         }
     }
 }
