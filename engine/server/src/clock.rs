@@ -43,13 +43,15 @@ pub(crate) struct Steady {
     /// The latest reading that was taken, and the time since `begun` at which it was.
     time: u64,
     at: Duration,
+    /// Whether the last reading was refused: said once, when it begins and when it ends.
+    jumped: bool,
 }
 
 impl Steady {
     /// Begins with the time that is taken as it is.
     #[expect(clippy::disallowed_methods, reason = "this is a clock that others are told to use")]
     pub(crate) fn begin(time: u64) -> Self {
-        Self { begun: Instant::now(), time, at: Duration::ZERO }
+        Self { begun: Instant::now(), time, at: Duration::ZERO, jumped: false }
     }
 
     /// Takes a reading of the system's clock, unless it is ahead of what it can be by more than
@@ -58,7 +60,20 @@ impl Steady {
     /// # Errors
     /// What it should be: nothing was taken.
     pub(crate) fn take(&mut self, time: u64) -> Result<(), u64> {
-        self.take_at(time, self.begun.elapsed())
+        let taken = self.take_at(time, self.begun.elapsed());
+        match &taken {
+            Err(expected) if !self.jumped => {
+                tracing::error!(
+                    time,
+                    expected,
+                    "the system's clock jumped ahead: nothing is decided and nothing expires"
+                );
+            }
+            Ok(()) if self.jumped => tracing::warn!(time, "the system's clock is right again"),
+            Err(_) | Ok(()) => {}
+        }
+        self.jumped = taken.is_err();
+        taken
     }
 
     fn take_at(&mut self, time: u64, at: Duration) -> Result<(), u64> {

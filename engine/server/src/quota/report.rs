@@ -8,7 +8,8 @@ use placet_core::{AccountKind, AccountPath, Charge, Id, ReservationState, Unit};
 
 use super::{Account, Ledger, Reservation};
 
-/// Most accounts of one page: looking one up costs some 200 ns, so a page costs less than a commit.
+/// Most accounts of one page: a step in an ordered list and a look-up for each, together less than
+/// a batch of decisions takes.
 pub const MAX_USAGE_PAGE: usize = 1_000;
 /// Most reservations of one page.
 pub const MAX_RESERVATIONS_PAGE: usize = 500;
