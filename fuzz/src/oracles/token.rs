@@ -122,6 +122,7 @@ fn decision() -> Decision {
         aud: vec!["provisioner".to_owned(), AUDIENCE.to_owned()],
         bundle_digest: Digest::of(b"bundle"),
         effect: Effect::Permit,
+        evictions: Vec::new(),
         evaluation_digest: Digest::of(b"evaluation"),
         exp: NOW + 300,
         facts_digest: Digest::of(b"facts"),

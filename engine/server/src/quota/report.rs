@@ -89,7 +89,8 @@ impl AccountNames {
     /// Those of a ledger. Takes time in proportion to its accounts.
     #[must_use]
     pub fn of(ledger: &Ledger) -> Self {
-        Self { names: ledger.accounts.keys().cloned().collect(), swept: None }
+        let names = ledger.accounts.keys().chain(ledger.nodes.keys()).cloned().collect();
+        Self { names, swept: None }
     }
 
     /// Adds the accounts that some charges use.
@@ -107,7 +108,7 @@ impl AccountNames {
         for _ in 0..SWEPT_FOR_ONE {
             let from = self.swept.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
             let next = self.names.range::<AccountPath, _>((from, Bound::Unbounded)).next().cloned();
-            if let Some(name) = next.as_ref().filter(|name| !ledger.accounts.contains_key(*name)) {
+            if let Some(name) = next.as_ref().filter(|name| !ledger.has_account(name)) {
                 self.names.remove(name);
             }
             self.swept = next;
@@ -172,19 +173,26 @@ impl Ledger {
     /// Use of an account now; `None` if nothing was ever charged to it or a level account is empty.
     #[must_use]
     pub fn account_use(&self, account: &AccountPath) -> Option<AccountUse> {
-        let (kind, unit) = match self.accounts.get(account)? {
-            Account::Level(unit, _) => (AccountKind::Level, *unit),
-            Account::Budget(unit, _) => (AccountKind::Budget, *unit),
+        let (kind, unit) = match (self.accounts.get(account), self.nodes.get(account)) {
+            (Some(Account::Level(unit, _)), _) => (AccountKind::Level, *unit),
+            (Some(Account::Budget(unit, _)), _) => (AccountKind::Budget, *unit),
+            (None, Some(node)) => (AccountKind::Level, node.own.unit),
+            (None, None) => return None,
         };
-        let used = self.usage(account)?;
+        let used = self.usage(account).unwrap_or(0);
         Some(AccountUse { account: account.clone(), kind, unit, used })
     }
 
-    /// Accounts that have an entry: those of budgets that were ever charged, and levels that hold
-    /// something now or later.
+    /// Accounts that have an entry: those of budgets that were ever charged, levels that hold
+    /// something now or later, and those in trees of quotas.
     #[must_use]
     pub fn account_count(&self) -> usize {
-        self.accounts.len()
+        let idle = self.nodes.keys().filter(|path| !self.accounts.contains_key(*path)).count();
+        self.accounts.len().saturating_add(idle)
+    }
+
+    fn has_account(&self, path: &AccountPath) -> bool {
+        self.accounts.contains_key(path) || self.nodes.contains_key(path)
     }
 
     /// Up to `most` reservations that are held and fit, in the order in which they end by
@@ -241,6 +249,8 @@ mod tests {
             id: Id::new(format!("rsv-{number:05}")).unwrap(),
             tenant: Id::new(if number.is_multiple_of(2) { "even" } else { "odd" }).unwrap(),
             caller: Id::new("scheduler").unwrap(),
+            class: placet_core::PriorityClass::ExternalCommercial,
+            milli_gpus: 1_000,
             start: now,
             end: now + 100,
             confirm_by: now + 10,

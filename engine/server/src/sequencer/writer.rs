@@ -420,6 +420,8 @@ impl Writer {
         self.tree = tree;
         if let Some(active) = active {
             self.active = active;
+            // The trees of quotas may have other accounts.
+            self.names = AccountNames::of(&self.ledger);
         }
         self.shared.high_water.store(self.ledger.now(), Ordering::Release);
     }

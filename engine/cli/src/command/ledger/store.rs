@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use placet_core::utc;
 use placet_proto::json;
 use placet_proto::ledger::v1::AccountUse;
 use placet_server::convert::account_use;
@@ -11,7 +12,7 @@ use placet_server::{BackupError, Verified, VerifyError};
 
 use super::use_table;
 use crate::exit::{Exit, Failure};
-use crate::print::{self, Printer, utc};
+use crate::print::{self, Printer};
 
 const VERIFY_EXAMPLES: &str = "\
 Folds the log as a server does at its start, checks every invariant of the

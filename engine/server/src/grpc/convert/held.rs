@@ -37,7 +37,8 @@ pub fn account_use(account: AccountUse, limit: Option<u64>) -> proto::AccountUse
 /// A reservation that is held.
 #[must_use]
 pub fn reservation(reservation: Reservation) -> proto::Reservation {
-    let Reservation { booking, epoch, state, since } = reservation;
+    let end = reservation.until();
+    let Reservation { booking, epoch, state, since, .. } = reservation;
     let charges = booking.charges.into_iter().map(|charge| proto::Charge {
         account: charge.account.into(),
         amount: charge.amount,
@@ -53,7 +54,7 @@ pub fn reservation(reservation: Reservation) -> proto::Reservation {
         epoch,
         since,
         start: booking.start,
-        end: booking.end,
+        end,
         confirm_by: booking.confirm_by,
         charges: charges.collect(),
     }
