@@ -23,6 +23,7 @@ pub use rego::rego;
 pub use request::{request_json, request_wire};
 pub use token::{sample, token};
 pub use work::accepted;
+pub(crate) use world::TIME;
 
 /// A target: what its binary, corpus and regressions are called, and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -37,6 +37,7 @@ pub mod admission {
             missing_docs,
             clippy::allow_attributes,
             clippy::allow_attributes_without_reason,
+            clippy::large_enum_variant,
             clippy::missing_errors_doc,
             reason = "generated code: held equal to the contract by a test"
         )]

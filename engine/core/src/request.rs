@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Id;
+use crate::{Code, Id, Reason, utc};
 
 /// Most GPUs in one request: several times the largest fleet.
 pub const MAX_GPU_COUNT: u32 = 1_000_000;
 /// Longest lease or job in seconds: 366 days. Longer needs are renewed, so that facts and policies
 /// are looked at again.
 pub const MAX_DURATION_SECONDS: u64 = 31_622_400;
+/// Farthest that a start may lie ahead of the decision, in seconds: 366 days. What is booked
+/// farther ahead would be held on facts and policies that say little about that time.
+pub const MAX_LEAD_SECONDS: u64 = 31_622_400;
 /// Thousandths in a whole GPU.
 pub const MILLI_PER_GPU: u32 = 1_000;
 /// Most acceptable GPU models in one request: each is evaluated apart.
@@ -133,6 +136,57 @@ impl SubjectKind {
     }
 }
 
+/// Why work cannot start when it is asked to. All times are seconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The start has passed.
+    #[error("the start {} is before {}, when it was decided", utc(*.start), utc(*.now))]
+    InThePast {
+        /// Asked for.
+        start: u64,
+        /// When it is decided.
+        now: u64,
+    },
+    /// The start is more than [`MAX_LEAD_SECONDS`] ahead.
+    #[error("the start {} is after {}, the latest that can be booked", utc(*.start), utc(*.latest))]
+    TooFarAhead {
+        /// Asked for.
+        start: u64,
+        /// The latest that may be asked for now.
+        latest: u64,
+    },
+}
+
+impl StartError {
+    /// The denial that it is: the engine's own, under the field `start` of the subject.
+    ///
+    /// # Panics
+    /// Never: the engine's name follows the rule of names.
+    #[must_use]
+    pub fn reason(self, kind: SubjectKind) -> Reason {
+        let (code, hint, retry) = match self {
+            Self::InThePast { .. } => {
+                let hint = "ask for a later start, or without one to begin at once";
+                ("START_IN_THE_PAST", hint.to_owned(), false)
+            }
+            Self::TooFarAhead { start, .. } => {
+                let from = utc(start.saturating_sub(MAX_LEAD_SECONDS));
+                let hint = format!("ask for an earlier start, or for this one from {from} on");
+                ("START_TOO_FAR_AHEAD", hint, true)
+            }
+        };
+        Reason {
+            code: Code::known(code),
+            counterfactual: None,
+            field: Some(format!("{}.start", kind.as_str())),
+            hint: Some(hint),
+            message: self.to_string(),
+            policy: Id::new("placet").expect("the engine's name follows the rule of names"),
+            retry,
+        }
+    }
+}
+
 /// The resources of a lease or a job; the bounds are those of `admission.proto`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Workload {
@@ -158,6 +212,10 @@ pub struct Workload {
     pub may_preempt: bool,
     /// Hosted models that it uses; each once.
     pub model_ids: Vec<Id>,
+    /// First second, since 1970-01-01 UTC, of an advance reservation: 1..=253,402,300,799 (the year
+    /// 9999). Absent: from the decision on, and then it is no part of the canonical request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
 }
 
 impl Workload {
@@ -171,6 +229,22 @@ impl Workload {
     #[must_use]
     pub fn gpu_seconds(&self) -> u64 {
         (self.milli_gpus() * self.duration_seconds).div_ceil(u64::from(MILLI_PER_GPU))
+    }
+
+    /// First second if it is decided at `now`: the start that is asked for, or `now`.
+    ///
+    /// # Errors
+    /// [`StartError`]: whoever decides has to deny.
+    pub fn start_at(&self, now: u64) -> Result<u64, StartError> {
+        let start = self.start.unwrap_or(now);
+        if start < now {
+            return Err(StartError::InThePast { start, now });
+        }
+        let latest = now.saturating_add(MAX_LEAD_SECONDS);
+        if start > latest {
+            return Err(StartError::TooFarAhead { start, latest });
+        }
+        Ok(start)
     }
 }
 

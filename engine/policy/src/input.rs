@@ -25,7 +25,8 @@ record! {
         pub lease: Option<Workload>,
         /// The hosted models that it uses, in the request's order.
         pub models: Vec<Model>,
-        /// Calendar month of `time` in UTC as YYYY-MM: the window of monthly budgets.
+        /// Calendar month of the workload's `start` in UTC as YYYY-MM: the window of monthly
+        /// budgets.
         #[schemars(regex(pattern = "^[0-9]{4}-[0-9]{2}$"))]
         pub month: String,
         /// Who acts; absent if the request names nobody.
@@ -66,6 +67,10 @@ record! {
         pub may_preempt: bool,
         /// Thousandths of a GPU, in all.
         pub milli_gpus: u64,
+        /// First second, since 1970-01-01 UTC: `time`, or up to 31,622,400 seconds (366 days) after
+        /// it if a later start is asked for; below 2^53.
+        #[schemars(range(max = MAX_AMOUNT))]
+        pub start: u64,
     }
 }
 
@@ -298,7 +303,8 @@ pub(crate) mod tests {
     fn workload() -> impl Strategy<Value = Workload> {
         let names = (ids(), id(), ids(), level(), any::<bool>());
         let numbers = (0..=MAX_AMOUNT, any::<u32>(), any::<u32>(), any::<u32>(), 0..=MAX_AMOUNT);
-        (names, numbers, 0..=MAX_AMOUNT).prop_map(|(names, numbers, milli_gpus)| Workload {
+        let more = (0..=MAX_AMOUNT, 0..=MAX_AMOUNT);
+        (names, numbers, more).prop_map(|(names, numbers, (milli_gpus, start))| Workload {
             checkpoint_jurisdictions: names.0,
             duration_seconds: numbers.0,
             fabric_gbps: numbers.1,
@@ -310,6 +316,7 @@ pub(crate) mod tests {
             isolation_level: names.3,
             may_preempt: names.4,
             milli_gpus,
+            start,
         })
     }
 

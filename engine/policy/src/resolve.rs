@@ -22,35 +22,39 @@ pub struct Commitment {
 const SUBJECT: &str = "principal.subject";
 
 /// Builds the input of a request decided at `time`, in seconds since 1970-01-01 UTC, with the first
-/// acceptable GPU model. `salt` is random and new for each request: it hides the personal fields
-/// (SHA-256 of salt, path, a zero byte and value).
+/// acceptable GPU model. Work starts when it is asked to, else at `time`. `salt` is random and new
+/// for each request: it hides the personal fields (SHA-256 of salt, path, a zero byte and value).
 ///
 /// # Errors
-/// The reasons of a denial: every name that the facts do not know. They tell the nearest name only
-/// of clusters and GPU models, which every tenant may know.
+/// The reasons of a denial: every name that the facts do not know, and a start that cannot be. They
+/// tell the nearest name only of clusters and GPU models, which every tenant may know.
 pub fn resolve(
     facts: &Facts,
     request: &AdmissionRequest,
     time: u64,
     salt: &[u8; 32],
 ) -> Result<(Input, Vec<Commitment>), Vec<Reason>> {
-    let mut unknown = Vec::new();
+    let mut reasons = Vec::new();
     let asked = request.subject.workload();
     let kind = request.subject.kind().as_str();
+    let start = asked.start_at(time).unwrap_or_else(|error| {
+        reasons.push(error.reason(request.subject.kind()));
+        time
+    });
     let tenant = facts.tenant(&request.tenant_id);
     if tenant.is_none() {
         let hint = "use an id of a tenant that is on board";
         let what = format!("tenant `{}`", request.tenant_id);
-        unknown.push(reason("UNKNOWN_TENANT", &what, "tenant_id".into(), Some(hint.into())));
+        reasons.push(reason("UNKNOWN_TENANT", &what, "tenant_id".into(), Some(hint.into())));
     }
     let cluster = facts.cluster(&asked.cluster_id);
-    unknown.extend(unknown_places(facts, cluster, asked, kind));
+    reasons.extend(unknown_places(facts, cluster, asked, kind));
     let datasets = look_up(
         &asked.dataset_ids,
         |id| facts.dataset(id).cloned(),
         |i, id| {
             let field = format!("{kind}.dataset_ids[{i}]");
-            unknown.push(reason("UNKNOWN_DATASET", &format!("dataset `{id}`"), field, None));
+            reasons.push(reason("UNKNOWN_DATASET", &format!("dataset `{id}`"), field, None));
         },
     );
     let models = look_up(
@@ -58,19 +62,19 @@ pub fn resolve(
         |id| facts.model(id).cloned(),
         |i, id| {
             let field = format!("{kind}.model_ids[{i}]");
-            unknown.push(reason("UNKNOWN_MODEL", &format!("model `{id}`"), field, None));
+            reasons.push(reason("UNKNOWN_MODEL", &format!("model `{id}`"), field, None));
         },
     );
     let (Some(tenant), Some(cluster)) = (tenant, cluster) else {
-        return Err(sorted(unknown));
+        return Err(sorted(reasons));
     };
     let gpu_models: Vec<Id> =
         asked.gpu_models.iter().filter(|model| has(cluster, model)).cloned().collect();
-    let Some(gpu_model) = gpu_models.first().cloned().filter(|_| unknown.is_empty()) else {
-        return Err(sorted(unknown));
+    let Some(gpu_model) = gpu_models.first().cloned().filter(|_| reasons.is_empty()) else {
+        return Err(sorted(reasons));
     };
     let (principal, commitments) = commit(request, salt);
-    let workload = workload(asked, gpu_model, gpu_models);
+    let workload = workload(asked, start, gpu_model, gpu_models);
     let (lease, job) = match &request.subject {
         Subject::Lease(_) => (Some(workload), None),
         Subject::Job(_) => (None, Some(workload)),
@@ -81,7 +85,7 @@ pub fn resolve(
         job,
         lease,
         models,
-        month: month(time),
+        month: month(start),
         principal,
         priority_class: request.priority_class,
         tenant: tenant.clone(),
@@ -155,7 +159,12 @@ fn did_you_mean<'a>(wrong: &Id, known: impl IntoIterator<Item = &'a str>) -> Opt
     nearest(wrong.as_str(), known).map(|near| format!("did you mean `{near}`?"))
 }
 
-fn workload(asked: &placet_core::Workload, gpu_model: Id, gpu_models: Vec<Id>) -> input::Workload {
+fn workload(
+    asked: &placet_core::Workload,
+    start: u64,
+    gpu_model: Id,
+    gpu_models: Vec<Id>,
+) -> input::Workload {
     input::Workload {
         checkpoint_jurisdictions: asked.checkpoint_jurisdictions.clone(),
         duration_seconds: asked.duration_seconds,
@@ -168,6 +177,7 @@ fn workload(asked: &placet_core::Workload, gpu_model: Id, gpu_models: Vec<Id>) -
         isolation_level: asked.isolation_level,
         may_preempt: asked.may_preempt,
         milli_gpus: asked.milli_gpus(),
+        start,
     }
 }
 
@@ -209,7 +219,10 @@ fn month(time: u64) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::facts::tests::facts;
-    use placet_core::{IsolationLevel, Principal, PriorityClass, Workload};
+    use placet_core::{
+        IsolationLevel, MAX_LEAD_SECONDS as LEAD, Principal, PriorityClass, Workload,
+    };
+    use proptest::prelude::*;
 
     fn id(text: &str) -> Id {
         Id::new(text).expect("an id")
@@ -237,6 +250,7 @@ pub(crate) mod tests {
                 isolation_level: IsolationLevel::Dedicated,
                 may_preempt: false,
                 model_ids: vec![id("llm")],
+                start: None,
             }),
             tenant_id: id("acme"),
         }
@@ -294,6 +308,62 @@ pub(crate) mod tests {
         let reasons = resolve(&facts(), &request, 0, &[0; 32]).expect_err("it is unknown");
         assert_eq!(reasons[0].field.as_deref(), Some("lease.cluster_id"));
         assert_eq!(reasons[0].hint.as_deref(), Some("did you mean `c-1`?"));
+    }
+
+    fn starting(start: Option<u64>, time: u64) -> Result<Input, Vec<Reason>> {
+        let mut request = request();
+        let Subject::Lease(lease) = &mut request.subject else { panic!("it is a lease") };
+        lease.start = start;
+        resolve(&facts(), &request, time, &[0; 32]).map(|(input, _)| input)
+    }
+
+    proptest! {
+        #[test]
+        fn the_start_is_what_was_asked(time in 0..253_402_300_799_u64, lead in 0..=LEAD) {
+            let asked = starting(Some(time + lead), time).expect("all is known");
+            prop_assert_eq!(asked.lease.expect("a lease was asked for").start, time + lead);
+            prop_assert_eq!((asked.time, asked.month), (time, month(time + lead)));
+            let now = starting(None, time).expect("all is known");
+            prop_assert_eq!(now.lease.expect("a lease was asked for").start, time);
+            prop_assert_eq!(now.month, month(time));
+        }
+
+        #[test]
+        fn a_start_that_cannot_be_is_a_denial(time in 1..253_402_300_799_u64, by in 1..LEAD) {
+            let codes = |start| {
+                let reasons = starting(Some(start), time).expect_err("it cannot be");
+                reasons.iter().map(|one| one.code.as_str().to_owned()).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(codes(time.saturating_sub(by)), ["START_IN_THE_PAST"]);
+            prop_assert_eq!(codes(time + LEAD + by), ["START_TOO_FAR_AHEAD"]);
+        }
+    }
+
+    #[test]
+    fn a_start_that_cannot_be_is_told_beside_unknown_names() {
+        let mut request = request();
+        request.tenant_id = id("acne");
+        let Subject::Lease(lease) = &mut request.subject else { panic!("it is a lease") };
+        lease.start = Some(999);
+        let reasons = resolve(&facts(), &request, 1_000, &[0; 32]).expect_err("it cannot be");
+        let codes: Vec<_> = reasons.iter().map(|one| one.code.as_str()).collect();
+        assert_eq!(codes, ["START_IN_THE_PAST", "UNKNOWN_TENANT"]);
+        let past = &reasons[0];
+        assert_eq!((past.field.as_deref(), past.retry), (Some("lease.start"), false));
+        assert_eq!(
+            past.message,
+            "the start 1970-01-01T00:16:39Z is before 1970-01-01T00:16:40Z, when it was decided"
+        );
+        assert_eq!(
+            past.hint.as_deref(),
+            Some("ask for a later start, or without one to begin at once")
+        );
+        let far = &starting(Some(LEAD + 1_001), 1_000).expect_err("too far ahead")[0];
+        assert_eq!((far.field.as_deref(), far.retry), (Some("lease.start"), true));
+        assert_eq!(
+            far.hint.as_deref(),
+            Some("ask for an earlier start, or for this one from 1970-01-01T00:16:41Z on")
+        );
     }
 
     #[test]

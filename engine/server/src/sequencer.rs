@@ -53,7 +53,8 @@ pub struct Options {
     /// Where time comes from. Time of events must never go back; the system's may, by
     /// [`MAX_BACKWARD_SECONDS`].
     pub clock: Clock,
-    /// Seconds within which a reservation must be confirmed; at most its own length counts.
+    /// Seconds from its start on within which a reservation must be confirmed; at most its own
+    /// length counts.
     pub confirm_within_seconds: u64,
     /// `iss` of every decision, and the origin of the log.
     pub issuer: String,

@@ -36,7 +36,7 @@ pub struct Settings {
     pub clock: Clock,
     /// Threads that evaluate policies: 1..=128.
     pub workers: usize,
-    /// Seconds within which a reservation must be confirmed: 1..=86,400.
+    /// Seconds from its start within which a reservation must be confirmed: 1..=86,400.
     pub confirm_within_seconds: u64,
     /// Callers who may make another bundle or other facts active.
     pub operators: Vec<Id>,

@@ -1,6 +1,8 @@
 //! Requests.
 
-use placet_core::{MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT, MILLI_PER_GPU};
+use placet_core::{
+    MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT, MAX_LEAD_SECONDS, MILLI_PER_GPU,
+};
 use placet_proto::admission::v1 as pb;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,6 +10,7 @@ use proptest::sample::select;
 use prost::Message as _;
 
 use super::damage::damaged;
+use crate::oracles::TIME;
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -35,6 +38,16 @@ fn duration() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// None, or one around the little world's time.
+fn start() -> impl Strategy<Value = u64> {
+    let last = TIME + MAX_LEAD_SECONDS;
+    prop_oneof![
+        16 => Just(0),
+        4 => TIME..=last,
+        1 => select(vec![1, TIME - 1, last + 1, 253_402_300_799, 253_402_300_800, u64::MAX]),
+    ]
+}
+
 fn gpu_milli() -> impl Strategy<Value = u32> {
     prop_oneof![
         16 => Just(0),
@@ -59,11 +72,12 @@ fn fabric_gbps() -> impl Strategy<Value = u32> {
 
 fn lease() -> impl Strategy<Value = pb::Lease> {
     let first = (name(), gpu_count(), duration(), isolation_level(), gpu_models(), gpu_milli());
-    let second = (fabric_gbps(), names(3), names(3), names(3), any::<bool>());
+    let second = (fabric_gbps(), names(3), names(3), names(3), any::<bool>(), start());
     (first, second).prop_map(|(first, second)| {
         let (cluster_id, gpu_count, duration_seconds, isolation_level, gpu_models, gpu_milli) =
             first;
-        let (fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt) = second;
+        let (fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt, start) =
+            second;
         pb::Lease {
             cluster_id,
             gpu_count,
@@ -76,6 +90,7 @@ fn lease() -> impl Strategy<Value = pb::Lease> {
             model_ids,
             checkpoint_jurisdictions,
             may_preempt,
+            start,
         }
     })
 }
@@ -120,6 +135,7 @@ fn job_of(lease: pb::Lease) -> pb::Job {
         model_ids: lease.model_ids,
         checkpoint_jurisdictions: lease.checkpoint_jurisdictions,
         may_preempt: lease.may_preempt,
+        start: lease.start,
     }
 }
 

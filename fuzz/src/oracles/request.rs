@@ -1,11 +1,16 @@
 //! Requests, on the wire and as JSON.
 
+use placet_core::MAX_LEAD_SECONDS;
 use placet_proto::admission::v1 as pb;
 use placet_proto::{FieldError, decode_strict, json};
 use placet_server::convert;
 use prost::Message;
 
 use super::work::accept;
+use super::world::TIME;
+
+/// Of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 fn check_error(error: &FieldError) {
     assert!(!error.code.is_empty() && !error.message.is_empty(), "{error:?}");
@@ -26,6 +31,14 @@ fn request(request: pb::AdmitRequest) {
             assert!(workload.gpu_count >= 1 && workload.duration_seconds >= 1);
             assert!(workload.gpu_seconds() >= 1 && workload.gpu_seconds() < 1 << 53);
             assert!((1..=8).contains(&workload.gpu_models.len()));
+            assert!(workload.start.is_none_or(|start| (1..=LAST_SECOND).contains(&start)));
+            match workload.start_at(TIME) {
+                Ok(start) => assert!((TIME..=TIME + MAX_LEAD_SECONDS).contains(&start)),
+                Err(error) => {
+                    let reason = error.reason(request.subject.kind());
+                    assert!(reason.hint.is_some() && reason.field.is_some(), "{reason:?}");
+                }
+            }
             let json = placet_core::canonical_json(&request).expect("a request has a JSON form");
             assert!(json.len() < 65_536);
         }

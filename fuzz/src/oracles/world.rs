@@ -9,7 +9,7 @@ use placet_server::convert;
 use crate::tar::{compressed, entry, tar};
 
 /// When everything happens: 2026-11-22T01:20:00Z.
-pub(super) const TIME: u64 = 1_795_310_400;
+pub(crate) const TIME: u64 = 1_795_310_400;
 
 /// Each engine reserves address space, so there is one.
 pub(super) static RUNTIME: LazyLock<WasmRuntime> =

@@ -72,7 +72,7 @@ pub struct Lease {
     /// GPUs, 1 to 1,000,000.
     #[prost(uint32, tag = "2")]
     pub gpu_count: u32,
-    /// Length in seconds from the decision on, 1 to 31,622,400 (366 days).
+    /// Length in seconds from the start on, 1 to 31,622,400 (366 days).
     #[prost(uint64, tag = "3")]
     pub duration_seconds: u64,
     /// Required.
@@ -101,6 +101,11 @@ pub struct Lease {
     /// Asks to displace others when capacity is saturated; a policy must allow it.
     #[prost(bool, tag = "11")]
     pub may_preempt: bool,
+    /// First second of an advance reservation, since 1970-01-01 UTC, up to 253,402,300,799 (the year 9999). 0 or absent
+    /// means from the decision on. When it is decided, a start that has passed is denied with START_IN_THE_PAST, and one
+    /// more than 366 days ahead with START_TOO_FAR_AHEAD.
+    #[prost(uint64, tag = "12")]
+    pub start: u64,
 }
 impl ::prost::Name for Lease {
     const NAME: &'static str = "Lease";
@@ -121,7 +126,7 @@ pub struct Job {
     /// GPUs, 1 to 1,000,000.
     #[prost(uint32, tag = "2")]
     pub gpu_count: u32,
-    /// Longest run time in seconds from the decision on, 1 to 31,622,400 (366 days).
+    /// Longest run time in seconds from the start on, 1 to 31,622,400 (366 days).
     #[prost(uint64, tag = "3")]
     pub duration_seconds: u64,
     /// Required.
@@ -150,6 +155,11 @@ pub struct Job {
     /// Asks to displace others when capacity is saturated; a policy must allow it.
     #[prost(bool, tag = "11")]
     pub may_preempt: bool,
+    /// First second of an advance reservation, since 1970-01-01 UTC, up to 253,402,300,799 (the year 9999). 0 or absent
+    /// means from the decision on. When it is decided, a start that has passed is denied with START_IN_THE_PAST, and one
+    /// more than 366 days ahead with START_TOO_FAR_AHEAD.
+    #[prost(uint64, tag = "12")]
+    pub start: u64,
 }
 impl ::prost::Name for Job {
     const NAME: &'static str = "Job";
@@ -740,7 +750,8 @@ pub mod admission_service_client {
                 );
             self.inner.streaming(req, path, codec).await
         }
-        /// Turns a reservation active. Starting work requires it, with the current epoch, before the confirm deadline.
+        /// Turns a reservation active. Starting work requires it, with the current epoch, before the confirm deadline, which
+        /// is counted from the reservation's start: an advance reservation may be confirmed before it begins.
         pub async fn confirm(
             &mut self,
             request: impl tonic::IntoRequest<super::ConfirmRequest>,
@@ -850,7 +861,8 @@ pub mod admission_service_server {
             tonic::Response<Self::AdmitStreamStream>,
             tonic::Status,
         >;
-        /// Turns a reservation active. Starting work requires it, with the current epoch, before the confirm deadline.
+        /// Turns a reservation active. Starting work requires it, with the current epoch, before the confirm deadline, which
+        /// is counted from the reservation's start: an advance reservation may be confirmed before it begins.
         async fn confirm(
             &self,
             request: tonic::Request<super::ConfirmRequest>,

@@ -126,6 +126,7 @@ pub(super) struct Workload<'a> {
     may_preempt: bool,
     #[component(name = "milli-gpus")]
     milli_gpus: u64,
+    start: u64,
 }
 
 impl<'a> Workload<'a> {
@@ -142,6 +143,7 @@ impl<'a> Workload<'a> {
             isolation_level: workload.isolation_level.into(),
             may_preempt: workload.may_preempt,
             milli_gpus: workload.milli_gpus,
+            start: workload.start,
         }
     }
 }

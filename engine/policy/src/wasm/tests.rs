@@ -94,6 +94,7 @@ fn input() -> Input {
         isolation_level: IsolationLevel::Shared,
         may_preempt: false,
         milli_gpus: 8_000,
+        start: 1_795_305_600,
     };
     let tenant = Tenant {
         allowed_jurisdictions: vec![],

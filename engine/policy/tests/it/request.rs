@@ -46,6 +46,8 @@ struct Work {
     checkpoint_jurisdictions: Vec<Id>,
     #[serde(default)]
     may_preempt: bool,
+    #[serde(default)]
+    start: u64,
 }
 
 impl From<Work> for Workload {
@@ -62,6 +64,7 @@ impl From<Work> for Workload {
             isolation_level: work.isolation_level,
             may_preempt: work.may_preempt,
             model_ids: work.model_ids,
+            start: Some(work.start).filter(|start| *start > 0),
         }
     }
 }

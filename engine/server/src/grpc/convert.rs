@@ -218,6 +218,7 @@ fn lease_of(job: proto::Job) -> proto::Lease {
         model_ids,
         checkpoint_jurisdictions,
         may_preempt,
+        start,
     } = job;
     proto::Lease {
         cluster_id,
@@ -231,6 +232,7 @@ fn lease_of(job: proto::Job) -> proto::Lease {
         model_ids,
         checkpoint_jurisdictions,
         may_preempt,
+        start,
     }
 }
 
@@ -262,6 +264,8 @@ fn workload(lease: proto::Lease) -> Result<Workload, FieldError> {
             MAX_REFERENCES,
         )?,
         may_preempt: lease.may_preempt,
+        // 0 means from the decision on. Whether the start can be is decided, and logged.
+        start: Some(within("start", lease.start, 0, MAX_TIME)?).filter(|start| *start > 0),
     })
 }
 

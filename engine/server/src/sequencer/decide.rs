@@ -2,8 +2,8 @@
 
 use placet_core::{
     Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect, Eviction,
-    EvictionOrder, Grant, Id, Obligation, PreemptionRule, Reason, ReservationGrant, Unit, Warning,
-    utc,
+    EvictionOrder, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
+    ReservationGrant, Unit, Warning, utc,
 };
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
@@ -71,14 +71,22 @@ pub(super) fn judge(
         warnings: Vec::new(),
     };
     extend_new(&mut denial.reasons, proposal.rejected.iter().cloned());
+    let subject = &proposal.request.subject;
+    let start = subject.workload().start_at(ledger.now()).unwrap_or_else(|error| {
+        // It may have lain ahead when the request was evaluated, and have passed while it waited.
+        if denial.reasons.is_empty() {
+            denial.reasons.push(error.reason(subject.kind()));
+        }
+        ledger.now()
+    });
     // What could not be resolved is not admitted, whatever a candidate says.
-    let candidates = if proposal.rejected.is_empty() { &*proposal.candidates } else { &[] };
+    let candidates = if denial.reasons.is_empty() { &*proposal.candidates } else { &[] };
     for candidate in candidates {
         let outcome = &candidate.outcome;
         let held = match (outcome.effect, outcome.reasons.is_empty()) {
             (Effect::Deny, false) => Err(outcome.reasons.clone()),
             (Effect::Permit, true) => {
-                hold(ledger, proposal, candidate, confirm_within_seconds, reservation)?
+                hold(ledger, proposal, candidate, (start, confirm_within_seconds), reservation)?
             }
             (Effect::Deny, true) | (Effect::Permit, false) => {
                 return Err(JudgeError::Malformed("denies without a reason or permits with one"));
@@ -130,7 +138,9 @@ fn preempt(
 ) -> Result<Option<Reservation>, JudgeError> {
     let outcome = &candidate.outcome;
     let workload = proposal.request.subject.workload();
-    let Some(rule) = outcome.preemption.as_ref().filter(|_| workload.may_preempt) else {
+    // What is booked in advance waits for its turn.
+    let asked = workload.may_preempt && workload.start.is_none();
+    let Some(rule) = outcome.preemption.as_ref().filter(|_| asked) else {
         return Ok(None);
     };
     if outcome.effect != Effect::Permit {
@@ -186,24 +196,28 @@ fn extend_new<T: PartialEq>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>
     }
 }
 
-/// Holds the charges of one candidate, or says why not.
+/// Holds the charges of one candidate from `start` on, or says why not. It has to be confirmed
+/// within so many seconds of its start: work that lies ahead may be confirmed from now on.
 fn hold(
     ledger: &mut Ledger,
     proposal: &Proposal,
     candidate: &Candidate,
-    confirm_within_seconds: u64,
+    (start, confirm_within_seconds): (u64, u64),
     reservation: &Id,
 ) -> Result<Result<Reservation, Vec<Reason>>, JudgeError> {
     let charges = match charges(ledger, candidate)? {
         Ok(charges) => charges,
         Err(unknown) => return Ok(Err(unknown)),
     };
-    let booking = booking(proposal, charges, reservation, ledger.now(), confirm_within_seconds);
+    let booking = booking(proposal, charges, reservation, start, confirm_within_seconds);
     match ledger.reserve(booking.clone()) {
         Ok(reservation) => Ok(Ok(reservation)),
         Err(ReserveError::Refused(refusals)) => {
             let gpus = proposal.request.subject.workload().gpu_count;
             let fit = ledger.fit(&booking, gpus).map_err(|_broken| JudgeError::Broken)?;
+            // What may not be booked yet is no way out.
+            let latest = ledger.now().saturating_add(MAX_LEAD_SECONDS);
+            let fit = Fit { start: fit.start.filter(|start| *start <= latest), ..fit };
             Ok(Err(refused(proposal, candidate, &refusals, fit)))
         }
         Err(ReserveError::Mismatch { index, account }) => Ok(Err(vec![Reason {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use placet_core::{
     Claim, Code, Counterfactual, Decision, Effect, Event, EvictionOrder, Expect, KeySet, Leaf,
-    PolicyClaim, PreemptionRule, PriorityClass, QuotaNode, Reason, ReservationState, Subject, Unit,
-    Verifier,
+    MAX_LEAD_SECONDS, PolicyClaim, PreemptionRule, PriorityClass, QuotaNode, Reason,
+    ReservationState, Subject, Unit, Verifier,
 };
 use placet_server::sequencer::{
     Activation, Decided, Options, Proposal, SequencerError, SequencerHandle, SettleError,
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use crate::world::{
     BUDGET, ISSUER, LIMIT, World, activation, decide, id, options, path, proposal, run, settle,
-    settled,
+    settled, starting,
 };
 
 fn verified(world: &World, decided: &Decided, now: u64) -> Decision {
@@ -238,6 +238,147 @@ fn internal_work_makes_room_for_itself_with_signed_orders() {
         sequencer.close().await;
         let sequencer = world.start();
         assert_eq!(sequencer.inspect().await.unwrap(), before, "the victim has gone");
+        sequencer.close().await;
+    });
+}
+
+/// Training books 30 of the 40 GPUs from 10,000 to 14,000.
+fn training() -> Box<Proposal> {
+    starting(proposal("training", 30, 4_000, 1_000), 10_000)
+}
+
+#[test]
+fn a_lease_is_admitted_into_the_trough_only_if_it_ends_in_time() {
+    let world = World::new();
+    let sequencer = world.start();
+    let fits = (Effect::Permit, Vec::new());
+    run(async {
+        let booked = decide(&sequencer, training()).await.unwrap();
+        let decision = verified(&world, &booked, 1_000);
+        let grant = decision.reservation.unwrap();
+        assert_eq!((grant.start, grant.end, grant.confirm_by), (10_000, 14_000, 10_300));
+        assert_eq!((decision.iat, decision.exp), (1_000, 14_000));
+
+        let over = proposal("over", 20, 9_000, 2_000);
+        let denied = decide(&sequencer, over).await.unwrap();
+        let decision = verified(&world, &denied, 2_000);
+        let [reason] = &*decision.reasons else { panic!("{:?}", decision.reasons) };
+        let instead = Counterfactual {
+            account: path("tenant/acme/gpu"),
+            duration_seconds: Some(8_000),
+            gpu_count: Some(10),
+            start: Some(14_000),
+        };
+        assert_eq!(reason.counterfactual, Some(instead), "until the training, and after it");
+        let hint = "admitted with at most 10 GPUs, or for at most 8000 seconds, or as asked from \
+                    1970-01-01T03:53:20Z on";
+        assert_eq!(reason.hint.as_deref(), Some(hint));
+
+        // What the denial says is so, and is all that there is.
+        let probe = |gpus, seconds, start| {
+            sequencer.probe(starting(proposal("probe", gpus, seconds, 2_000), start))
+        };
+        for (gpus, seconds, start) in [(11, 9_000, 2_000), (20, 8_001, 2_000), (20, 9_000, 13_999)]
+        {
+            let (effect, _) = probe(gpus, seconds, start).await.unwrap();
+            assert_eq!(effect, Effect::Deny, "{gpus} GPUs for {seconds} s from {start}");
+        }
+        assert_eq!(probe(10, 9_000, 2_000).await.unwrap(), fits);
+        let trough = decide(&sequencer, proposal("trough", 20, 8_000, 2_000)).await.unwrap();
+        assert_eq!(trough.effect, Effect::Permit);
+        let after = starting(proposal("after", 20, 9_000, 2_000), 14_000);
+        let after = decide(&sequencer, after).await.unwrap();
+        let grant = verified(&world, &after, 2_000).reservation.unwrap();
+        assert_eq!((grant.start, grant.end, grant.confirm_by), (14_000, 23_000, 14_300));
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn what_is_booked_ahead_is_confirmed_around_its_start_or_expires() {
+    let world = World::new();
+    let sequencer = world.start();
+    run(async {
+        decide(&sequencer, training()).await.unwrap();
+        decide(&sequencer, starting(proposal("after", 20, 9_000, 2_000), 14_000)).await.unwrap();
+        let confirmed = settled(&sequencer, settle(SettleKind::Confirm, "training", 3_000)).await;
+        let confirmed = confirmed.unwrap();
+        assert_eq!((confirmed.state, confirmed.time), (Some(ReservationState::Active), 3_000));
+        let before = sequencer.inspect().await.unwrap();
+        assert_eq!(before.usage[0].2, 0, "nothing is held before the start: {before:?}");
+        sequencer.close().await;
+
+        let sequencer = world.start();
+        assert_eq!(sequencer.inspect().await.unwrap(), before, "a restart folds to the same");
+        // The training has ended; nobody confirms the other, and up to its deadline it is held.
+        let full = decide(&sequencer, proposal("full", 30, 10, 14_299)).await.unwrap();
+        assert_eq!(full.effect, Effect::Deny);
+        let late = settled(&sequencer, settle(SettleKind::Confirm, "after", 14_300)).await;
+        assert_eq!(late, Err(SequencerError::Settle(SettleError::ConfirmDeadlinePassed)));
+        let free = decide(&sequencer, proposal("free", 30, 10, 14_300)).await.unwrap();
+        assert_eq!(free.effect, Effect::Permit);
+        let snapshot = sequencer.inspect().await.unwrap();
+        let budget = snapshot.usage.iter().find(|one| one.0 == path("tenant/acme/gpu-seconds"));
+        assert_eq!(budget.unwrap().2, 30 * 4_000 + 30 * 10, "its GPU-seconds are free too");
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn released_before_its_start_a_booking_costs_nothing() {
+    let world = World::new();
+    let sequencer = world.start();
+    run(async {
+        decide(&sequencer, training()).await.unwrap();
+        settled(&sequencer, settle(SettleKind::Confirm, "training", 3_000)).await.unwrap();
+        let released = settled(&sequencer, settle(SettleKind::Release, "training", 9_999)).await;
+        assert_eq!(released.unwrap().refunded_gpu_seconds, 30 * 4_000);
+        let over = decide(&sequencer, proposal("over", 40, 4_000, 9_999)).await.unwrap();
+        assert_eq!(over.effect, Effect::Permit);
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn a_start_that_passes_while_a_request_waits_is_a_signed_denial() {
+    let world = World::new();
+    let now = Clock::now();
+    let system = Options { clock: Clock::System, ..options() };
+    let sequencer = world.start_with(system, None).unwrap();
+    run(async {
+        decide(&sequencer, proposal("r-1", 1, 1_000, now + 50)).await.unwrap();
+        // Evaluated ten seconds earlier than its turn comes.
+        let asked = starting(proposal("r-2", 1, 1_000, now + 40), now + 49);
+        let denied = decide(&sequencer, asked.clone()).await.unwrap();
+        assert_eq!(denied.codes, [Code::known("START_IN_THE_PAST")]);
+        let decision = verified(&world, &denied, now + 50);
+        let [reason] = &*decision.reasons else { panic!("{:?}", decision.reasons) };
+        assert_eq!((&reason.policy, reason.retry), (&id("placet"), false));
+        assert_eq!(reason.field.as_deref(), Some("lease.start"));
+        assert_eq!((decision.iat, decision.reservation), (now + 50, None));
+        assert_eq!(decide(&sequencer, asked).await, Ok(denied), "a retry gets the first answer");
+        let exact = starting(proposal("r-3", 1, 1_000, now + 40), now + 50);
+        assert_eq!(decide(&sequencer, exact).await.unwrap().effect, Effect::Permit);
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn a_start_that_may_not_be_booked_is_no_way_out() {
+    let world = World::new();
+    let sequencer = world.start();
+    run(async {
+        let last = 1_000 + MAX_LEAD_SECONDS;
+        let held = starting(proposal("held", 40, 10, 1_000), last);
+        assert_eq!(decide(&sequencer, held).await.unwrap().effect, Effect::Permit);
+        let full = starting(proposal("full", 40, 10, 1_000), last);
+        let denied = decide(&sequencer, full).await.unwrap();
+        let decision = verified(&world, &denied, 1_000);
+        let instead = decision.reasons[0].counterfactual.as_ref().unwrap();
+        assert_eq!((instead.start, instead.duration_seconds), (None, None));
+        let far = starting(proposal("far", 1, 10, 1_000), last + 1);
+        let denied = decide(&sequencer, far).await.unwrap();
+        assert_eq!(denied.codes, [Code::known("START_TOO_FAR_AHEAD")]);
         sequencer.close().await;
     });
 }
@@ -571,7 +712,7 @@ fn closing_answers_what_waits() {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Ask { name: u8, gpus: u32, seconds: u64 },
+    Ask { name: u8, gpus: u32, seconds: u64, ahead: Option<u64> },
     Confirm(u8),
     Release(u8),
     Wait(u64),
@@ -581,8 +722,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let name = || 0..24_u8;
     prop_oneof![
-        6 => (name(), 1..30_u32, 1..900_u64)
-            .prop_map(|(name, gpus, seconds)| Op::Ask { name, gpus, seconds }),
+        6 => (name(), 1..30_u32, 1..900_u64, prop::option::of(0..2_000_u64))
+            .prop_map(|(name, gpus, seconds, ahead)| Op::Ask { name, gpus, seconds, ahead }),
         4 => name().prop_map(Op::Confirm),
         3 => name().prop_map(Op::Release),
         3 => (0..400_u64).prop_map(Op::Wait),
@@ -593,8 +734,12 @@ fn op() -> impl Strategy<Value = Op> {
 async fn step(sequencer: &SequencerHandle, op: &Op, time: u64) {
     let request = |name: &u8| format!("r-{name}");
     match op {
-        Op::Ask { name, gpus, seconds } => {
-            let asked = decide(sequencer, proposal(&request(name), *gpus, *seconds, time)).await;
+        Op::Ask { name, gpus, seconds, ahead } => {
+            let mut asked = proposal(&request(name), *gpus, *seconds, time);
+            if let Some(ahead) = ahead {
+                asked = starting(asked, time + ahead);
+            }
+            let asked = decide(sequencer, asked).await;
             let reused = matches!(asked, Err(SequencerError::RequestIdReused { .. }));
             assert!(asked.is_ok() || reused, "{asked:?}");
         }

@@ -110,6 +110,7 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         isolation_level: IsolationLevel::Dedicated,
         may_preempt: false,
         model_ids: Vec::new(),
+        start: None,
     };
     let (milli, gpu_seconds) = (workload.milli_gpus(), workload.gpu_seconds());
     let request = AdmissionRequest {
@@ -152,6 +153,14 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         request_digest,
         time,
     })
+}
+
+/// The same, booked for a start.
+pub(crate) fn starting(mut proposal: Box<Proposal>, start: u64) -> Box<Proposal> {
+    let (Subject::Lease(workload) | Subject::Job(workload)) = &mut proposal.request.subject;
+    workload.start = Some(start);
+    proposal.request_digest = Digest::of(&placet_core::canonical_json(&proposal.request).unwrap());
+    proposal
 }
 
 pub(crate) async fn decide(

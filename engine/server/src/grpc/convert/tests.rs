@@ -95,6 +95,8 @@ fn each_bound_is_held() {
     assert_eq!(lease_refusal(|it| it.duration_seconds = century), out("lease.duration_seconds"));
     assert_eq!(lease_refusal(|it| it.gpu_milli = 1_001), out("lease.gpu_milli"));
     assert_eq!(lease_refusal(|it| it.fabric_gbps = 10_000_001), out("lease.fabric_gbps"));
+    assert_eq!(lease_refusal(|it| it.start = 253_402_300_800), out("lease.start"));
+    assert_eq!(lease_refusal(|it| it.start = u64::MAX), out("lease.start"));
 
     let many = |field: &str| ("TOO_MANY", field.to_owned());
     assert_eq!(lease_refusal(|it| it.gpu_models = names(9)), many("lease.gpu_models"));
@@ -111,6 +113,37 @@ fn each_bound_is_held() {
 
     let twice = lease_refusal(|it| it.gpu_models = vec!["a".into(), "b".into(), "a".into()]);
     assert_eq!(twice, ("DUPLICATE", "lease.gpu_models[2]".into()));
+}
+
+#[test]
+fn a_start_is_kept_and_its_absence_changes_no_digest() {
+    let converted = |start| {
+        let lease = proto::Lease { start, ..lease() };
+        let subject = Some(Asked::Lease(lease));
+        admission_request(proto::AdmitRequest { subject, ..admit() }).expect("within the bounds")
+    };
+    let canonical = |request| String::from_utf8(canonical_json(&request).unwrap()).unwrap();
+    let none = converted(0);
+    assert_eq!(none.subject.workload().start, None);
+    assert!(!canonical(none).contains("start"), "as it was before there was such a field");
+    // Whether it has passed depends on when it is decided.
+    for start in [1, 253_402_300_799] {
+        let some = converted(start);
+        assert_eq!(some.subject.workload().start, Some(start));
+        assert!(canonical(some).contains(&format!(r#""start":{start}"#)));
+    }
+    let job = proto::Job {
+        cluster_id: "c-1".into(),
+        gpu_count: 1,
+        duration_seconds: 1,
+        isolation_level: proto::IsolationLevel::Shared.into(),
+        gpu_models: vec!["H100".into()],
+        start: 7,
+        ..proto::Job::default()
+    };
+    let subject = Some(Asked::Job(job));
+    let job = admission_request(proto::AdmitRequest { subject, ..admit() }).expect("within them");
+    assert_eq!(job.subject.workload().start, Some(7));
 }
 
 #[test]
@@ -181,11 +214,11 @@ prop_compose! {
         fabric_gbps in 0..=MAX_FABRIC_GBPS,
         (dataset_ids, model_ids) in (any_ids(MAX_REFERENCES), any_ids(MAX_REFERENCES)),
         checkpoint_jurisdictions in any_ids(MAX_REFERENCES),
-        may_preempt in any::<bool>(),
+        (may_preempt, start) in (any::<bool>(), 0..=MAX_TIME),
     ) -> proto::Lease {
         proto::Lease {
             cluster_id, gpu_count, duration_seconds, isolation_level, gpu_models, gpu_milli,
-            fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt,
+            fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt, start,
         }
     }
 }
@@ -200,13 +233,14 @@ proptest! {
         prop_assert_eq!(workload.gpu_count, lease.gpu_count);
         prop_assert_eq!(workload.duration_seconds, lease.duration_seconds);
         prop_assert_eq!(workload.may_preempt, lease.may_preempt);
+        prop_assert_eq!(workload.start.unwrap_or(0), lease.start);
         prop_assert!((1..=MILLI_PER_GPU).contains(&workload.gpu_milli));
         let kept: Vec<_> = workload.model_ids.iter().map(|it| it.as_str().to_owned()).collect();
         prop_assert_eq!(kept, lease.model_ids, "in the request's order");
     }
 
     #[test]
-    fn one_bound_broken_is_refused_by_name(lease in any_lease(), which in 0..6_usize) {
+    fn one_bound_broken_is_refused_by_name(lease in any_lease(), which in 0..7_usize) {
         let mut bad = lease;
         let field = match which {
             0 => { bad.gpu_count = 0; "gpu_count" }
@@ -214,6 +248,7 @@ proptest! {
             2 => { bad.duration_seconds = MAX_DURATION_SECONDS + 1; "duration_seconds" }
             3 => { bad.gpu_milli = MILLI_PER_GPU + 1; "gpu_milli" }
             4 => { bad.fabric_gbps = MAX_FABRIC_GBPS + 1; "fabric_gbps" }
+            5 => { bad.start = MAX_TIME + 1; "start" }
             _ => { bad.isolation_level = 6; "isolation_level" }
         };
         let subject = Some(Asked::Lease(bad));
