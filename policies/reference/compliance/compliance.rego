@@ -2,7 +2,7 @@
 # title: Compliance
 # description: |
 #   Customers and the clusters that they use must hold the attestations that contracts and law ask
-#   for, valid at the time of the decision; hosted models are used under a licence; some GPU models
+#   for, valid when the work starts; hosted models are used under a licence; some GPU models
 #   are under export control; and the work of regulated tenants is audited.
 # custom:
 #   owner: compliance-engineering
@@ -49,9 +49,10 @@ parties := [
 	},
 ]
 
+# Valid when the work starts: an advance reservation may wait for an attestation.
 valid(attestation) if {
-	attestation.valid_from <= input.time
-	input.time < attestation.valid_until
+	attestation.valid_from <= subject.start
+	subject.start < attestation.valid_until
 }
 
 # Ends of the valid attestations of a framework: empty if there are none.
@@ -61,21 +62,21 @@ valid_ends(party, framework) := [attestation.valid_until |
 	valid(attestation)
 ]
 
-# Ends of those that are over.
+# Ends of those that are over by then.
 past_ends(party, framework) := [attestation.valid_until |
 	some attestation in party.attestations
 	attestation.framework == framework
-	attestation.valid_until <= input.time
+	attestation.valid_until <= subject.start
 ]
 
-# Beginnings of those that are to come.
+# Beginnings of those that are still to come then.
 future_beginnings(party, framework) := [attestation.valid_from |
 	some attestation in party.attestations
 	attestation.framework == framework
-	input.time < attestation.valid_from
+	subject.start < attestation.valid_from
 ]
 
-# What is required and not valid now.
+# What is required and not valid then.
 lacking contains {"party": party, "framework": framework} if {
 	some party in parties
 	some framework in party.required
@@ -99,17 +100,22 @@ deny contains {
 	count(future_beginnings(lack.party, lack.framework)) == 0
 }
 
+ends(end) := "ended" if end <= input.time
+
+ends(end) := "ends" if end > input.time
+
 # METADATA
 # title: Attestation over
-# description: A required attestation has ended, and none has been recorded after it.
+# description: |
+#   A required attestation has ended when the work starts, and none has been recorded after it.
 # custom:
 #   code: ATTESTATION_EXPIRED
 #   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
 deny contains {
 	"code": "ATTESTATION_EXPIRED",
 	"message": sprintf(
-		"attestation of %s of %s ended at %s",
-		[lack.framework, lack.party.name, date(max(past))],
+		"attestation of %s of %s %s at %s",
+		[lack.framework, lack.party.name, ends(max(past)), date(max(past))],
 	),
 	"field": lack.party.field,
 	"hint": sprintf("have a current attestation of %s recorded in the facts", [lack.framework]),
@@ -123,7 +129,8 @@ deny contains {
 # METADATA
 # title: Attestation to come
 # description: |
-#   A required attestation is recorded but begins later. The same request may pass from then on.
+#   A required attestation is recorded but begins after the work. The same request may pass from
+#   then on, unless it names its start.
 # custom:
 #   code: ATTESTATION_NOT_YET_VALID
 #   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
@@ -134,13 +141,17 @@ deny contains {
 		[lack.framework, lack.party.name, date(min(future))],
 	),
 	"field": lack.party.field,
-	"hint": sprintf("ask again after %s", [date(min(future))]),
-	"retry": true,
+	"hint": sprintf(wait_hint, [date(min(future))]),
+	"retry": subject.start == input.time,
 } if {
 	some lack in lacking
 	future := future_beginnings(lack.party, lack.framework)
 	count(future) > 0
 }
+
+wait_hint := "ask again after %s, or for a start from then on" if subject.start == input.time
+
+wait_hint := "ask for a start from %s on" if subject.start > input.time
 
 # Attested without a gap beyond this end.
 renewed(party, framework, end) if {
@@ -150,8 +161,8 @@ renewed(party, framework, end) if {
 	attestation.valid_until > end
 }
 
-# The later of the warning time and the end of the work.
-horizon := input.time + max([
+# The later of the warning time, counted from the start, and the end of the work.
+horizon := subject.start + max([
 	to_number(object.get(params, "warn_days", 0)) * seconds_per_day,
 	subject.duration_seconds,
 ])
@@ -159,7 +170,8 @@ horizon := input.time + max([
 # METADATA
 # title: Attestation that ends soon
 # description: |
-#   A required attestation ends within the warning time or before the work does, and is not renewed.
+#   A required attestation ends within the warning time after the start, or before the work does,
+#   and is not renewed.
 # custom:
 #   code: ATTESTATION_EXPIRES_SOON
 #   controls: ["SOC2:CC9.2"]

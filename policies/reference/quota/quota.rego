@@ -70,7 +70,7 @@ claims contains {
 
 # METADATA
 # title: Monthly budget of the tenant
-# description: GPU-seconds, used up within the month in which the request is decided.
+# description: GPU-seconds, all of them used up within the month in which the work starts.
 # custom:
 #   controls: ["SOC2:A1.1"]
 claims contains {
