@@ -22,6 +22,9 @@ struct DecisionLine<'a> {
     request_id: &'a str,
     time: u64,
     effect: Effect,
+    /// Of an advance reservation only: others start at `time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u64>,
     token: &'a str,
     position: u64,
     codes: Vec<&'a str>,
@@ -115,10 +118,17 @@ pub(crate) fn decision_json(
         request_id: &response.request_id,
         time: claims.iat,
         effect: claims.effect,
+        start: later_start(claims),
         token: &response.token,
         position: response.position,
         codes: codes(claims),
     })
+}
+
+/// When work starts that was booked in advance; none if it starts with its decision.
+pub(crate) fn later_start(claims: &Decision) -> Option<u64> {
+    let start = claims.reservation.as_ref().map(|reservation| reservation.start);
+    start.filter(|start| *start > claims.iat)
 }
 
 /// The codes of a denial, each once, in the order of the reasons.
@@ -231,7 +241,8 @@ pub(crate) fn decision_card(printer: &Printer, claims: &Decision) -> String {
     );
     if let Some(reservation) = &claims.reservation {
         row("reservation", format!("{}, epoch {}", reservation.id, reservation.epoch));
-        row("from", utc(reservation.start));
+        let ahead = if later_start(claims).is_some() { ", booked in advance" } else { "" };
+        row("from", format!("{}{ahead}", utc(reservation.start)));
         row("until", utc(reservation.end));
         row("confirm by", utc(reservation.confirm_by));
         for charge in &reservation.charges {

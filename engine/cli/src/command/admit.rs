@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use placet_core::Effect;
+use placet_core::{Effect, utc};
 use placet_proto::admission::v1::{AdmitResponse, Settlement, stream_response::Answer};
 
 use crate::answer::{self, Place, Problem};
@@ -181,7 +181,10 @@ impl Report<'_> {
             return self.printer.data(&card);
         }
         let detail = match &claims.reservation {
-            Some(reservation) => reservation.id.to_string(),
+            Some(reservation) => match answer::later_start(&claims) {
+                Some(start) => format!("{} from {}", reservation.id, utc(start)),
+                None => reservation.id.to_string(),
+            },
             None => codes.join(" "),
         };
         let word = answer::effect_column(self.printer, claims.effect);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::running::{Ran, flipped, run, run_with};
+use crate::server::claims;
 
 const LOCAL: [&str; 8] = [
     "admit",
@@ -111,6 +112,77 @@ fn a_break_in_line_5000_is_found_there() {
         (&summary["admitted"], &summary["errors"]["MALFORMED_JSON"]),
         (&5_000.into(), &1.into())
     );
+}
+
+/// Codes of the events of the example, in its order.
+const AHEAD: [(&str, &str); 9] = [
+    ("PERMIT", ""),
+    ("DENY", "RESOURCE_UNAVAILABLE"),
+    ("PERMIT", ""),
+    ("ACTIVE", ""),
+    ("PERMIT", ""),
+    ("DENY", "START_IN_THE_PAST"),
+    ("ACTIVE", ""),
+    ("DENY", "RESOURCE_UNAVAILABLE"),
+    ("PERMIT", ""),
+];
+
+#[test]
+fn what_is_booked_in_advance_is_kept_free_and_shown() {
+    let state = tempfile::tempdir().unwrap();
+    let more = ["--clock", "events", "policies/requests/advance.jsonl"];
+    let ran = admit(state.path(), &more);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let rows: Vec<Value> = ran.stdout.lines().map(json).collect();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let result = row.get("effect").unwrap_or(&row["state"]).as_str().unwrap();
+            (result, row["codes"][0].as_str().unwrap_or(""))
+        })
+        .collect();
+    assert_eq!(told, AHEAD);
+    let starts: Vec<_> = rows.iter().filter_map(|row| row["start"].as_u64()).collect();
+    assert_eq!(starts, [1_795_413_600, 1_796_018_400], "only of what was booked in advance");
+
+    // The denial says until when it could run, and from when all of it would fit.
+    let denied = claims(rows[1]["token"].as_str().unwrap());
+    let instead = denied.reasons[0].counterfactual.as_ref().unwrap();
+    assert_eq!(instead.duration_seconds, Some(150_900), "until Monday, 06:00");
+    assert_eq!(instead.start, Some(1_796_018_400), "when the week is over");
+    let words = "admitted with at most 1584 GPUs, or for at most 150900 seconds, or as asked from \
+                 2026-11-30T06:00:00Z on";
+    assert_eq!(denied.reasons[0].hint.as_deref(), Some(words));
+
+    let words: Vec<&str> =
+        LOCAL.into_iter().filter(|arg| !["--format", "json"].contains(arg)).collect();
+    let shown = run(words.iter().chain(&more));
+    let lines: Vec<&str> = shown.stdout.lines().collect();
+    assert!(lines[0].ends_with(" from 2026-11-23T06:00:00Z"), "{}", shown.stdout);
+    assert!(!lines[2].contains(" from "), "it starts with its decision: {}", shown.stdout);
+}
+
+#[test]
+fn a_single_request_is_booked_for_tomorrow() {
+    let state = tempfile::tempdir().unwrap();
+    let path = crate::server::root().join("policies/requests/lease-permitted.json");
+    let mut request = json(&std::fs::read_to_string(path).unwrap());
+    let start = placet_server::Clock::now() + 86_400;
+    request["lease"]["start"] = start.into();
+    let file = state.path().join("ahead.json");
+    std::fs::write(&file, request.to_string()).unwrap();
+    let words = LOCAL.into_iter().filter(|arg| !["--format", "json"].contains(arg));
+    let words: Vec<&str> = words.chain([file.to_str().unwrap()]).collect();
+    let ran = run(&words);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let from = format!("{}, booked in advance", placet_core::utc(start));
+    assert!(ran.stdout.contains(&from), "{}", ran.stdout);
+
+    request["lease"]["start"] = 1.into();
+    std::fs::write(&file, request.to_string()).unwrap();
+    let ran = run(&words);
+    assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("START_IN_THE_PAST (placet)"), "{}", ran.stdout);
 }
 
 #[test]

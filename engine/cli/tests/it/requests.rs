@@ -31,13 +31,14 @@ fn shipped(folder: &std::path::Path) -> Server {
 type Spoil = fn(&mut pb::AdmitRequest);
 
 /// Each spoils a good request in one place; the error must name it.
-const SPOILED: [(&str, &str, Spoil); 17] = [
+const SPOILED: [(&str, &str, Spoil); 18] = [
     ("no GPUs", "lease.gpu_count", |r| lease(r).gpu_count = 0),
     ("too many GPUs", "lease.gpu_count", |r| lease(r).gpu_count = 1_000_001),
     ("all the GPUs there could be", "lease.gpu_count", |r| lease(r).gpu_count = u32::MAX),
     ("no time", "lease.duration_seconds", |r| lease(r).duration_seconds = 0),
     ("a century", "lease.duration_seconds", |r| lease(r).duration_seconds = 3_155_760_000),
     ("for ever", "lease.duration_seconds", |r| lease(r).duration_seconds = u64::MAX),
+    ("a start in year 10000", "lease.start", |r| lease(r).start = 253_402_300_800),
     ("unknown isolation", "lease.isolation_level", |r| lease(r).isolation_level = 77),
     ("no isolation", "lease.isolation_level", |r| lease(r).isolation_level = 0),
     ("unknown class", "priority_class", |r| r.priority_class = 99),
@@ -107,18 +108,20 @@ async fn an_unknown_field_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_names_get_a_signed_denial() {
+async fn unknown_names_and_impossible_starts_get_a_signed_denial() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = shipped(folder.path());
     let mut client = server.client().await;
-    let unknown: [(&str, Spoil); 5] = [
+    let denied: [(&str, Spoil); 7] = [
         ("UNKNOWN_TENANT", |r| r.tenant_id = "nobody".into()),
         ("UNKNOWN_CLUSTER", |r| lease(r).cluster_id = "nowhere".into()),
         ("UNKNOWN_GPU_MODEL", |r| lease(r).gpu_models = vec!["ABACUS".into()]),
         ("UNKNOWN_DATASET", |r| lease(r).dataset_ids = vec!["nothing".into()]),
         ("UNKNOWN_MODEL", |r| lease(r).model_ids = vec!["nothing".into()]),
+        ("START_IN_THE_PAST", |r| lease(r).start = 1),
+        ("START_TOO_FAR_AHEAD", |r| lease(r).start = 253_402_300_799),
     ];
-    for (code, spoil) in unknown {
+    for (code, spoil) in denied {
         let mut request = good(code);
         spoil(&mut request);
         let answer = client.admit(request).await.expect("decided").into_inner();
