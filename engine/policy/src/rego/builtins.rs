@@ -163,7 +163,7 @@ enum Bound {
 pub(super) type Own = fn(&[Value]) -> Result<Value, Refused>;
 
 /// Built-ins of our own: name, number of arguments, function.
-const OWN: [(&str, u8, Own); 43] = [
+const OWN: [(&str, u8, Own); 44] = [
     ("crypto.hmac.equal", 2, crypto::equal),
     ("crypto.hmac.md5", 2, crypto::hmac_md5),
     ("crypto.hmac.sha1", 2, crypto::hmac_sha1),
@@ -195,6 +195,7 @@ const OWN: [(&str, u8, Own); 43] = [
     ("net.cidr_is_valid", 1, net::is_valid),
     ("net.cidr_merge", 1, net::merge),
     ("object.subset", 2, text::subset),
+    ("strings.count", 2, text::occurrences),
     ("strings.replace_n", 2, text::replace_n),
     ("time.now_ns", 0, now_ns),
     ("type_name", 1, type_name),

@@ -28,7 +28,7 @@ fn the_sample_passes_and_what_is_not_supported_is_skipped_by_reason() {
             other => panic!("{}: {}: {other:?}", file.display(), report.note),
         }
     }
-    assert_eq!(passed, 34);
+    assert_eq!(passed, 35);
     let expected = [
         ("refused at load", 3),
         ("spent its budget", 1),
