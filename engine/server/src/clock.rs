@@ -39,7 +39,8 @@ impl Clock {
 /// clock says at the start is taken as it is: a server may have been off for a year.
 #[derive(Debug)]
 pub(crate) struct Steady {
-    begun: Instant,
+    /// `None` if no time passes.
+    begun: Option<Instant>,
     /// The latest reading that was taken, and the time since `begun` at which it was.
     time: u64,
     at: Duration,
@@ -51,7 +52,12 @@ impl Steady {
     /// Begins with the time that is taken as it is.
     #[expect(clippy::disallowed_methods, reason = "this is a clock that others are told to use")]
     pub(crate) fn begin(time: u64) -> Self {
-        Self { begun: Instant::now(), time, at: Duration::ZERO, jumped: false }
+        Self { begun: Some(Instant::now()), ..Self::still(time) }
+    }
+
+    /// The same where no time passes between readings: for whoever tells the time itself.
+    pub(crate) fn still(time: u64) -> Self {
+        Self { begun: None, time, at: Duration::ZERO, jumped: false }
     }
 
     /// Takes a reading of the system's clock, unless it is ahead of what it can be by more than
@@ -60,7 +66,8 @@ impl Steady {
     /// # Errors
     /// What it should be: nothing was taken.
     pub(crate) fn take(&mut self, time: u64) -> Result<(), u64> {
-        let taken = self.take_at(time, self.begun.elapsed());
+        let at = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        let taken = self.take_at(time, at);
         match &taken {
             Err(expected) if !self.jumped => {
                 tracing::error!(

@@ -9,6 +9,7 @@ mod decide;
 mod report;
 mod sign;
 mod stage;
+mod stepper;
 mod writer;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ use crate::signer::Signer;
 pub use crate::store::Personal;
 use crate::store::{self, Reader, StoreOptions};
 pub use report::{ReservationsReport, UsageReport};
+pub use stepper::{Step, Stepper};
 
 /// Commands that may wait. Past it callers wait: a longer queue would only make every answer late.
 pub const QUEUE: usize = 4_096;
@@ -299,14 +301,22 @@ struct Evidence {
     evaluation: Digest,
 }
 
-#[derive(Debug, Clone)]
-enum Reply {
+/// What a command is answered with, in kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A proposal.
     Decided(Decided),
+    /// A probe: the effect, and every denial.
     Probed(Effect, Vec<Reason>),
+    /// A confirm or a release.
     Settled(Settled),
+    /// An activation.
     Activated,
+    /// A question for the state.
     Inspected(Box<Snapshot>),
+    /// A question for a page of accounts.
     Usage(Box<UsageReport>),
+    /// A question for a page of reservations.
     Reservations(Box<ReservationsReport>),
 }
 
@@ -384,8 +394,16 @@ impl SequencerHandle {
         activation: Activation,
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::default());
-        let writer =
-            writer::Writer::open(path, options, store, signer, activation, Arc::clone(&shared))?;
+        let told = None;
+        let writer = writer::Writer::open(
+            path,
+            options,
+            store,
+            signer,
+            activation,
+            Arc::clone(&shared),
+            told,
+        )?;
         let reader = writer.reader();
         let (queue, commands) = mpsc::channel();
         let (end, ended) = watch::channel(false);

@@ -41,6 +41,17 @@ pub(super) struct Writer {
     steady: Steady,
     /// Whether the last commit had no known outcome and the store could not be opened again since.
     unsettled: bool,
+    /// Present if chance and time are the caller's.
+    told: Option<Told>,
+}
+
+/// What a [`Stepper`](super::Stepper) is told, in place of chance and the system's clock.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Name of a new store.
+    pub(super) name: String,
+    /// Seconds since 1970-01-01 UTC.
+    pub(super) now: u64,
 }
 
 /// A batch, signed: what goes to the store, and the answers.
@@ -60,7 +71,7 @@ enum SignFailure {
 }
 
 /// The process is to die here, for a test.
-struct Crash;
+pub(super) struct Crash;
 
 /// What became of a commit.
 enum Committed {
@@ -77,20 +88,24 @@ impl Writer {
         signer: Signer,
         activation: Activation,
         shared: Arc<Shared>,
+        told: Option<Told>,
     ) -> Result<Self, OpenError> {
         let store = Store::open(path, store).map_err(OpenError::Store)?;
         let folded = Folded::read(&store).map_err(OpenError::Log)?;
         let (bundle, facts) = (folded.bundle.clone(), folded.facts.clone());
         let is_new = folded.tree.size() == 0;
-        let name = if is_new {
-            store.random_name().map_err(|error| OpenError::Log(error.into()))?
-        } else {
-            folded.name.clone()
+        let name = match (is_new, &told) {
+            (false, _) => folded.name.clone(),
+            (true, Some(told)) => told.name.clone(),
+            (true, None) => store.random_name().map_err(|error| OpenError::Log(error.into()))?,
         };
         let (ledger, tree) = (folded.ledger, folded.tree);
         let mut writer = Self {
             names: AccountNames::of(&ledger),
-            steady: Steady::begin(Clock::now().max(ledger.now())),
+            steady: match &told {
+                Some(told) => Steady::still(told.now.max(ledger.now())),
+                None => Steady::begin(Clock::now().max(ledger.now())),
+            },
             store,
             ledger,
             tree,
@@ -100,6 +115,7 @@ impl Writer {
             options,
             shared,
             unsettled: false,
+            told,
         };
         writer.begin(is_new, bundle, facts, &activation).map_err(OpenError::First)?;
         Ok(writer)
@@ -114,7 +130,7 @@ impl Writer {
         activation: &Activation,
     ) -> Result<(), SequencerError> {
         let now = match self.options.clock {
-            Clock::System => Clock::now().max(self.ledger.now()),
+            Clock::System => self.clock().max(self.ledger.now()),
             Clock::Events => self.ledger.now(),
         };
         let mut staged = Staged::default();
@@ -152,6 +168,18 @@ impl Writer {
 
     pub(super) fn reader(&self) -> Reader {
         self.store.reader()
+    }
+
+    /// What the system's clock says, or what is to be taken for it.
+    fn clock(&self) -> u64 {
+        self.told.as_ref().map_or_else(Clock::now, |told| told.now)
+    }
+
+    /// Says what is to be taken for the system's clock from now on.
+    pub(super) fn tell(&mut self, now: u64) {
+        if let Some(told) = &mut self.told {
+            told.now = now;
+        }
     }
 
     /// Serves until it is told to close, or everybody who could ask has gone.
@@ -192,7 +220,7 @@ impl Writer {
     }
 
     /// Carries out a batch and answers it.
-    fn serve(&mut self, batch: Vec<Queued>) -> Result<(), Crash> {
+    pub(super) fn serve(&mut self, batch: Vec<Queued>) -> Result<(), Crash> {
         if self.unsettled
             && let Err(error) = self.settle_store()
         {
@@ -257,7 +285,7 @@ impl Writer {
 
     fn stage<'a>(&mut self, batch: &'a [Queued], too_long: &[usize]) -> Result<Staged<'a>, Abort> {
         let tick = match self.options.clock {
-            Clock::System => Some(Clock::now()),
+            Clock::System => Some(self.clock()),
             Clock::Events => None,
         };
         let mut stage = Stage {

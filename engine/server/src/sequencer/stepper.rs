@@ -1,0 +1,109 @@
+//! The writer without its thread: batches and times are the caller's, so that a run can be repeated
+//! exactly.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::writer::{Told, Writer};
+use super::{
+    Activation, Command, OpenError, Options, Proposal, Queued, Reply, SequencerError, Settle,
+    Shared, propose,
+};
+use crate::signer::Signer;
+use crate::store::{Reader, StoreOptions};
+
+/// One command of a batch.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// As [`SequencerHandle::propose`](super::SequencerHandle::propose).
+    Propose(Box<Proposal>),
+    /// As [`SequencerHandle::probe`](super::SequencerHandle::probe).
+    Probe(Box<Proposal>),
+    /// As [`SequencerHandle::settle`](super::SequencerHandle::settle).
+    Settle(Settle),
+    /// As [`SequencerHandle::activate`](super::SequencerHandle::activate), with its time.
+    Activate(Activation, u64),
+    /// As [`SequencerHandle::inspect`](super::SequencerHandle::inspect).
+    Inspect,
+}
+
+/// The only writer, on the thread of whoever calls it: for simulations, which must decide where a
+/// batch ends and what time it is. Everything else is what a
+/// [`SequencerHandle`](super::SequencerHandle) does.
+///
+/// Dropping it closes the store without another word, as a process does that is killed.
+#[derive(Debug)]
+pub struct Stepper {
+    /// `None` once it has died of a fault.
+    writer: Option<Writer>,
+    reader: Reader,
+}
+
+impl Stepper {
+    /// Opens a store, or makes one. `name` is what a new store is called, instead of a random name:
+    /// 32 hexadecimal digits. `now` is what the system's clock says, in seconds since 1970-01-01
+    /// UTC.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        path: &Path,
+        options: Options,
+        store: StoreOptions,
+        signer: Signer,
+        activation: Activation,
+        (name, now): (&str, u64),
+    ) -> Result<Self, OpenError> {
+        let told = Told { name: name.to_owned(), now };
+        let shared = Arc::new(Shared::default());
+        let writer = Writer::open(path, options, store, signer, activation, shared, Some(told))?;
+        let reader = writer.reader();
+        Ok(Self { writer: Some(writer), reader })
+    }
+
+    /// Carries out one batch while the system's clock says `now`, in seconds since 1970-01-01 UTC;
+    /// one answer for each command, in their order. An empty batch is what the writer does while
+    /// nothing is asked.
+    pub fn serve(&mut self, batch: Vec<Step>, now: u64) -> Vec<Result<Reply, SequencerError>> {
+        let (mut queued, mut answers) = (Vec::new(), Vec::new());
+        for step in batch {
+            let (sender, answer) = oneshot::channel();
+            queued.push(Queued { command: command(step), answer: sender, _place: None });
+            answers.push(answer);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.tell(now);
+            if writer.serve(queued).is_err() {
+                self.writer = None;
+            }
+        }
+        let answer = |mut answer: oneshot::Receiver<_>| {
+            answer.try_recv().unwrap_or(Err(SequencerError::Stopped))
+        };
+        answers.into_iter().map(answer).collect()
+    }
+
+    /// Whether it lives: false once a fault made it die.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// For look-ups that need no place in the order.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+fn command(step: Step) -> Command {
+    match step {
+        Step::Propose(proposal) => propose(proposal),
+        Step::Probe(proposal) => Command::Probe(proposal),
+        Step::Settle(settle) => Command::Settle(settle),
+        Step::Activate(activation, time) => Command::Activate(activation, time),
+        Step::Inspect => Command::Inspect,
+    }
+}
