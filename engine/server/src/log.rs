@@ -169,6 +169,8 @@ impl Folded {
     /// stored ones.
     pub(crate) fn read(store: &Store) -> Result<Self, LogError> {
         let mut folded = Self::default();
+        #[cfg(feature = "defects")]
+        folded.ledger.set_defect(store.faults().defect());
         let read = store.for_each_leaf(0, |bytes| {
             let position = folded.tree.size();
             folded.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;

@@ -22,6 +22,7 @@
 
 mod audit;
 mod cohorts;
+mod defect;
 mod fit;
 mod journal;
 mod preempt;
@@ -43,6 +44,7 @@ pub use audit::AuditError;
 pub(crate) use cohorts::MAX_NODES_IN_LEAF;
 use cohorts::Nodes;
 pub use cohorts::{MAX_TREE_DEPTH, QuotasError};
+pub use defect::Defect;
 pub use fit::Fit;
 use journal::{Journal, Undo};
 use preempt::Plan;
@@ -287,6 +289,9 @@ pub struct Ledger {
     nodes: Nodes,
     /// Reservations that others may displace: by level account, in the order of their starts.
     displaceable: HashMap<AccountPath, BTreeSet<(u64, Id)>>,
+    /// The rule that is broken on purpose.
+    #[cfg(feature = "defects")]
+    defect: Option<Defect>,
 }
 
 impl Ledger {
@@ -348,6 +353,7 @@ impl Ledger {
     /// # Errors
     /// If the books are wrong.
     pub(crate) fn expire_next(&mut self, to: u64) -> Result<Option<Expired>, ReserveError> {
+        let to = self.spoil_due(to);
         let Some((at, id)) = self.due.first().filter(|(at, _)| *at <= to).cloned() else {
             return Ok(None);
         };
@@ -374,6 +380,7 @@ impl Ledger {
             | ReservationState::Revoked => (ExpiryCause::Ended, Some(Vec::new())),
         };
         let refunds = refunds.ok_or(ReserveError::Broken)?;
+        let refunds = self.spoil_expiry(&reservation, cause, refunds);
         let state = if evicted { ReservationState::Revoked } else { ReservationState::Expired };
         let end = (state, Some(cause));
         self.end(&reservation, end, &refunds).map_err(|Broken| ReserveError::Broken)?;
@@ -389,6 +396,9 @@ impl Ledger {
         let Some(reservation) = self.live.get(id) else {
             let ended = self.ended.get(id).ok_or(SettleError::NotFound)?;
             check_epoch(ended.epoch, epoch)?;
+            if self.breaks(Defect::LateConfirmAccepted) {
+                return Ok(defect::confirmed(id, ended));
+            }
             return Err(match ended.cause {
                 Some(ExpiryCause::Unconfirmed) => SettleError::ConfirmDeadlinePassed,
                 Some(ExpiryCause::Ended | ExpiryCause::Evicted) | None => {
@@ -396,7 +406,9 @@ impl Ledger {
                 }
             });
         };
-        check_epoch(reservation.epoch, epoch)?;
+        if !self.breaks(Defect::StaleEpochAccepted) {
+            check_epoch(reservation.epoch, epoch)?;
+        }
         let changed = reservation.state == ReservationState::Reserved;
         let mut reservation = reservation.clone();
         if changed {
@@ -444,7 +456,7 @@ impl Ledger {
             | ReservationState::Expired
             | ReservationState::Revoked => unused(&reservation.booking, charge.amount, now),
         });
-        let refunds = back.ok_or(SettleError::Broken)?;
+        let refunds = self.spoil_release(&reservation, back.ok_or(SettleError::Broken)?);
         let mark = self.mark();
         let end = (ReservationState::Released, None);
         self.end(&reservation, end, &refunds).map_err(|Broken| {
@@ -475,7 +487,7 @@ impl Ledger {
             since: ended.since,
             refunds: Vec::new(),
             refunded_gpu_seconds: ended.refunded_gpu_seconds,
-            changed: false,
+            changed: self.breaks(Defect::ReleaseRepeated),
         })
     }
 
@@ -495,7 +507,8 @@ impl Ledger {
         let live = self.live.get(id).map(|held| (&held.booking.tenant, &held.booking.caller));
         let ended = || self.ended.get(id).map(|ended| (&ended.tenant, &ended.caller));
         let holder = live.or_else(ended).ok_or(SettleError::NotFound)?;
-        if holder == (tenant, caller) { Ok(()) } else { Err(SettleError::NotYours) }
+        let is_open = self.breaks(Defect::AnybodySettles);
+        if holder == (tenant, caller) || is_open { Ok(()) } else { Err(SettleError::NotYours) }
     }
 
     /// Takes a live reservation's charges off the accounts and remembers how it ended. Now is when
@@ -508,7 +521,10 @@ impl Ledger {
     ) -> Result<(), Broken> {
         let booking = &reservation.booking;
         self.before_end(reservation)?;
-        self.book_out(reservation)?;
+        let is_released = state == ReservationState::Released;
+        if !self.spoil_levels(is_released) {
+            self.book_out(reservation)?;
+        }
         for charge in booking.charges.iter().filter(|one| one.kind == AccountKind::Budget) {
             let Some(Account::Budget(_, budget)) = self.accounts.get_mut(&charge.account) else {
                 return Err(Broken);
@@ -520,7 +536,9 @@ impl Ledger {
             budget.held = budget.held.checked_sub(charge.amount).ok_or(Broken)?;
             budget.used = budget.used.checked_add(used).ok_or(Broken)?;
         }
-        self.set_live(booking.id.clone(), None);
+        if !(is_released && self.breaks(Defect::ReleasedAgain)) {
+            self.set_live(booking.id.clone(), None);
+        }
         self.after_end(reservation)?;
         let number = self.ended_order.last_key_value().map_or(0, |(number, _)| *number);
         let number = number.checked_add(1).ok_or(Broken)?;

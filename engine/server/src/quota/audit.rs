@@ -7,7 +7,7 @@ use placet_core::{AccountKind, AccountPath, Charge, Digest, Id};
 
 use super::cohorts::forest;
 use super::timeline::Timeline;
-use super::{Account, Ledger, Reservation};
+use super::{Account, Defect, Ledger, Reservation};
 
 /// What is wrong with the books.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,8 @@ impl Ledger {
     fn audit_trees(&self) -> Result<(), AuditError> {
         let broken = |_| AuditError("a tree of quotas has a negative level".to_owned());
         let own = self.nodes.values().map(|node| node.own.clone());
-        let mut fresh = forest(own).map_err(|error| AuditError(error.to_string()))?;
+        let lends_all = self.breaks(Defect::LendingLimitIgnored);
+        let mut fresh = forest(own, lends_all).map_err(|error| AuditError(error.to_string()))?;
         self.fill(&mut fresh).map_err(broken)?;
         for ((path, own), fresh) in self.nodes.iter().zip(fresh.into_values()) {
             let mut own = own.clone();

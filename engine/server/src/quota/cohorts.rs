@@ -14,7 +14,7 @@ use placet_core::{AccountKind, AccountPath, MAX_AMOUNT, QuotaNode, Unit};
 
 use super::journal::Undo;
 use super::timeline::{Bound, Broken, Timeline, TimelineUndo};
-use super::{Account, Ledger};
+use super::{Account, Defect, Ledger};
 
 /// Most accounts from a leaf to its root: each is work for every claim on the leaf.
 pub const MAX_TREE_DEPTH: usize = 8;
@@ -82,8 +82,11 @@ pub(super) struct Obstacle {
     pub(super) until: Option<u64>,
 }
 
-/// Checks that nodes make up a forest, and works out what each may hold.
-pub(super) fn forest(nodes: impl IntoIterator<Item = QuotaNode>) -> Result<Nodes, QuotasError> {
+/// Checks that nodes make up a forest, and works out what each may hold. Only a test lends all.
+pub(super) fn forest(
+    nodes: impl IntoIterator<Item = QuotaNode>,
+    lends_all: bool,
+) -> Result<Nodes, QuotasError> {
     let node = |own: QuotaNode| {
         let (children, total) = (BTreeSet::new(), Timeline::default());
         (own.account.clone(), Node { own, children, quota: 0, kept: 0, limit: 0, total })
@@ -112,7 +115,8 @@ pub(super) fn forest(nodes: impl IntoIterator<Item = QuotaNode>) -> Result<Nodes
         let Some(node) = nodes.get_mut(&path) else { continue };
         let own = &node.own;
         node.quota = node.quota.saturating_add(own.nominal).min(MAX_AMOUNT);
-        node.kept = own.lending_limit.map_or(0, |lent| node.quota.saturating_sub(lent));
+        let lending_limit = own.lending_limit.filter(|_| !lends_all);
+        node.kept = lending_limit.map_or(0, |lent| node.quota.saturating_sub(lent));
         node.limit = match (&own.cohort, own.borrowing_limit) {
             (None, _) => node.quota,
             (Some(_), Some(borrowed)) => node.quota.saturating_add(borrowed).min(MAX_AMOUNT),
@@ -133,7 +137,8 @@ impl Ledger {
     /// Less may be free: others may have borrowed what it has lent.
     #[must_use]
     pub fn tree_limit(&self, account: &AccountPath) -> Option<u64> {
-        self.nodes.get(account).map(|node| node.limit)
+        let node = self.nodes.get(account)?;
+        (!self.breaks(Defect::BorrowingLimitIgnored)).then_some(node.limit)
     }
 
     /// The nodes of all trees, in the order of their paths.
@@ -157,7 +162,7 @@ impl Ledger {
             all.remove(path);
         }
         all.extend(changed.iter().map(|node| (node.account.clone(), node.clone())));
-        let mut nodes = forest(all.into_values())?;
+        let mut nodes = forest(all.into_values(), self.breaks(Defect::LendingLimitIgnored))?;
         self.fill(&mut nodes).map_err(|Broken| QuotasError::Broken)?;
         let old = std::mem::replace(&mut self.nodes, nodes);
         self.journal.push(Undo::Nodes(old));
@@ -282,9 +287,13 @@ impl Ledger {
             None => self.direct(path),
         };
         let held = held.unwrap_or(&none);
-        let limit = node.map_or(limit, |node| node.limit.min(limit));
+        let bound = node.filter(|_| !self.breaks(Defect::BorrowingLimitIgnored));
+        let limit = bound.map_or(limit, |node| node.limit.min(limit));
         if let Some(found) = obstacle_of(held, path, limit, &[segment], &[])? {
             return Ok(Some(found));
+        }
+        if self.breaks(Defect::CohortNotAsked) {
+            return Ok(None);
         }
         let (mut segments, mut below) = (vec![segment], vec![held]);
         while let Some(child) = node {

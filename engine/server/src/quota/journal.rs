@@ -5,7 +5,7 @@ use placet_core::{AccountKind, AccountPath, Id};
 use super::cohorts::Nodes;
 use super::preempt::displaceable;
 use super::timeline::TimelineUndo;
-use super::{Account, Budget, Ended, Ledger, Reservation};
+use super::{Account, Budget, Defect, Ended, Ledger, Reservation};
 
 /// One change, as it was before. Applied in reverse order these bring the ledger back.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ impl Ledger {
             Undo::Account(path, None) => {
                 self.accounts.remove(&path);
             }
+            Undo::Budget(..) if self.breaks(Defect::UndoForgetsBudgets) => {}
             Undo::Budget(path, old) => {
                 if let Some(Account::Budget(_, budget)) = self.accounts.get_mut(&path) {
                     *budget = old;
@@ -91,6 +92,7 @@ impl Ledger {
                 }
             }
             Undo::Nodes(nodes) => self.nodes = nodes,
+            Undo::Total(..) if self.breaks(Defect::UndoForgetsCohorts) => {}
             Undo::Total(path, old) => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.total.undo(old).expect("what was done can be taken back");

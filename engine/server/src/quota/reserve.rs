@@ -9,7 +9,9 @@ use super::fit::largest;
 use super::journal::Undo;
 use super::preempt::{Part, Parts, footprint};
 use super::timeline::{Broken, Timeline};
-use super::{Account, Booking, Budget, Ledger, MAX_CHARGES, Refusal, Reservation, ReserveError};
+use super::{
+    Account, Booking, Budget, Defect, Ledger, MAX_CHARGES, Refusal, Reservation, ReserveError,
+};
 
 impl Ledger {
     /// Holds all charges of a booking or none.
@@ -29,13 +31,13 @@ impl Ledger {
             let parts = parts.get(&charge.account);
             // Each is looked at after those before it are held: they may share a cohort.
             let held = match self.refusal(index, charge, booking, parts) {
-                Ok(None) => {
-                    let held = self.hold_one(charge, booking, parts);
-                    held.map_err(|Broken| ReserveError::Broken)
-                }
-                Ok(Some(refusal)) => {
+                Ok(Some(refusal)) if !self.spoil_check(&refusal) => {
                     refusals.push(refusal);
                     Ok(())
+                }
+                Ok(_) => {
+                    let held = self.hold_one(charge, booking, parts);
+                    held.map_err(|Broken| ReserveError::Broken)
                 }
                 Err(error) => Err(error),
             };
@@ -47,7 +49,9 @@ impl Ledger {
         if refusals.is_empty() {
             return Ok(());
         }
-        self.undo(mark);
+        if !self.breaks(Defect::RefusedBookingHalfHeld) {
+            self.undo(mark);
+        }
         Err(ReserveError::Refused(refusals))
     }
 
@@ -179,7 +183,7 @@ impl Ledger {
         let change = if more { amount } else { amount.checked_neg().ok_or(Broken)? };
         timeline.shift(part.start, part.end, change, &mut undo)?;
         drop(undo);
-        if !more {
+        if !more && !self.breaks(Defect::ReleaseKeepsCohorts) {
             self.carry(&charge.account, part, false)?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
-use crate::quota::{Expired, Ledger, Outcome, SettleError};
+use crate::quota::{Defect, Expired, Ledger, Outcome, SettleError};
 use crate::store::{Record, Store, StoredDecision};
 
 /// A leaf to be.
@@ -179,6 +179,7 @@ impl<'w> Stage<'w> {
         let high_water = self.ledger.now();
         let back = high_water.saturating_sub(time);
         let bound = match self.options.clock {
+            _ if self.ledger.breaks(Defect::ClockMayGoBack) => u64::MAX,
             Clock::Events => 0,
             Clock::System => MAX_BACKWARD_SECONDS,
         };
@@ -220,7 +221,9 @@ impl<'w> Stage<'w> {
             return staged.repeat(proposal, *draft).map_err(Failure::from);
         }
         let stored = self.store.decision(&proposal.caller, request_id);
-        if let Some(stored) = stored.map_err(|error| abort(&error))? {
+        let stored = stored.map_err(|error| abort(&error))?;
+        let stored = stored.filter(|_| !self.ledger.breaks(Defect::RepeatDecidedAnew));
+        if let Some(stored) = stored {
             return repeat_stored(proposal, stored).map(Answer::Firm);
         }
         self.check_active(proposal, staged)?;
@@ -269,7 +272,8 @@ impl<'w> Stage<'w> {
 
     fn check_active(&self, proposal: &Proposal, staged: &Staged<'_>) -> Result<(), Failure> {
         let active = staged.active.as_ref().unwrap_or(self.active);
-        if (proposal.bundle, proposal.facts) == (active.bundle.0, active.facts.0) {
+        let is_open = self.ledger.breaks(Defect::SupersededAccepted);
+        if (proposal.bundle, proposal.facts) == (active.bundle.0, active.facts.0) || is_open {
             Ok(())
         } else {
             Err(SequencerError::Superseded.into())
@@ -369,7 +373,8 @@ impl<'a> Staged<'a> {
             }
             let set = ledger.set_quotas(&changed, &removed);
             set.map_err(|_no_forest| SequencerError::Malformed("brings quotas that are no trees"))?;
-            let leaves = quotas.into_iter().map(|event| log::leaf(now, event));
+            let is_logged = |_: &Event| !ledger.breaks(Defect::QuotasNotLogged);
+            let leaves = quotas.into_iter().filter(is_logged).map(|event| log::leaf(now, event));
             self.drafts.extend(leaves.map(Draft::Leaf));
         }
         let before = self.active.as_ref().unwrap_or(before).clone();

@@ -32,13 +32,11 @@ pub enum Step {
 /// The only writer, on the thread of whoever calls it: for simulations, which must decide where a
 /// batch ends and what time it is. Everything else is what a
 /// [`SequencerHandle`](super::SequencerHandle) does.
-///
-/// Dropping it closes the store without another word, as a process does that is killed.
 #[derive(Debug)]
 pub struct Stepper {
-    /// `None` once it has died of a fault.
-    writer: Option<Writer>,
+    writer: Writer,
     reader: Reader,
+    is_alive: bool,
 }
 
 impl Stepper {
@@ -60,7 +58,7 @@ impl Stepper {
         let shared = Arc::new(Shared::default());
         let writer = Writer::open(path, options, store, signer, activation, shared, Some(told))?;
         let reader = writer.reader();
-        Ok(Self { writer: Some(writer), reader })
+        Ok(Self { writer, reader, is_alive: true })
     }
 
     /// Carries out one batch while the system's clock says `now`, in seconds since 1970-01-01 UTC;
@@ -73,11 +71,9 @@ impl Stepper {
             queued.push(Queued { command: command(step), answer: sender, _place: None });
             answers.push(answer);
         }
-        if let Some(writer) = &mut self.writer {
-            writer.tell(now);
-            if writer.serve(queued).is_err() {
-                self.writer = None;
-            }
+        if self.is_alive {
+            self.writer.tell(now);
+            self.is_alive = self.writer.serve(queued).is_ok();
         }
         let answer = |mut answer: oneshot::Receiver<_>| {
             answer.try_recv().unwrap_or(Err(SequencerError::Stopped))
@@ -85,10 +81,11 @@ impl Stepper {
         answers.into_iter().map(answer).collect()
     }
 
-    /// Whether it lives: false once a fault made it die.
+    /// Whether it lives: false once a fault made it die. Its files are open until it is dropped, so
+    /// that they can be copied as a process leaves them that is killed.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.writer.is_some()
+        self.is_alive
     }
 
     /// For look-ups that need no place in the order.

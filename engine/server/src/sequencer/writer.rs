@@ -16,7 +16,7 @@ use super::{
 };
 use crate::clock::{Clock, Steady};
 use crate::log::{self, Folded, LogError, Tree};
-use crate::quota::{AccountNames, Ledger};
+use crate::quota::{AccountNames, Defect, Ledger};
 use crate::signer::Signer;
 use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
 
@@ -263,7 +263,9 @@ impl Writer {
                     Err(Crash)
                 }
                 Committed::No(error) => {
-                    self.ledger.undo_all();
+                    if !self.ledger.breaks(Defect::FailedBatchNotUndone) {
+                        self.ledger.undo_all();
+                    }
                     let answers = signed.answers;
                     answer_all(batch, answers, &error);
                     Ok(())
@@ -355,6 +357,9 @@ impl Writer {
             batch.leaves.push(bytes);
             tokens.push(token);
         }
+        if self.ledger.breaks(Defect::LeafWithoutHash) {
+            batch.hashes.pop();
+        }
         batch.records = staged.records;
         for record in &mut batch.records {
             record.position = record.position.saturating_add(batch.first);
@@ -371,6 +376,12 @@ impl Writer {
         }
         let committed = match self.store.commit(batch) {
             Ok(()) => Committed::Yes,
+            Err(_) if self.ledger.breaks(Defect::RefusedCommitAnswered) => Committed::Yes,
+            Err(CommitError::Unknown(error))
+                if self.ledger.breaks(Defect::UnknownTakenForFailed) =>
+            {
+                Committed::No(SequencerError::Unavailable { reason: error.to_string() })
+            }
             Err(CommitError::Refused(error)) => {
                 tracing::error!(%error, "the store did not take a batch");
                 Committed::No(SequencerError::Unavailable { reason: error.to_string() })
