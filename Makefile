@@ -4,7 +4,7 @@ BIN := target/debug/placet
 REQUESTS := policies/requests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench fuzz soak trace guests check-guests build
+.PHONY: help setup run test lint bench fuzz simulate soak trace guests check-guests build
 
 help: ## Tell what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ bench: ## Measure evaluation, signing, commits, round trips and what hostile nei
 fuzz: ## Run the fuzz targets under libFuzzer: make fuzz TIME=600 TARGETS="rego facts" JOBS=2
 	@.ci/setup fuzz
 	@TIME="$(TIME)" TARGETS="$(TARGETS)" JOBS="$(JOBS)" fuzz/run
+
+simulate: ## Run the simulation of the ledger on any seeds: make simulate SEEDS=10000 SEED=1000, or SEED=7
+	@.ci/setup build
+	@SEEDS="$(SEEDS)" SEED="$(SEED)" cargo test --locked --package placet-fuzz --test simulation -- \
+	    --ignored --exact --nocapture any_seeds
 
 soak: setup ## Kill a server under load and audit what is left: make soak CYCLES=500 SEED=1 FORMAT=json
 	@SOAK_CYCLES="$(CYCLES)" SOAK_SEED="$(SEED)" SOAK_FORMAT="$(FORMAT)" cargo test --locked --package placet \

@@ -7,6 +7,7 @@ pub mod generators;
 mod guest;
 pub mod oracles;
 mod seeds;
+pub mod sim;
 mod tar;
 
 pub use seeds::{generator, seeds};

@@ -1,0 +1,392 @@
+//! Holds what the engine says against what the model foretells, and the log against both.
+
+use std::collections::BTreeMap;
+
+use placet_core::{
+    AccountKind, AccountPath, Decision, Digest, Effect, Event, Id, KeySet, LEAF_VERSION, Leaf,
+    Reason, Verifier, canonical_json,
+};
+use placet_server::sequencer::{Decided, Reply, SequencerError, Snapshot};
+use placet_server::store::Reader;
+
+use super::model::{Answer, Asked, Denial, Entry, Model};
+use super::world::{ISSUER, activation};
+
+/// What is wrong, for a person to read.
+pub(super) type Wrong = String;
+
+/// Fails unless both are equal.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), Wrong> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}\n     found: {found:?}\n  expected: {expected:?}"))
+}
+
+#[derive(Debug)]
+pub(super) struct Auditor {
+    verifier: Verifier,
+    /// Every leaf that was ever read.
+    leaves: Vec<Vec<u8>>,
+    hashes: Vec<Digest>,
+    /// The ledger is the fold of the log: its digest belongs to the log's size.
+    digests: BTreeMap<u64, Digest>,
+    /// Every decision that was answered.
+    answered: BTreeMap<(Id, Id), Decided>,
+    /// How often what happened.
+    pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+impl Auditor {
+    pub(super) fn new(jwks: &str) -> Result<Self, Wrong> {
+        let keys = KeySet::from_json(jwks.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            verifier: Verifier::new(keys),
+            leaves: Vec::new(),
+            hashes: Vec::new(),
+            digests: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        })
+    }
+
+    /// Leaves that were read, and their root.
+    pub(super) fn log(&self) -> (u64, Digest) {
+        (count(&self.leaves), root_of(&self.hashes))
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Holds one answer against what was foretold.
+    pub(super) fn check_answer(
+        &mut self,
+        model: &Model,
+        expected: &Answer,
+        found: &Result<Reply, SequencerError>,
+    ) -> Result<(), Wrong> {
+        match (expected, found) {
+            (Answer::Decided(asked), Ok(Reply::Decided(decided))) => {
+                self.check_decided(asked, decided)
+            }
+            (Answer::Probed(effect, denials), Ok(Reply::Probed(found, reasons))) => {
+                self.count("probed");
+                same("the probe's effect", found, effect)?;
+                check_reasons(reasons, denials)
+            }
+            (Answer::Settled(expected), Ok(Reply::Settled(settled))) => {
+                self.count("settled");
+                if settled.refunded_gpu_seconds > 0 {
+                    self.count("refunded");
+                }
+                same("the settlement", settled, expected)
+            }
+            (Answer::Activated, Ok(Reply::Activated)) => {
+                self.count("activated");
+                Ok(())
+            }
+            (Answer::Inspected, Ok(Reply::Inspected(snapshot))) => {
+                self.check_snapshot(model, snapshot)
+            }
+            (Answer::Failed(expected), Err(found)) => self.check_failure(expected, found),
+            (expected, found) => Err(format!(
+                "another kind of answer\n     found: {found:?}\n  expected: {expected:?}"
+            )),
+        }
+    }
+
+    pub(super) fn check_failure(
+        &mut self,
+        expected: &SequencerError,
+        found: &SequencerError,
+    ) -> Result<(), Wrong> {
+        use SequencerError as E;
+        self.count(match found {
+            E::RequestIdReused { .. } => "request id reused",
+            E::ClockWentBack { .. } => "clock went back",
+            E::ClockJumped { .. } => "clock jumped",
+            E::PositionAhead { .. } => "position ahead",
+            E::TimeOutOfRange { .. } => "time out of range",
+            E::Superseded => "superseded",
+            E::Malformed(_) => "malformed",
+            E::TooLong => "too long",
+            E::Settle(error) => settle_name(*error),
+            E::Overloaded => "overloaded",
+            E::Unavailable { .. } => "unavailable",
+            E::OutcomeUnknown => "outcome unknown",
+            E::Stopped => "stopped",
+        });
+        match (expected, found) {
+            (E::Malformed(_), E::Malformed(_)) | (E::Unavailable { .. }, E::Unavailable { .. }) => {
+                Ok(())
+            }
+            _ => same("the error", found, expected),
+        }
+    }
+
+    fn check_decided(&mut self, asked: &Asked, decided: &Decided) -> Result<(), Wrong> {
+        let verdict = &asked.verdict;
+        let request = &asked.proposal.request.request_id;
+        same(&format!("the effect on `{request}`"), &decided.effect, &verdict.effect())?;
+        same(&format!("the position of `{request}`"), &decided.position, &asked.position)?;
+        let key = (asked.proposal.caller.clone(), request.clone());
+        if let Some(first) = self.answered.get(&key) {
+            same(&format!("the answer to `{request}` when it is repeated"), decided, first)?;
+            self.count("repeated");
+            return Ok(());
+        }
+        let decision = self.verify(&decided.token)?;
+        check_decision(&decision, asked)?;
+        for denial in &verdict.denials {
+            match denial {
+                Denial::Refused { limit: Some(_), .. } => self.count("refused: no room"),
+                Denial::Refused { limit: None, .. } => self.count("refused: nothing to borrow"),
+                Denial::Unknown { .. } => self.count("refused: unknown account"),
+                Denial::Conflict { .. } => self.count("refused: a conflict of units"),
+                Denial::Given(_) => {}
+            }
+        }
+        let codes: Vec<_> = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
+        same("the codes", &decided.codes, &codes)?;
+        self.count(match decided.effect {
+            Effect::Permit => "permitted",
+            Effect::Deny => "denied",
+        });
+        self.answered.insert(key, decided.clone());
+        Ok(())
+    }
+
+    fn verify(&self, token: &str) -> Result<Decision, Wrong> {
+        self.verifier.verify_issued(token, ISSUER).map_err(|error| format!("a token: {error}"))
+    }
+
+    fn check_snapshot(&mut self, model: &Model, snapshot: &Snapshot) -> Result<(), Wrong> {
+        self.count("inspected");
+        same("the time", &snapshot.high_water, &model.now)?;
+        same("the size of the log", &snapshot.head.size, &model.size())?;
+        let live = model.held.iter().filter(|held| held.is_live()).count();
+        same("reservations that are held", &snapshot.live, &live)?;
+        same("the use of the accounts", &snapshot.usage, &model.usage())?;
+        let digest = *self.digests.entry(snapshot.head.size).or_insert(snapshot.ledger);
+        same("the digest of the ledger", &snapshot.ledger, &digest)
+    }
+
+    /// Reads what is new in the log.
+    pub(super) fn read_on(&mut self, reader: &Reader, model: &Model) -> Result<(), Wrong> {
+        let size = reader.size().map_err(|error| error.to_string())?;
+        same("the leaves that are stored", &size, &model.size())?;
+        let from = u64::try_from(self.leaves.len()).expect("a log is far smaller than 2^64");
+        let mut leaves = Vec::new();
+        while from + count(&leaves) < size {
+            let next = reader.leaves(from + count(&leaves), size);
+            leaves.extend(next.map_err(|error| error.to_string())?);
+        }
+        for bytes in leaves {
+            let position = self.leaves.len();
+            self.check_leaf(&model.log[position], &bytes)
+                .map_err(|wrong| format!("leaf {position}: {wrong}"))?;
+            let leaf = [&[0_u8], &*bytes].concat();
+            self.hashes.push(Digest::of(&leaf));
+            self.leaves.push(bytes);
+        }
+        Ok(())
+    }
+
+    fn check_leaf(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), Wrong> {
+        let leaf: Leaf = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let written = canonical_json(&leaf).map_err(|error| error.to_string())?;
+        same("it is not written in the one way", &bytes, &&*written)?;
+        match (entry, &leaf.event) {
+            (Entry::Leaf(expected), _) => {
+                self.count(match &expected.event {
+                    Event::Expiry { .. } => "expired",
+                    Event::Quotas { .. } => "trees changed",
+                    _ => "another leaf",
+                });
+                same("it says something else", &leaf, expected)
+            }
+            (Entry::Decision(asked), Event::Decision { caller, token }) => {
+                same("its caller", caller, &asked.proposal.caller)?;
+                same("its time", &(leaf.time, leaf.v), &(asked.time, LEAF_VERSION))?;
+                let request = asked.proposal.request.request_id.clone();
+                let key = (caller.clone(), request);
+                match self.answered.get(&key) {
+                    Some(decided) => same("it is not what was answered", token, &decided.token),
+                    None => check_decision(&self.verify(token)?, asked),
+                }
+            }
+            (Entry::Decision(_), event) => Err(format!("it is no decision: {event:?}")),
+        }
+    }
+
+    /// Reads the whole log again: nothing that was ever in it has changed, and the root over it is
+    /// the one that is told (RFC 6962 section 2.1).
+    pub(super) fn read_again(&mut self, reader: &Reader, root: Digest) -> Result<(), Wrong> {
+        self.count("read again");
+        let mut from = 0;
+        for page in self.leaves.chunks(1_024) {
+            let stored = reader.leaves(from, from + count(page));
+            let stored = stored.map_err(|error| error.to_string())?;
+            if stored != page {
+                return Err(format!("a leaf from {from} on has changed"));
+            }
+            from += count(page);
+        }
+        same("the root of the log", &root, &root_of(&self.hashes))
+    }
+
+    /// Every decision that was ever answered is in the log, where it was said to be.
+    pub(super) fn check_answered(&self) -> Result<(), Wrong> {
+        let mut positions = BTreeMap::new();
+        for ((caller, request), decided) in &self.answered {
+            let event = Event::Decision { caller: caller.clone(), token: decided.token.clone() };
+            let time = self.verify(&decided.token)?.iat;
+            let leaf = canonical_json(&Leaf { event, time, v: LEAF_VERSION });
+            let leaf = leaf.map_err(|error| error.to_string())?;
+            let at = usize::try_from(decided.position).map_err(|error| error.to_string())?;
+            if self.leaves.get(at) != Some(&leaf) {
+                return Err(format!("the decision on `{request}` is not at {at}"));
+            }
+            if positions.insert(at, request).is_some() {
+                return Err(format!("two requests were answered with the leaf at {at}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).expect("a list is far smaller than 2^64")
+}
+
+fn settle_name(error: placet_server::sequencer::SettleError) -> &'static str {
+    use placet_server::sequencer::SettleError as E;
+    match error {
+        E::NotFound => "not found",
+        E::NotYours => "not yours",
+        E::StaleEpoch { .. } => "stale epoch",
+        E::AlreadyEnded { .. } => "already ended",
+        E::ConfirmDeadlinePassed => "confirm deadline passed",
+        E::Broken => "broken books",
+    }
+}
+
+/// The root of a tree over these leaves' hashes, as the definition reads.
+fn root_of(hashes: &[Digest]) -> Digest {
+    match hashes {
+        [] => Digest::of(b""),
+        [one] => *one,
+        _ => {
+            let half = hashes.len().next_power_of_two() / 2;
+            let (left, right) = (root_of(&hashes[..half]), root_of(&hashes[half..]));
+            Digest::of(&[&[1_u8], &left.as_bytes()[..], right.as_bytes()].concat())
+        }
+    }
+}
+
+fn check_decision(decision: &Decision, asked: &Asked) -> Result<(), Wrong> {
+    let (verdict, proposal) = (&asked.verdict, &asked.proposal);
+    let request = &proposal.request;
+    same("the effect", &decision.effect, &verdict.effect())?;
+    same("the reservation", &decision.reservation, &verdict.grant)?;
+    check_reasons(&decision.reasons, &verdict.denials)?;
+    same("the time", &decision.iat, &asked.time)?;
+    let end = verdict.grant.as_ref().map_or(asked.time + 300, |grant| grant.end);
+    same("the time up to which it holds", &decision.exp, &end)?;
+    same("the GPU model", &decision.workload.gpu_model, &verdict.gpu_model)?;
+    let names = (&decision.tenant_id, &decision.request_id, decision.kind);
+    same(
+        "what is decided",
+        &names,
+        &(&request.tenant_id, &request.request_id, request.subject.kind()),
+    )?;
+    let found = [decision.request_digest, decision.bundle_digest, decision.facts_digest];
+    same("the digests", &found, &[proposal.request_digest, proposal.bundle, proposal.facts])?;
+    let evidence = (decision.evaluation_digest, decision.input_digest);
+    let input = proposal.input.as_deref().map(Digest::of);
+    same("the evidence", &evidence, &(Digest::of(&proposal.evaluation), input))?;
+    let kind = request.subject.kind().as_str();
+    same("the subject", &decision.sub, &format!("{kind}/{}", decision.jti))
+}
+
+/// Holds reasons against what was foretold. Their words are for people; what they name is not.
+fn check_reasons(reasons: &[Reason], expected: &[Denial]) -> Result<(), Wrong> {
+    let mut found: Vec<Denial> = Vec::new();
+    for reason in reasons {
+        let denial = denial(reason).ok_or_else(|| format!("a reason reads {reason:?}"))?;
+        if let Denial::Refused { asked, limit, .. } = denial {
+            let may = limit.is_none_or(|limit| asked <= limit);
+            same("whether it may be admitted later", &reason.retry, &may)?;
+        }
+        if !found.contains(&denial) {
+            found.push(denial);
+        }
+    }
+    same("the reasons", &&*found, &expected)
+}
+
+/// What a reason names.
+fn denial(reason: &Reason) -> Option<Denial> {
+    let policy = reason.policy.clone();
+    let account = || {
+        let name = reason.message.split('`').nth(1)?;
+        AccountPath::new(name).ok()
+    };
+    if reason.message.contains("is not in the facts") {
+        return Some(Denial::Unknown { policy, account: account()? });
+    }
+    if reason.message.contains("still holds amounts of another kind") {
+        return Some(Denial::Conflict { policy, account: account()? });
+    }
+    let Some((_, rest)) = reason.message.split_once("`: asked ") else {
+        return Some(Denial::Given(reason.clone()));
+    };
+    let mut numbers = rest.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.find(|part| !part.is_empty())?.parse().ok();
+    let (asked, free) = (number()?, number()?);
+    let instead = reason.counterfactual.clone()?;
+    let (code, account, binding) = (reason.code.clone(), account()?, instead.account);
+    let limit = if binding == account { Some(number()?) } else { None };
+    let fit = (instead.gpu_count, instead.duration_seconds, instead.start);
+    Some(Denial::Refused { code, policy, account, binding, asked, free, limit, fit })
+}
+
+/// What holds of the model itself after every step: at every second, the use of every level account
+/// is within the widest limit that one of its charges was admitted under. A budget has no such
+/// measure: its use outlives what it was admitted under.
+pub(super) fn check_limits(model: &Model) -> Result<(), Wrong> {
+    let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+    let end = live.iter().map(|held| held.grant.end).max().unwrap_or(model.now);
+    let mut use_by_account: BTreeMap<&AccountPath, Vec<[u64; 2]>> = BTreeMap::new();
+    let seconds = usize::try_from(end - model.now).map_err(|error| error.to_string())?;
+    for held in live {
+        for charge in &held.grant.charges {
+            if charge.kind == AccountKind::Budget {
+                continue;
+            }
+            let line = use_by_account.entry(&charge.account);
+            let line = line.or_insert_with(|| vec![[0, 0]; seconds]);
+            for (second, [used, limit]) in (model.now..).zip(line.iter_mut()) {
+                if held.grant.start <= second && second < held.grant.end {
+                    *used += charge.amount;
+                    *limit = charge.limit.max(*limit);
+                }
+            }
+        }
+    }
+    for (account, line) in use_by_account {
+        for (second, [used, limit]) in (model.now..).zip(line) {
+            if used > limit {
+                return Err(format!("`{account}` holds {used} of {limit} at {second}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is active, by digest: for whoever asks once more.
+pub(super) fn digests(model: &Model) -> (Digest, Digest) {
+    let active = activation(model.active);
+    (active.bundle.0, active.facts.0)
+}

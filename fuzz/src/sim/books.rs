@@ -1,0 +1,235 @@
+//! How much of each account is held, added up anew for every question, and what that leaves room
+//! for.
+
+use std::collections::BTreeMap;
+
+use placet_core::{AccountKind, AccountPath, Charge, QuotaNode, ReservationGrant, Unit};
+
+/// Most that an account can hold.
+const MOST: u64 = (1 << 53) - 1;
+
+/// Accounts that borrow and lend, by path: Kueue's rules, worked out from the root down each time
+/// the trees change.
+#[derive(Debug, Default)]
+pub(super) struct Trees(BTreeMap<AccountPath, Node>);
+
+#[derive(Debug)]
+struct Node {
+    own: QuotaNode,
+    /// What it has and does not lend.
+    kept: u64,
+    /// Most that it may hold.
+    limit: u64,
+    children: Vec<AccountPath>,
+}
+
+impl Trees {
+    pub(super) fn new(nodes: &[QuotaNode]) -> Self {
+        let node = |own: &QuotaNode| {
+            let quota = quota(nodes, own);
+            let limit = match (&own.cohort, own.borrowing_limit) {
+                (None, _) => quota,
+                (Some(_), Some(borrowed)) => quota + borrowed,
+                (Some(_), None) => MOST,
+            };
+            let children = nodes.iter().filter(|child| child.cohort.as_ref() == Some(&own.account));
+            let children = children.map(|child| child.account.clone()).collect();
+            let kept = kept(nodes, own);
+            (own.account.clone(), Node { own: own.clone(), kept, limit, children })
+        };
+        Self(nodes.iter().map(node).collect())
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &AccountPath> {
+        self.0.keys()
+    }
+
+    pub(super) fn limit(&self, account: &AccountPath) -> Option<u64> {
+        self.0.get(account).map(|node| node.limit)
+    }
+
+    pub(super) fn unit(&self, account: &AccountPath) -> Option<Unit> {
+        self.0.get(account).map(|node| node.own.unit)
+    }
+}
+
+/// What an account brings in, and what its members lend it.
+fn quota(nodes: &[QuotaNode], own: &QuotaNode) -> u64 {
+    let members = nodes.iter().filter(|child| child.cohort.as_ref() == Some(&own.account));
+    let lent = members.map(|child| quota(nodes, child) - kept(nodes, child));
+    own.nominal + lent.sum::<u64>()
+}
+
+fn kept(nodes: &[QuotaNode], own: &QuotaNode) -> u64 {
+    own.lending_limit.map_or(0, |lent| quota(nodes, own).saturating_sub(lent))
+}
+
+/// What is held, and what is held besides for a question.
+#[derive(Debug)]
+pub(super) struct Books<'a> {
+    pub(super) trees: &'a Trees,
+    pub(super) now: u64,
+    /// Live reservations.
+    pub(super) live: Vec<&'a ReservationGrant>,
+    /// What ended reservations used of budgets.
+    pub(super) used: &'a BTreeMap<AccountPath, (Unit, u64)>,
+}
+
+/// Charges over an interval.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) charges: Vec<Charge>,
+    pub(super) when: [u64; 2],
+}
+
+/// A charge for which there is no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// Which charge.
+    pub(super) index: usize,
+    /// The account, or the one above it that has no room.
+    pub(super) binding: AccountPath,
+    /// How much would fit.
+    pub(super) free: u64,
+    /// What the charged account itself may hold, if it is the one.
+    pub(super) limit: Option<u64>,
+}
+
+/// What would be admitted instead: GPUs, seconds, start.
+pub(super) type Fit = (Option<u32>, Option<u64>, Option<u64>);
+
+impl Books<'_> {
+    /// What is charged to an account itself at a second.
+    fn direct(&self, besides: &Wanted, account: &AccountPath, second: u64) -> u64 {
+        let of = |charges: &[Charge], when: [u64; 2]| {
+            let charge = charges.iter().find(|charge| charge.account == *account);
+            charge
+                .filter(|charge| {
+                    charge.kind == AccountKind::Budget || when[0] <= second && second < when[1]
+                })
+                .map_or(0, |charge| charge.amount)
+        };
+        let live = self.live.iter().map(|grant| of(&grant.charges, [grant.start, grant.end]));
+        let used = self.used.get(account).map_or(0, |used| used.1);
+        live.sum::<u64>() + used + of(&besides.charges, besides.when)
+    }
+
+    /// What an account holds at a second, with what flows up to it.
+    fn level(&self, besides: &Wanted, account: &AccountPath, second: u64) -> u64 {
+        let children = self.trees.0.get(account).map(|node| &*node.children).unwrap_or_default();
+        let flow = |child: &AccountPath| {
+            let kept = self.trees.0.get(child).map_or(0, |node| node.kept);
+            self.level(besides, child, second).saturating_sub(kept)
+        };
+        self.direct(besides, account, second) + children.iter().map(flow).sum::<u64>()
+    }
+
+    /// Use of an account now.
+    pub(super) fn usage(&self, account: &AccountPath) -> u64 {
+        self.level(&Wanted { charges: Vec::new(), when: [0, 0] }, account, self.now)
+    }
+
+    /// The seconds of an interval at which a level may be higher than the second before: its first,
+    /// and where a reservation starts.
+    fn rises(&self, when: [u64; 2]) -> Vec<u64> {
+        let starts = self.live.iter().map(|grant| grant.start);
+        let inside = starts.filter(|start| when[0] < *start && *start < when[1]);
+        std::iter::once(when[0]).chain(inside).collect()
+    }
+
+    /// Where one more charge has no room, by the first account on the way up that has none; and
+    /// what may be held there, and is.
+    fn obstacle(&self, held: &Wanted, charge: &Charge) -> Option<(AccountPath, u64, u64)> {
+        let seconds = self.rises(held.when);
+        let account = &charge.account;
+        let node = self.trees.0.get(account);
+        let limit = node.map_or(charge.limit, |node| node.limit.min(charge.limit));
+        let levels = seconds.iter().map(|second| self.level(held, account, *second));
+        let peak = levels.max().unwrap_or(0);
+        if peak + charge.amount > limit {
+            return Some((account.clone(), limit, peak));
+        }
+        let mut with = held.clone();
+        with.charges.push(charge.clone());
+        let mut above = node.and_then(|node| node.own.cohort.as_ref());
+        while let Some(cohort) = above {
+            let node = self.trees.0.get(cohort)?;
+            let passes = |second: &u64| {
+                let after = self.level(&with, cohort, *second);
+                after > self.level(held, cohort, *second) && after > node.limit
+            };
+            if seconds.iter().any(passes) {
+                return Some((cohort.clone(), node.limit, 0));
+            }
+            above = node.own.cohort.as_ref();
+        }
+        None
+    }
+
+    /// Every charge for which there is no room, each looked at after those before it are held.
+    pub(super) fn obstacles(&self, wanted: &Wanted) -> Vec<Obstacle> {
+        let mut held = Wanted { charges: Vec::new(), when: wanted.when };
+        let mut obstacles = Vec::new();
+        for (index, charge) in wanted.charges.iter().enumerate() {
+            let Some((binding, limit, peak)) = self.obstacle(&held, charge) else {
+                held.charges.push(charge.clone());
+                continue;
+            };
+            let is_own = binding == charge.account;
+            let free = if is_own { limit.saturating_sub(peak) } else { self.room(&held, charge) };
+            obstacles.push(Obstacle { index, binding, free, limit: is_own.then_some(limit) });
+        }
+        obstacles
+    }
+
+    /// Most of a charge, up to what it asks for, for which there is room.
+    fn room(&self, held: &Wanted, charge: &Charge) -> u64 {
+        let fits =
+            |amount: u64| self.obstacle(held, &Charge { amount, ..charge.clone() }).is_none();
+        let (mut fine, mut beyond) = (0, charge.amount + 1);
+        while beyond - fine > 1 {
+            let middle = fine.midpoint(beyond);
+            if fits(middle) { fine = middle } else { beyond = middle }
+        }
+        fine
+    }
+
+    /// The same while nothing else is asked for.
+    pub(super) fn free(&self, charge: &Charge, when: [u64; 2]) -> u64 {
+        self.room(&Wanted { charges: Vec::new(), when }, charge)
+    }
+
+    fn fits(&self, charges: Vec<Charge>, when: [u64; 2]) -> bool {
+        self.obstacles(&Wanted { charges, when }).is_empty()
+    }
+
+    /// What would be admitted instead, each number tried one after the other.
+    pub(super) fn fit(&self, wanted: &Wanted, gpus: u64) -> Fit {
+        let Wanted { charges, when: [start, end] } = wanted;
+        let length = end - start;
+        let scaled = |by_time: bool, part: u64, whole: u64| -> Vec<Charge> {
+            let scale = |charge: &Charge| {
+                let grows = match charge.unit {
+                    Unit::GpuSecond => true,
+                    Unit::MilliGpu => !by_time,
+                    Unit::Gbps | Unit::Byte | Unit::Count => false,
+                };
+                let amount = (charge.amount * part).div_ceil(whole);
+                Charge { amount: if grows { amount } else { charge.amount }, ..charge.clone() }
+            };
+            charges.iter().map(scale).collect()
+        };
+        let fewer =
+            (1..gpus).rev().find(|count| self.fits(scaled(false, *count, gpus), wanted.when));
+        let shorter =
+            |seconds: &u64| self.fits(scaled(true, *seconds, length), [*start, start + seconds]);
+        let shorter = (1..length).rev().find(shorter);
+        // Room comes only where something ends.
+        let mut ends: Vec<u64> =
+            self.live.iter().map(|grant| grant.end).filter(|end| end > start).collect();
+        ends.sort_unstable();
+        let later = |at: &u64| self.fits(charges.clone(), [*at, at + length]);
+        let later = ends.into_iter().find(later);
+        (fewer.and_then(|gpus| u32::try_from(gpus).ok()), shorter, later)
+    }
+}

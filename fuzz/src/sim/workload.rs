@@ -1,0 +1,495 @@
+//! What happens in a run: out of chance, but leaning to what is interesting. Requests that just
+//! fit or just do not, names of late, deadlines met and missed by a second.
+
+use placet_core::{
+    AdmissionRequest, Charge, Claim, Digest, Effect, Id, IsolationLevel, Outcome, PolicyClaim,
+    PriorityClass, Reason, ReservationState, Subject, Warning, Workload, canonical_json,
+};
+use placet_server::Clock;
+use placet_server::sequencer::{Candidate, Personal, Proposal, Settle, SettleKind, Step, Target};
+use placet_server::store::Fault;
+
+use super::model::{GIANT, Held, Model};
+use super::rng::Rng;
+use super::world::{
+    Account, BEGIN, CALLERS, MODELS, REVISIONS, Revisions, Rules, TENANTS, accounts, activation,
+    code, id,
+};
+
+/// Commands of a batch, at most.
+const BATCH: u64 = 8;
+/// Requests that are still talked about.
+const RECENT: usize = 6;
+/// More than any account has.
+const MUCH: u64 = 100_000;
+/// Least seconds of a lease that claims both a tenant's GPUs and the cohort's. Looking for its
+/// earliest start, the ledger meets what it holds itself, so that each of 64 tries gets no further
+/// than one length of the lease: shorter ones would end before all leases have.
+const SHORT: u64 = 4;
+/// Most seconds of a lease.
+const LONGEST: u64 = 90;
+
+/// What happens next.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// A batch.
+    Serve(Vec<Step>),
+    /// The process ends and another one starts.
+    Restart {
+        /// Without closing the store.
+        kill: bool,
+        /// What it starts with.
+        active: Revisions,
+        /// Pages that are left on the disk; `None` for any number.
+        room: Option<u32>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    rng: Rng,
+    pub(super) rules: Rules,
+    /// What the system's clock says.
+    pub(super) clock: u64,
+    /// What requests are evaluated with.
+    view: Revisions,
+    asked: Vec<Proposal>,
+    names: u64,
+    /// Percent of batches before which a fault is placed.
+    faults: u64,
+}
+
+impl Driver {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let name = Digest::of(format!("store {seed}").as_bytes()).hex();
+        let rules = Rules {
+            clock: if rng.percent(50) { Clock::System } else { Clock::Events },
+            confirm_within: rng.within(2, 30),
+            name: name.chars().take(32).collect(),
+        };
+        let faults = if rng.percent(25) { 0 } else { rng.within(5, 30) };
+        let (clock, asked) = (BEGIN, Vec::new());
+        Self { rng, rules, clock, view: (0, 0), asked, names: 0, faults }
+    }
+
+    /// What happens next, to a process that lives. Whoever sees a full disk makes room before long.
+    pub(super) fn next(&mut self, model: &Model, is_full: bool) -> Action {
+        self.tick(model);
+        self.view = model.active;
+        if self.rng.percent(if is_full { 30 } else { 4 }) {
+            return self.restart(model);
+        }
+        // Now and then nothing is asked, and only time passes.
+        let length = if self.rng.percent(4) { 0 } else { self.rng.within(1, BATCH) };
+        let mut steps = Vec::new();
+        for _ in 0..length {
+            let step = self.step(model, &steps);
+            steps.push(step);
+        }
+        steps.push(Step::Inspect);
+        Action::Serve(steps)
+    }
+
+    /// Every request, as it was first made.
+    pub(super) fn asked(&self) -> impl DoubleEndedIterator<Item = &Proposal> {
+        self.asked.iter()
+    }
+
+    /// Faults that strike from here on.
+    pub(super) fn faults(&mut self) -> Vec<Fault> {
+        if !self.rng.percent(self.faults) {
+            return Vec::new();
+        }
+        let all = [
+            &[Fault::Sign][..],
+            &[Fault::Commit],
+            &[Fault::CommitUnknown],
+            &[Fault::CommitPersisted],
+            &[Fault::CommitUnknown, Fault::Reopen],
+            &[Fault::CommitPersisted, Fault::Reopen],
+            &[Fault::CommitPersisted, Fault::Reopen, Fault::Reopen],
+            &[Fault::CommitPersisted, Fault::CrashAfterCommit],
+            &[Fault::CrashBeforeCommit],
+            &[Fault::CrashAfterCommit],
+            &[Fault::Sign, Fault::CommitUnknown],
+        ];
+        self.rng.pick(&all).to_vec()
+    }
+
+    /// What the next process starts with, after the last one died by itself.
+    pub(super) fn restart_dead(&mut self, model: &Model) -> Action {
+        let active = if self.rng.percent(80) { model.active } else { self.revisions() };
+        Action::Restart { kill: true, active, room: None }
+    }
+
+    fn restart(&mut self, model: &Model) -> Action {
+        let active = if self.rng.percent(70) { model.active } else { self.revisions() };
+        let room = self.rng.percent(25).then(|| u32::try_from(self.rng.within(0, 6)).unwrap_or(0));
+        Action::Restart { kill: self.rng.percent(60), active, room }
+    }
+
+    fn revisions(&mut self) -> Revisions {
+        (self.rng.below(REVISIONS), self.rng.below(REVISIONS))
+    }
+
+    /// Time passes: mostly little, now and then exactly up to a deadline, or back.
+    fn tick(&mut self, model: &Model) {
+        let by = match self.rng.below(100) {
+            0..40 => 0,
+            40..68 => self.rng.within(1, 3),
+            68..80 => self.rng.within(4, 20),
+            80..92 => {
+                let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+                let Some(held) = self.rng.recent(&live, RECENT) else { return };
+                let deadline = match held.state {
+                    ReservationState::Reserved => held.grant.confirm_by,
+                    _ => held.grant.end,
+                };
+                // The second before it, its own, and the one after.
+                (deadline + self.rng.below(3)).saturating_sub(1).saturating_sub(self.clock)
+            }
+            92..97 => self.rng.within(20, 120),
+            97 => self.rng.within(120, 900),
+            _ => {
+                self.clock -= self.rng.within(1, 100).min(self.clock - BEGIN);
+                0
+            }
+        };
+        self.clock += by;
+        if self.rules.clock == Clock::Events && self.rng.percent(90) {
+            self.clock = self.clock.max(model.now);
+        }
+    }
+
+    /// The time of a command: threads overtake one another.
+    fn time(&mut self) -> u64 {
+        match self.rng.below(200) {
+            0 => u64::MAX,
+            1..8 => self.clock.saturating_sub(self.rng.within(1, 130)),
+            8..16 => self.clock + self.rng.within(1, 3),
+            16 if self.rules.clock == Clock::System => self.clock + 4_000,
+            _ => self.clock,
+        }
+    }
+
+    fn step(&mut self, model: &Model, batch: &[Step]) -> Step {
+        match self.rng.below(100) {
+            0..42 => Step::Propose(self.propose(model)),
+            42..50 => match self.repeat() {
+                Some(proposal) => Step::Propose(proposal),
+                None => Step::Propose(self.propose(model)),
+            },
+            50..76 => self.settle(model, batch, SettleKind::Confirm),
+            76..90 => self.settle(model, batch, SettleKind::Release),
+            90..95 => Step::Probe(self.propose(model)),
+            95..98 => {
+                let active = if self.rng.percent(20) { self.view } else { self.revisions() };
+                // Some requests that follow are still evaluated with what was active before.
+                if self.rng.percent(70) {
+                    self.view = active;
+                }
+                Step::Activate(activation(active), self.time())
+            }
+            _ => Step::Inspect,
+        }
+    }
+
+    /// An earlier request once more: as it was, or changed.
+    fn repeat(&mut self) -> Option<Box<Proposal>> {
+        let depth = if self.rng.percent(70) { RECENT } else { 200 };
+        let mut proposal = Box::new(self.rng.recent(&self.asked, depth)?.clone());
+        if self.rng.percent(50) {
+            proposal.time = self.time();
+        }
+        // The salt and the evaluation are new each time and do not make another request.
+        for personal in &mut proposal.personal {
+            personal.salt = vec![9; 32];
+        }
+        match self.rng.below(10) {
+            0 => proposal.request_digest = Digest::of(b"another"),
+            1 => {
+                for personal in &mut proposal.personal {
+                    "eve@example.org".clone_into(&mut personal.value);
+                }
+            }
+            2 => proposal.caller = id(self.rng.name(&CALLERS)),
+            3 => proposal.evaluation = b"{}".to_vec(),
+            _ => {}
+        }
+        Some(proposal)
+    }
+
+    fn settle(&mut self, model: &Model, batch: &[Step], kind: SettleKind) -> Step {
+        let in_batch = batch.iter().rev().find_map(|step| match step {
+            Step::Propose(proposal) => Some(proposal),
+            _ => None,
+        });
+        let time = self.time();
+        let mut settle = match in_batch {
+            // In the batch of the request itself, without waiting for its answer.
+            Some(proposal) if self.rng.percent(30) => Settle {
+                kind,
+                caller: proposal.caller.clone(),
+                tenant: proposal.request.tenant_id.clone(),
+                target: Target::ByRequest(proposal.request.request_id.clone()),
+                epoch: 1,
+                time,
+            },
+            _ => match self.target(model) {
+                Some(held) => Settle {
+                    kind,
+                    caller: held.caller.clone(),
+                    tenant: held.tenant.clone(),
+                    target: if self.rng.percent(50) {
+                        Target::ById(held.grant.id.clone())
+                    } else {
+                        Target::ByRequest(held.request.clone())
+                    },
+                    epoch: held.grant.epoch,
+                    time,
+                },
+                None => self.settle_asked(kind, time),
+            },
+        };
+        match self.rng.below(40) {
+            0 => settle.epoch += 1,
+            1 => settle.epoch = 0,
+            2 => settle.tenant = id(self.rng.name(&TENANTS)),
+            3 => settle.caller = id(self.rng.name(&CALLERS)),
+            4 => settle.target = Target::ById(id("rsv-unknown")),
+            5 => settle.target = Target::ByRequest(id("r-unknown")),
+            _ => {}
+        }
+        Step::Settle(settle)
+    }
+
+    /// A reservation to settle: mostly one of late that is still held.
+    fn target(&mut self, model: &Model) -> Option<Held> {
+        let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+        let chosen = match self.rng.below(10) {
+            0..7 => self.rng.recent(&live, RECENT).map(|held| &***held),
+            7..9 => self.rng.recent(&model.held, RECENT).map(|held| &**held),
+            _ => return None,
+        };
+        chosen.cloned()
+    }
+
+    /// A confirm or a release by a request, which may have been denied or never decided.
+    fn settle_asked(&mut self, kind: SettleKind, time: u64) -> Settle {
+        let asked = self.rng.recent(&self.asked, 3 * RECENT);
+        let (caller, tenant, request) = asked.map_or_else(
+            || (id(CALLERS[0]), id(TENANTS[0]), id("r-none")),
+            |asked| {
+                let request = &asked.request;
+                (asked.caller.clone(), request.tenant_id.clone(), request.request_id.clone())
+            },
+        );
+        Settle { kind, caller, tenant, target: Target::ByRequest(request), epoch: 1, time }
+    }
+
+    fn propose(&mut self, model: &Model) -> Box<Proposal> {
+        self.names += 1;
+        let tenant = self.rng.name(&TENANTS);
+        let caller = self.rng.name(&CALLERS);
+        let seconds = match self.rng.below(100) {
+            0 => 0,
+            1..30 => self.rng.within(1, 10),
+            _ => self.rng.within(1, LONGEST),
+        };
+        let first = self.rng.below(3);
+        let models: Vec<&str> = match self.rng.below(10) {
+            0..6 => vec![MODELS[usize::try_from(first).unwrap_or(0)]],
+            6..9 => vec![MODELS[0], MODELS[1]],
+            _ => MODELS.to_vec(),
+        };
+        let gpus = self.rng.within(1, 5);
+        let workload = Workload {
+            checkpoint_jurisdictions: Vec::new(),
+            cluster_id: id("c-1"),
+            dataset_ids: Vec::new(),
+            duration_seconds: seconds,
+            fabric_gbps: 0,
+            gpu_count: u32::try_from(gpus).unwrap_or(1),
+            gpu_milli: 1_000,
+            gpu_models: models.iter().map(|model| id(model)).collect(),
+            isolation_level: IsolationLevel::Dedicated,
+            may_preempt: false,
+            model_ids: Vec::new(),
+        };
+        let is_job = self.rng.percent(20);
+        let request = AdmissionRequest {
+            principal: None,
+            priority_class: PriorityClass::InternalResearch,
+            request_id: id(&format!("r-{}", self.names)),
+            subject: if is_job { Subject::Job(workload) } else { Subject::Lease(workload) },
+            tenant_id: id(tenant),
+        };
+        let candidates: Vec<_> = models
+            .iter()
+            .map(|gpu_model| {
+                let choice = accounts(self.view.1, tenant, gpu_model, self.clock);
+                self.candidate(model, gpu_model, &choice, [gpus, seconds])
+            })
+            .collect();
+        let proposal = self.proposal(caller, request, candidates);
+        self.asked.push((*proposal).clone());
+        proposal
+    }
+
+    fn proposal(
+        &mut self,
+        caller: &str,
+        request: AdmissionRequest,
+        mut candidates: Vec<Candidate>,
+    ) -> Box<Proposal> {
+        let mut rejected = Vec::new();
+        match self.rng.below(100) {
+            0..3 => rejected.push(reason("UNKNOWN_TENANT", "placet")),
+            3 => candidates.clear(),
+            4 => {
+                candidates.clear();
+                rejected.push(reason("UNKNOWN_CLUSTER", "placet"));
+            }
+            _ => {}
+        }
+        let active = activation(self.view);
+        let canonical = canonical_json(&request).expect("a request holds strings and numbers");
+        let evaluation = format!(r#"{{"evaluation of":"{}"}}"#, request.request_id);
+        let personal = Personal {
+            path: "principal.subject".to_owned(),
+            salt: vec![7; 32],
+            value: "ada@example.org".to_owned(),
+        };
+        Box::new(Proposal {
+            bundle: active.bundle.0,
+            caller: id(caller),
+            candidates,
+            evaluation: evaluation.into_bytes(),
+            facts: active.facts.0,
+            input: rejected.is_empty().then(|| canonical.clone()),
+            personal: if self.rng.percent(40) { vec![personal] } else { Vec::new() },
+            rejected,
+            request_digest: Digest::of(&canonical),
+            request,
+            time: self.time(),
+        })
+    }
+
+    fn candidate(
+        &mut self,
+        model: &Model,
+        gpu_model: &str,
+        choice: &[Account; 8],
+        size: [u64; 2],
+    ) -> Candidate {
+        if self.rng.percent(8) {
+            return denied(gpu_model, self.rng.percent(50));
+        }
+        // Mostly the cluster, the tenant's GPUs and its GPU-seconds; the others now and then.
+        let chances = [60, 80, 60, 40, 20, 20, 20, 8];
+        let mut chosen: Vec<_> =
+            choice.iter().zip(chances).filter(|(_, chance)| self.rng.percent(*chance)).collect();
+        if size[1] < SHORT && chosen.iter().any(|(account, _)| account.path == choice[1].path) {
+            chosen.retain(|(account, _)| account.path != choice[7].path);
+        }
+        let (mut claims, mut limits) = (Vec::new(), Vec::new());
+        for (account, _) in chosen {
+            let amount = self.amount(model, account, size);
+            let own = match self.rng.below(20) {
+                0 => Some(account.limit / 2),
+                1 => Some(account.limit * 2),
+                2 => Some(amount),
+                _ => None,
+            };
+            let code = self.rng.percent(20).then(|| code("TENANT_LIMIT"));
+            let claim = Claim { account: account.path.clone(), amount, code, limit: own };
+            claims.push(PolicyClaim { claim, policy: id(self.rng.name(&["quota", "fabric"])) });
+            limits.push(Some((account.kind, account.unit, account.limit)));
+        }
+        let outcome = Outcome { claims, ..permit() };
+        let mut candidate = Candidate { gpu_model: id(gpu_model), limits, outcome };
+        self.spoil(&mut candidate);
+        candidate
+    }
+
+    /// How much is claimed: often exactly what is left, or one more.
+    fn amount(&mut self, model: &Model, account: &Account, [gpus, seconds]: [u64; 2]) -> u64 {
+        let usual = match account.unit {
+            placet_core::Unit::MilliGpu => gpus * 1_000,
+            placet_core::Unit::GpuSecond => gpus * seconds.max(1),
+            placet_core::Unit::Gbps => gpus * 2,
+            placet_core::Unit::Byte | placet_core::Unit::Count => gpus,
+        };
+        if !self.rng.percent(30) {
+            return usual;
+        }
+        let now = self.clock.max(model.now);
+        let Account { path, kind, unit, limit } = account.clone();
+        let charge = Charge { account: path, amount: MUCH, kind, limit, unit };
+        let free = model.books().free(&charge, [now, now + seconds.max(1)]);
+        // Mostly all that is left, or one more than that.
+        if self.rng.percent(66) { free.max(1) } else { free + 1 }
+    }
+
+    /// Rarely a candidate makes no sense.
+    fn spoil(&mut self, candidate: &mut Candidate) {
+        let claims = &mut candidate.outcome.claims;
+        match self.rng.below(300) {
+            0..3 => {
+                candidate.limits.pop();
+            }
+            3..9 => {
+                if let Some(limit) = candidate.limits.last_mut() {
+                    *limit = None;
+                }
+            }
+            9 if !claims.is_empty() => claims[0].claim.amount = 0,
+            10 if !claims.is_empty() => claims[0].claim.amount = 1 << 53,
+            11 if !claims.is_empty() => {
+                claims.push(claims[0].clone());
+                candidate.limits.push(candidate.limits[0]);
+            }
+            12 => candidate.outcome.effect = Effect::Deny,
+            13 => candidate.outcome.reasons.push(reason("CONTRADICTION", "quota")),
+            14..16 => candidate.outcome.warnings.push(Warning {
+                code: code("LONG"),
+                message: "x".repeat(GIANT),
+                policy: id("quota"),
+            }),
+            _ => {}
+        }
+    }
+}
+
+fn permit() -> Outcome {
+    Outcome {
+        claims: Vec::new(),
+        effect: Effect::Permit,
+        obligations: Vec::new(),
+        preemption: None,
+        reasons: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn denied(gpu_model: &str, twice: bool) -> Candidate {
+    let mut reasons = vec![reason("ISOLATION_TOO_LOW", "isolation")];
+    if twice {
+        reasons.push(reason("REGION_NOT_ALLOWED", "residency"));
+    }
+    let outcome = Outcome { effect: Effect::Deny, reasons, ..permit() };
+    Candidate { gpu_model: id(gpu_model), limits: Vec::new(), outcome }
+}
+
+fn reason(name: &'static str, policy: &str) -> Reason {
+    Reason {
+        code: code(name),
+        counterfactual: None,
+        field: None,
+        hint: None,
+        message: "it is not allowed".to_owned(),
+        policy: Id::new(policy).expect("a name"),
+        retry: false,
+    }
+}
