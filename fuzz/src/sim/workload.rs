@@ -22,10 +22,6 @@ const BATCH: u64 = 8;
 const RECENT: usize = 6;
 /// More than any account has.
 const MUCH: u64 = 100_000;
-/// Least seconds of a lease that claims both a tenant's GPUs and the cohort's. Looking for its
-/// earliest start, the ledger meets what it holds itself, so that each of 64 tries gets no further
-/// than one length of the lease: shorter ones would end before all leases have.
-const SHORT: u64 = 4;
 /// Most seconds of a lease.
 const LONGEST: u64 = 90;
 
@@ -388,11 +384,8 @@ impl Driver {
         }
         // Mostly the cluster, the tenant's GPUs and its GPU-seconds; the others now and then.
         let chances = [60, 80, 60, 40, 20, 20, 20, 8];
-        let mut chosen: Vec<_> =
+        let chosen: Vec<_> =
             choice.iter().zip(chances).filter(|(_, chance)| self.rng.percent(*chance)).collect();
-        if size[1] < SHORT && chosen.iter().any(|(account, _)| account.path == choice[1].path) {
-            chosen.retain(|(account, _)| account.path != choice[7].path);
-        }
         let (mut claims, mut limits) = (Vec::new(), Vec::new());
         for (account, _) in chosen {
             let amount = self.amount(model, account, size);

@@ -310,6 +310,18 @@ impl Ledger {
         Ok(None)
     }
 
+    /// First second after `after` at which the level of an account, or of one above it, changes.
+    pub(super) fn next_change(&self, path: &AccountPath, after: u64) -> Option<u64> {
+        let mut change = self.direct(path).and_then(|held| held.next_change(after));
+        let mut node = self.nodes.get(path);
+        while let Some(own) = node {
+            let next = self.level_of(own).and_then(|held| held.next_change(after));
+            change = change.into_iter().chain(next).min();
+            node = own.own.cohort.as_ref().and_then(|cohort| self.nodes.get(cohort));
+        }
+        change
+    }
+
     /// Carries what an account holds more, or no longer, up its tree. The account's own timeline is
     /// changed by the caller: after this if it holds more, before this if it holds less.
     pub(super) fn carry(

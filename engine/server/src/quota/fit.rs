@@ -77,8 +77,15 @@ impl Ledger {
             else {
                 return Ok(None);
             };
-            match untils.into_iter().max().filter(|until| *until > start) {
-                Some(until) => start = until,
+            // What the booking itself holds of accounts above changes with every start: only where
+            // others end is there more room.
+            let changes = booking
+                .charges
+                .iter()
+                .filter_map(|charge| self.next_change(&charge.account, start));
+            let next = changes.min().zip(untils.into_iter().max());
+            match next.map(|(change, until)| until.max(change)).filter(|next| *next > start) {
+                Some(next) => start = next,
                 None => return Ok(None),
             }
         }
@@ -123,5 +130,58 @@ fn scaled(
         end: booking.start.saturating_add(seconds),
         charges: booking.charges.iter().map(charge).collect(),
         ..booking.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use placet_core::{AccountKind, AccountPath, Id, MAX_AMOUNT, PriorityClass, QuotaNode};
+
+    use super::*;
+
+    fn path(text: &str) -> AccountPath {
+        AccountPath::new(text).unwrap()
+    }
+
+    fn booking(name: &str, end: u64, charges: &[(&str, u64)]) -> Booking {
+        let charge = |(account, amount): &(&str, u64)| Charge {
+            account: path(account),
+            amount: *amount,
+            kind: AccountKind::Level,
+            limit: MAX_AMOUNT,
+            unit: Unit::MilliGpu,
+        };
+        Booking {
+            id: Id::new(name).unwrap(),
+            tenant: Id::new("acme").unwrap(),
+            caller: Id::new("scheduler").unwrap(),
+            class: PriorityClass::InternalResearch,
+            milli_gpus: 1,
+            start: 100,
+            end,
+            confirm_by: end,
+            charges: charges.iter().map(charge).collect(),
+        }
+    }
+
+    /// Found by the simulation: each try met what the booking itself held of the pool, and got one
+    /// second further.
+    #[test]
+    fn a_short_booking_of_a_member_and_its_cohort_has_an_earliest_start() {
+        let mut ledger = Ledger::default();
+        ledger.advance(100).unwrap();
+        let node = |account: &str, cohort: Option<&str>, nominal| QuotaNode {
+            account: path(account),
+            borrowing_limit: None,
+            cohort: cohort.map(path),
+            lending_limit: None,
+            nominal,
+            unit: Unit::MilliGpu,
+        };
+        ledger.set_quotas(&[node("pool", None, 0), node("leaf", Some("pool"), 4)], &[]).unwrap();
+        ledger.reserve(booking("one", 300, &[("leaf", 2)])).unwrap();
+        let asked = booking("two", 101, &[("leaf", 1), ("pool", 2)]);
+        assert!(matches!(ledger.reserve(asked.clone()), Err(ReserveError::Refused(_))));
+        assert_eq!(ledger.fit(&asked, 1).unwrap().start, Some(300));
     }
 }
