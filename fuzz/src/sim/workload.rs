@@ -311,6 +311,7 @@ impl Driver {
             gpu_models: models.iter().map(|model| id(model)).collect(),
             isolation_level: IsolationLevel::Dedicated,
             may_preempt: false,
+            start: None,
             model_ids: Vec::new(),
         };
         let is_job = self.rng.percent(20);
