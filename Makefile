@@ -36,7 +36,7 @@ lint: ## Check format, lints, documentation and dependencies
 
 bench: ## Measure evaluation, signing, commits, round trips and what hostile neighbours do to them
 	cargo bench --locked --workspace --bench signing --bench evaluate --bench wasm --bench commit \
-	    --bench roundtrip --bench neighbours
+	    --bench ledger --bench roundtrip --bench neighbours
 
 fuzz: ## Run the fuzz targets under libFuzzer: make fuzz TIME=600 TARGETS="rego facts" JOBS=2
 	@.ci/setup fuzz

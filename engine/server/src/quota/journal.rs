@@ -54,7 +54,7 @@ impl Ledger {
     }
 
     /// Makes every change final: none can be undone from here on.
-    pub(crate) fn keep(&mut self) {
+    pub fn keep(&mut self) {
         self.journal.0.clear();
     }
 

@@ -17,8 +17,8 @@ pub(super) fn text<'a>(given: &'a [Value], at: usize, what: &str) -> Result<&'a 
     }
 }
 
-/// `strings.count`: places that do not overlap; an empty text is before and after each character, as
-/// Go counts it.
+/// `strings.count`: places that do not overlap; an empty text is before and after each character,
+/// as Go counts it.
 pub(super) fn occurrences(given: &[Value]) -> Result<Value, Refused> {
     let (text, part) = (text(given, 0, "the text")?, text(given, 1, "what is counted")?);
     Ok(Value::from(count(text.matches(part).count())))
