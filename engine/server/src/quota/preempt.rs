@@ -26,8 +26,11 @@ pub const MAX_VICTIMS: usize = 64;
 /// Most reservations that are looked at as victims on one account: those that began last, which
 /// have the least work to lose.
 const MAX_CANDIDATES: usize = 512;
-/// Most sets of victims that are tried on the books: some milliseconds of the one writer.
-const MAX_TRIES: usize = 512;
+/// Most work of one search, in victims that are tried on the books: a few milliseconds of the one
+/// writer.
+const MAX_WORK: usize = 4_096;
+/// What trying a set costs beside its victims.
+const TRY: usize = 16;
 
 /// What a victim is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +91,9 @@ impl Ledger {
     ///
     /// Of all sets of victims that the rule allows, the one with the least work lost (GPUs times
     /// seconds since the start, up to when they have to be gone), then the fewest victims. The
-    /// search is cut short after 512 tries; what is found then may not be the best, but none of its
-    /// victims could be spared. Victims are confirmed reservations of the rule's classes that have
-    /// had the minimum run time when they have to be gone.
+    /// search is cut short after a few milliseconds' work; what is found then may not be the best.
+    /// Victims are confirmed reservations of the rule's classes that have had the minimum run time
+    /// when they have to be gone.
     ///
     /// # Errors
     /// As [`Ledger::reserve`]: `Refused` if no set of victims makes room.
@@ -311,7 +314,7 @@ impl Ledger {
         most: usize,
     ) -> Result<Option<BTreeSet<Id>>, ReserveError> {
         let all: Vec<usize> = (0..candidates.len()).collect();
-        let mut search = Search { booking, candidates, most, tries: 0, best: None };
+        let mut search = Search { booking, candidates, most, work: 0, best: None };
         if candidates.is_empty() || most == 0 || !search.fits(self, &all)? {
             return Ok(None);
         }
@@ -390,7 +393,7 @@ struct Search<'a> {
     booking: &'a Booking,
     candidates: &'a [Candidate],
     most: usize,
-    tries: usize,
+    work: usize,
     /// Work lost and number of victims, and who they are, in the order of the candidates.
     best: Option<((u128, usize), Vec<usize>)>,
 }
@@ -403,7 +406,7 @@ impl Search<'_> {
 
     /// Whether the booking fits when these are gone. Nothing changes.
     fn fits(&mut self, ledger: &mut Ledger, chosen: &[usize]) -> Result<bool, ReserveError> {
-        self.tries = self.tries.saturating_add(1);
+        self.work = self.work.saturating_add(TRY).saturating_add(chosen.len());
         let names = chosen.iter().filter_map(|at| self.candidates.get(*at));
         let victims: BTreeSet<Id> = names.map(|one| one.id.clone()).collect();
         let parts = ledger.parts(self.booking, &victims).map_err(|Broken| ReserveError::Broken)?;
@@ -442,7 +445,7 @@ impl Search<'_> {
         let mut chosen: Vec<usize> = order.get(..enough).unwrap_or_default().to_vec();
         chosen.sort_unstable();
         for spared in chosen.clone().into_iter().rev() {
-            if self.tries >= MAX_TRIES {
+            if self.work >= MAX_WORK {
                 break;
             }
             let without: Vec<usize> = chosen.iter().copied().filter(|one| *one != spared).collect();
@@ -470,7 +473,7 @@ impl Search<'_> {
         if next == self.candidates.len() || chosen.len() >= self.most || hopeless {
             return Ok(());
         }
-        if self.tries >= MAX_TRIES {
+        if self.work >= MAX_WORK {
             return Ok(());
         }
         let mut rest = chosen.clone();
