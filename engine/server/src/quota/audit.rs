@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use placet_core::{AccountKind, AccountPath, Charge, Digest, Id};
 
-use super::cohorts::forest;
+use super::cohorts::{Segment, forest};
 use super::timeline::Timeline;
 use super::{Account, Defect, Ledger, Reservation};
 
@@ -31,7 +31,14 @@ impl Ledger {
         self.audit_trees()?;
         let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
         for (_, reservation) in self.live_by_name() {
-            for charge in &reservation.booking.charges {
+            let holds = |charge: &&Charge| {
+                // What was displaced before it began holds nothing, though it is still there.
+                let ahead = |part: &Segment| part.start.max(self.now) < part.end;
+                charge.kind == AccountKind::Budget
+                    || reservation.segments(charge).iter().any(ahead)
+                    || reservation.waits(charge)
+            };
+            for charge in reservation.booking.charges.iter().filter(holds) {
                 held.entry(&charge.account).or_default().push((reservation, charge));
             }
         }
@@ -141,13 +148,27 @@ impl Ledger {
         if own != fresh {
             return wrong(format!("`{path}` does not hold what its reservations charge"));
         }
+        // When the limits of charges begin and end to count.
+        let mut turns: Vec<(u64, bool, u64)> = Vec::new();
+        for (held, charge) in charges {
+            let (start, end) = (held.booking.start.max(self.now), held.until());
+            if start < end {
+                turns.extend([(start, true, charge.limit), (end, false, charge.limit)]);
+            }
+        }
+        turns.sort_unstable_by_key(|(at, begins, limit)| (*at, !*begins, *limit));
+        let (mut turns, mut limits) = (turns.into_iter().peekable(), BTreeMap::new());
         for (at, level) in own.levels().map_err(broken)? {
-            let live = charges
-                .iter()
-                .filter(|(held, _)| held.booking.start.max(self.now) <= at && at < held.until());
+            while let Some((_, begins, limit)) = turns.next_if(|(turn, ..)| *turn <= at) {
+                let count: &mut usize = limits.entry(limit).or_default();
+                *count = if begins { count.saturating_add(1) } else { count.saturating_sub(1) };
+                if *count == 0 {
+                    limits.remove(&limit);
+                }
+            }
             // INVARIANT: use at any second is at most the highest limit that one of its charges was
             // admitted under.
-            let limit = live.map(|(_, charge)| charge.limit).max().unwrap_or(0);
+            let limit = limits.last_key_value().map_or(0, |(limit, _)| *limit);
             if level > limit {
                 return wrong(format!("`{path}` holds {level} of {limit} at {at}"));
             }

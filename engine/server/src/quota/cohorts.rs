@@ -18,6 +18,9 @@ use super::{Account, Defect, Ledger};
 
 /// Most accounts from a leaf to its root: each is work for every claim on the leaf.
 pub const MAX_TREE_DEPTH: usize = 8;
+/// Most steps of what would flow up that are looked at to find out whether it fits: beyond them all
+/// of it is taken to flow. Each costs about a microsecond, for each try of what would fit instead.
+const MAX_STEPS: usize = 256;
 /// Most nodes in one leaf of the log: 48 bytes of JSON beside two paths of 512 bytes fit 65,535.
 pub(crate) const MAX_NODES_IN_LEAF: usize = 48;
 
@@ -241,13 +244,26 @@ impl Ledger {
 
     /// What flows up from an account if it holds more: by how much its cohort's level rises, and
     /// when. The amounts are not yet held.
-    fn flow(&self, node: &Node, segments: &[Segment]) -> Result<Vec<Segment>, Broken> {
+    ///
+    /// With `most` steps, what lies beyond them is taken to flow up in full: more than it does, so
+    /// that what fits then fits for certain.
+    fn flow(
+        &self,
+        node: &Node,
+        segments: &[Segment],
+        most: Option<usize>,
+    ) -> Result<Vec<Segment>, Broken> {
         let none = Timeline::default();
         let held = self.level_of(node).unwrap_or(&none);
-        let mut flows: Vec<Segment> = Vec::new();
+        let (mut flows, mut steps): (Vec<Segment>, usize) = (Vec::new(), 0);
         for segment in segments {
             let mut at = segment.start;
             while at < segment.end {
+                steps = steps.saturating_add(1);
+                if most.is_some_and(|most| steps > most) {
+                    flows.push(Segment { start: at, ..*segment });
+                    break;
+                }
                 let level = held.level(at)?;
                 let reaches = level.checked_add(segment.amount).ok_or(Broken)?;
                 let amount = reaches.saturating_sub(node.kept).min(segment.amount);
@@ -297,7 +313,7 @@ impl Ledger {
         }
         let (mut segments, mut below) = (vec![segment], vec![held]);
         while let Some(child) = node {
-            segments = self.flow(child, &segments)?;
+            segments = self.flow(child, &segments, Some(MAX_STEPS))?;
             node = child.own.cohort.as_ref().and_then(|cohort| self.nodes.get(cohort));
             let Some(cohort) = node.filter(|_| !segments.is_empty()) else { break };
             let (held, path) = (self.level_of(cohort).unwrap_or(&none), &cohort.own.account);
@@ -336,14 +352,14 @@ impl Ledger {
             if segments.is_empty() {
                 return Ok(());
             }
-            let flows = if more { Some(self.flow(node, &segments)?) } else { None };
+            let flows = if more { Some(self.flow(node, &segments, None)?) } else { None };
             if !node.children.is_empty() {
                 self.shift_total(&at, &segments, more)?;
             }
             let Some(node) = self.nodes.get(&at) else { return Ok(()) };
             segments = match flows {
                 Some(flows) => flows,
-                None => self.flow(node, &segments)?,
+                None => self.flow(node, &segments, None)?,
             };
             let Some(cohort) = node.own.cohort.clone() else { return Ok(()) };
             at = cohort;

@@ -50,7 +50,7 @@ impl Ledger {
 
     fn would_fit(&mut self, booking: &Booking) -> Result<bool, ReserveError> {
         let mark = self.mark();
-        let held = self.hold(booking, &Parts::new());
+        let held = self.hold(booking, &Parts::new(), false);
         self.undo(mark);
         match held {
             Ok(()) => Ok(true),
@@ -65,7 +65,7 @@ impl Ledger {
         for _ in 0..MAX_STARTS {
             let Some(end) = start.checked_add(length) else { return Ok(None) };
             let mark = self.mark();
-            let held = self.hold(&Booking { start, end, ..booking.clone() }, &Parts::new());
+            let held = self.hold(&Booking { start, end, ..booking.clone() }, &Parts::new(), false);
             self.undo(mark);
             let refusals = match held {
                 Ok(()) => return Ok(Some(start).filter(|start| *start > booking.start)),

@@ -23,12 +23,14 @@ use super::{Booking, FIRST_EPOCH, Ledger, Refusal, Reservation, ReserveError};
 
 /// Most victims of one preemption, whatever a policy allows: each stands in the signed decision.
 pub const MAX_VICTIMS: usize = 64;
-/// Most reservations that are looked at as victims on one account: those that began last, which
-/// have the least work to lose.
+/// Most reservations that are looked at as victims: those that began last, which have the least
+/// work to lose.
 const MAX_CANDIDATES: usize = 512;
-/// Most work of one search, in victims that are tried on the books: a few milliseconds of the one
-/// writer.
-const MAX_WORK: usize = 4_096;
+/// Most reservations that are looked at on one account for whether they may go at all.
+const MAX_LOOKED_AT: usize = 4_096;
+/// Most work of one search, in victims times charges that are tried on the books: a few
+/// milliseconds of the one writer.
+const MAX_WORK: usize = 8_192;
 /// What trying a set costs beside its victims.
 const TRY: usize = 16;
 
@@ -135,7 +137,7 @@ impl Ledger {
             return Err(ReserveError::Malformed("may be confirmed after its victims have to go"));
         }
         let parts = self.parts(&booking, victims).map_err(|Broken| ReserveError::Broken)?;
-        self.hold(&booking, &parts)?;
+        self.hold(&booking, &parts, true)?;
         for id in victims {
             let Some(mut victim) = self.live.get(id).cloned() else { continue };
             let order =
@@ -282,15 +284,13 @@ impl Ledger {
         let latest = booking.start.saturating_sub(u64::from(rule.min_runtime_seconds));
         for refusal in refusals {
             let Some(those) = self.displaceable.get(&refusal.account) else { continue };
-            let mut looked_at = 0_usize;
-            for (start, id) in those.iter().rev() {
-                if *start > latest {
-                    continue;
-                }
-                if looked_at == MAX_CANDIDATES {
+            // The first name that there can be, so that none of the next second is among them.
+            let first = Id::new("0").expect("a digit is an id");
+            let began = those.range(..(latest.saturating_add(1), first));
+            for (start, id) in began.rev().take(MAX_LOOKED_AT) {
+                if found.len() == MAX_CANDIDATES {
                     break;
                 }
-                looked_at = looked_at.saturating_add(1);
                 let Some(held) = self.live.get(id) else { continue };
                 let class = rule.victim_classes.contains(&held.booking.class);
                 if class && may_go(held, booking) {
@@ -376,6 +376,11 @@ impl Reservation {
         order.map_or(self.booking.end, |order| order.at)
     }
 
+    /// Whether it waits for the room that one of its charges needs: victims hold it still.
+    pub(super) fn waits(&self, charge: &Charge) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.parts.contains_key(&charge.account))
+    }
+
     /// What one of its charges holds, and when.
     pub(super) fn segments(&self, charge: &Charge) -> Vec<Segment> {
         let parts = self.plan.as_ref().and_then(|plan| plan.parts.get(&charge.account));
@@ -406,12 +411,13 @@ impl Search<'_> {
 
     /// Whether the booking fits when these are gone. Nothing changes.
     fn fits(&mut self, ledger: &mut Ledger, chosen: &[usize]) -> Result<bool, ReserveError> {
-        self.work = self.work.saturating_add(TRY).saturating_add(chosen.len());
+        let charges = chosen.len().saturating_mul(self.booking.charges.len());
+        self.work = self.work.saturating_add(TRY).saturating_add(charges);
         let names = chosen.iter().filter_map(|at| self.candidates.get(*at));
         let victims: BTreeSet<Id> = names.map(|one| one.id.clone()).collect();
         let parts = ledger.parts(self.booking, &victims).map_err(|Broken| ReserveError::Broken)?;
         let mark = ledger.mark();
-        let held = ledger.hold(self.booking, &parts);
+        let held = ledger.hold(self.booking, &parts, false);
         ledger.undo(mark);
         match held {
             Ok(()) => Ok(true),

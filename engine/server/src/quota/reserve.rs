@@ -23,14 +23,20 @@ impl Ledger {
     }
 
     /// Books the charges of a booking that makes sense, or none of them. On accounts that have
-    /// parts, only what is needed of them.
-    pub(super) fn hold(&mut self, booking: &Booking, parts: &Parts) -> Result<(), ReserveError> {
+    /// parts, only what is needed of them. Refusals tell what is free only if that is wanted: in a
+    /// tree it has to be found by trying.
+    pub(super) fn hold(
+        &mut self,
+        booking: &Booking,
+        parts: &Parts,
+        detail: bool,
+    ) -> Result<(), ReserveError> {
         let mark = self.mark();
         let mut refusals = Vec::new();
         for (index, charge) in booking.charges.iter().enumerate() {
             let parts = parts.get(&charge.account);
             // Each is looked at after those before it are held: they may share a cohort.
-            let held = match self.refusal(index, charge, booking, parts) {
+            let held = match self.refusal((index, detail), charge, booking, parts) {
                 Ok(Some(refusal)) if !self.spoil_check(&refusal) => {
                     refusals.push(refusal);
                     Ok(())
@@ -58,7 +64,7 @@ impl Ledger {
     /// Why a charge cannot be held, if it cannot.
     fn refusal(
         &self,
-        index: usize,
+        (index, detail): (usize, bool),
         charge: &Charge,
         booking: &Booking,
         parts: Option<&Vec<Part>>,
@@ -78,7 +84,7 @@ impl Ledger {
                 };
                 held.ok_or(Broken).map(|held| over_budget(charge, held))
             }
-            AccountKind::Level => self.over_level(charge, booking, parts),
+            AccountKind::Level => self.over_level(charge, booking, parts, detail),
         };
         let refused = refused.map_err(|Broken| ReserveError::Broken)?;
         Ok(refused.map(|refusal| Refusal { index, ..refusal }))
@@ -89,6 +95,7 @@ impl Ledger {
         charge: &Charge,
         booking: &Booking,
         parts: Option<&Vec<Part>>,
+        detail: bool,
     ) -> Result<Option<Refusal>, Broken> {
         let Charge { account, amount, limit, .. } = charge;
         let refusal = |binding, limit, peak_use, free, until| Refusal {
@@ -103,7 +110,7 @@ impl Ledger {
         };
         for segment in footprint(booking, charge, parts) {
             let Some(found) = self.obstacle(account, segment, *limit)? else { continue };
-            let free = if parts.is_some() {
+            let free = if parts.is_some() || !detail {
                 0
             } else if found.binding == *account {
                 found.limit.saturating_sub(found.peak)

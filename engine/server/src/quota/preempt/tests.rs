@@ -346,3 +346,39 @@ fn nobody_displaces_internal_work() {
     let forged = ledger.displace(internal("d", NOW, 5, 10, 20), &BTreeSet::from([id("a")]));
     assert!(matches!(forged, Err(ReserveError::Malformed(_))), "{forged:?}");
 }
+
+/// Found by a review: the books had no entry for a victim that was cut before it began.
+#[test]
+fn what_is_displaced_before_it_begins_leaves_the_books_in_order() {
+    let mut ledger = Ledger::default();
+    ledger.advance(NOW).unwrap();
+    let class = PriorityClass::ExternalCommercial;
+    ledger.reserve(booking("e", class, NOW + 100, 100, 80)).unwrap();
+    ledger.confirm(&id("e"), 1).unwrap();
+    ledger.advance(NOW + 40).unwrap();
+    ledger.preempt(&internal("i", NOW + 40, 60, 50, 90), &rule(0, 1)).unwrap();
+    assert_eq!(ledger.victims(&id("i")), [id("e")]);
+    ledger.confirm(&id("i"), 1).unwrap();
+    ledger.advance(NOW + 41).unwrap();
+    ledger.release(&id("i"), 1).unwrap();
+    assert_eq!(ledger.audit(), Ok(()));
+    let gone = ledger.advance(NOW + 100).unwrap();
+    assert_eq!(gone[0].cause, ExpiryCause::Evicted);
+    assert_eq!(gone[0].refunds[0].amount, 80 * 100, "it had nothing of it");
+    assert_eq!(ledger.audit(), Ok(()));
+}
+
+/// Found by a review: small reservations that began later hid the one that had to go.
+#[test]
+fn who_may_not_go_hides_nobody() {
+    let mut ledger = sold(&[(0, 100, 70)]);
+    let class = PriorityClass::ExternalCommercial;
+    for number in 0..600 {
+        let name = format!("s{number}");
+        let charges = vec![level("cluster/gpu", 1, CLUSTER * 10)];
+        ledger.reserve(Booking { charges, ..booking(&name, class, NOW, 2, 1) }).unwrap();
+        ledger.confirm(&id(&name), 1).unwrap();
+    }
+    ledger.preempt(&internal("i", NOW, 10, 20, 60), &rule(0, 1)).unwrap();
+    assert_eq!(ledger.victims(&id("i")), [id("e0")]);
+}
