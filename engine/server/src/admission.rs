@@ -17,11 +17,12 @@ use crate::grpc::convert::SettleRequest;
 use crate::metrics::{MAX_ACCOUNT_SERIES, Metrics, Stage, Stopwatch};
 use crate::quota::{AccountUse, Accounts, Due, Filter};
 use crate::sequencer::{
-    Decided, Options, Pending, Proposal, ReservationsReport, SequencerError, SequencerHandle,
-    Settle, SettleKind, Settled, UsageReport,
+    Decided, LogNews, Options, Pending, Proposal, ReservationsReport, SequencerError,
+    SequencerHandle, Settle, SettleKind, Settled, UsageReport,
 };
 use crate::settings::Settings;
 use crate::signer::Signer;
+use crate::store::Reader;
 use crate::workers::{Active, Workers};
 
 /// How often an activation of unknown outcome is asked for again before it is given up.
@@ -580,6 +581,11 @@ impl Admission {
         let _turn = self.0.look.lock().await;
         let report = self.0.sequencer.reservations(filter, after, most, at_least).await;
         report.map_err(not_looked)
+    }
+
+    /// The log as far as it is durable: what reads it, and what tells how long it is.
+    pub(crate) fn log(&self) -> (Reader, LogNews) {
+        (self.0.sequencer.reader(), self.0.sequencer.news())
     }
 
     /// A request that was not decided, for the metrics.

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::quota::SettleError;
 use crate::sequencer::SequencerError;
+use crate::store::ReadError;
 use crate::workers::WorkError;
 
 /// A cause that only the log may name.
@@ -42,6 +43,12 @@ pub enum AdmitError {
     /// Too many requests wait.
     #[error("too many requests are waiting\nhint: repeat the request after a moment")]
     QueueFull,
+    /// Too many watch the log.
+    #[error(
+        "as many as may watch already do\n\
+         hint: end one that is no longer needed, or try again after a moment"
+    )]
+    TooManyWatchers,
     /// Not now; the same request may be decided later.
     #[error("{message}")]
     Unavailable {
@@ -81,6 +88,12 @@ impl AdmitError {
         Self::Unavailable { code: "TOO_SLOW", message, source: Some(Box::new(source)) }
     }
 
+    /// What is in the log cannot be told now.
+    pub(crate) fn log_not_read(source: ReadError) -> Self {
+        let message = "the log cannot be read now\nhint: ask again after a moment";
+        Self::Unavailable { code: "STORE_FAILED", message, source: Some(Box::new(source)) }
+    }
+
     /// A bug, or a machine that fails.
     pub fn internal(source: impl Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
@@ -96,6 +109,7 @@ impl AdmitError {
             | Self::FailedPrecondition(error) => error.code,
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::QueueFull => "QUEUE_FULL",
+            Self::TooManyWatchers => "TOO_MANY_WATCHERS",
             Self::Unavailable { code, .. } => code,
             Self::Internal(_) => "INTERNAL",
         }
@@ -110,7 +124,10 @@ impl AdmitError {
             | Self::PermissionDenied(error)
             | Self::FailedPrecondition(error) => &error.field,
             Self::RequestIdReused => "request_id",
-            Self::QueueFull | Self::Unavailable { .. } | Self::Internal(_) => "",
+            Self::QueueFull
+            | Self::TooManyWatchers
+            | Self::Unavailable { .. }
+            | Self::Internal(_) => "",
         }
     }
 
@@ -123,7 +140,7 @@ impl AdmitError {
             Self::NotFound(_) => Code::NotFound,
             Self::PermissionDenied(_) => Code::PermissionDenied,
             Self::FailedPrecondition(_) => Code::FailedPrecondition,
-            Self::QueueFull => Code::ResourceExhausted,
+            Self::QueueFull | Self::TooManyWatchers => Code::ResourceExhausted,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
         }
@@ -153,7 +170,7 @@ impl AdmitError {
         }
         match self {
             Self::Internal(_) => tracing::error!(code = self.code(), error = %chain, "failed"),
-            Self::Unavailable { .. } | Self::QueueFull => {
+            Self::Unavailable { .. } | Self::QueueFull | Self::TooManyWatchers => {
                 tracing::warn!(code = self.code(), error = %chain, "not decided");
             }
             _ => tracing::debug!(code = self.code(), error = %chain, "refused"),

@@ -337,8 +337,8 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics
-/// and the order in which requests are served, never a decision.
+/// Measures one stretch of wall time. The only clock reading outside of `clock`: it feeds metrics,
+/// heartbeats and the order in which requests are served, never a decision.
 #[derive(Debug)]
 pub(crate) struct Stopwatch(std::time::Instant);
 

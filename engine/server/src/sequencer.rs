@@ -334,6 +334,24 @@ struct Queued {
 struct Shared {
     alive: AtomicBool,
     high_water: AtomicU64,
+    /// Leaves of the log that are durable.
+    size: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Tells whoever reads along how many leaves are durable; waits for nobody.
+    fn grown_to(&self, size: u64) {
+        self.size.send_if_modified(|known| std::mem::replace(known, size) != size);
+    }
+}
+
+/// What whoever reads the log behind the writer is told.
+#[derive(Debug, Clone)]
+pub(crate) struct LogNews {
+    /// How many leaves are durable, and can be read.
+    pub(crate) size: watch::Receiver<u64>,
+    /// Whether there will be no more.
+    pub(crate) ended: watch::Receiver<bool>,
 }
 
 /// The way to the writer. Cheap to clone.
@@ -544,6 +562,12 @@ impl SequencerHandle {
     #[must_use]
     pub fn high_water(&self) -> u64 {
         self.shared.high_water.load(Ordering::Acquire)
+    }
+
+    /// Tells of every commit that makes the log longer.
+    #[must_use]
+    pub(crate) fn news(&self) -> LogNews {
+        LogNews { size: self.shared.size.subscribe(), ended: self.ended.clone() }
     }
 
     /// Whether the writer's thread runs.

@@ -24,6 +24,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// on what one connection can make the server hold.
 const MAX_STREAMS: u32 = 1_024;
 
+/// How long a connection may be silent before its client is asked for a sign of life: without it, a
+/// client that has vanished would hold its place as a watcher until the system gives it up, which
+/// can take hours.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long that sign may take: far above any round trip.
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
+
 /// Where a started server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
@@ -118,7 +125,10 @@ pub async fn serve(
         // A sender that is gone means the same as a sender that says stop.
         drop(stopped.wait_for(|stop| *stop).await);
     };
-    let mut server = Server::builder().max_concurrent_streams(MAX_STREAMS);
+    let mut server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER));
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(ServeError::Grpc)?;
     }

@@ -223,6 +223,177 @@ impl ::prost::Name for Charge {
         "/placet.ledger.v1.Charge".into()
     }
 }
+/// From where on, and which changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    /// The first leaf of the log that is looked at; 0 is the beginning. To go on, the `position` of the last response and 1.
+    /// At most the number of leaves, which is the next one to come: one beyond is refused with FAILED_PRECONDITION and the
+    /// code POSITION_AHEAD, as `at_least` of UsageRequest is.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// The kinds that are wanted, each once; none means all.
+    #[prost(enumeration = "ChangeKind", repeated, tag = "2")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+}
+impl ::prost::Name for WatchRequest {
+    const NAME: &'static str = "WatchRequest";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.WatchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.WatchRequest".into()
+    }
+}
+/// A change of a reservation after it was decided; or, without one, how far the log has been looked at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchResponse {
+    /// Of the leaf that holds the change. Without a change, of the last leaf that was looked at: there is no other change of
+    /// the wanted kinds up to it. Either way the next position to ask for is one higher.
+    ///
+    /// A response without a change comes when everything that was in the log has been told for the first time, and then
+    /// whenever 10 seconds have passed without any: a client that hears nothing for three times as long has lost the
+    /// server.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// When it happened, in seconds since 1970-01-01 UTC; never before that of an earlier change. 0 without a change.
+    #[prost(uint64, tag = "2")]
+    pub time: u64,
+    /// What happened. A kind that the client does not know is to be taken as a response without a change.
+    #[prost(oneof = "watch_response::Change", tags = "3, 4, 5, 6")]
+    pub change: ::core::option::Option<watch_response::Change>,
+}
+/// Nested message and enum types in `WatchResponse`.
+pub mod watch_response {
+    /// What happened. A kind that the client does not know is to be taken as a response without a change.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// A reservation was told to make room.
+        #[prost(message, tag = "3")]
+        EvictionOrdered(super::EvictionOrdered),
+        /// A reservation became active.
+        #[prost(message, tag = "4")]
+        Confirmed(super::Confirmed),
+        /// A reservation was ended by its holder.
+        #[prost(message, tag = "5")]
+        Released(super::Released),
+        /// A reservation ended by itself.
+        #[prost(message, tag = "6")]
+        Expired(super::Expired),
+    }
+}
+impl ::prost::Name for WatchResponse {
+    const NAME: &'static str = "WatchResponse";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.WatchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.WatchResponse".into()
+    }
+}
+/// A reservation was told to make room for another, the preemptor. Until the preemptor is confirmed it is an announcement,
+/// and the victim keeps all of its interval and its epoch.
+///
+/// * It takes effect with the preemptor's Confirmed. The victim's epoch is `epoch` from then on.
+/// * It is over with the victim's Expired of the cause EVICTED, at `evict_by`.
+/// * It comes to nothing with the preemptor's Released, or its Expired of the cause UNCONFIRMED, before it was confirmed.
+///   After that the victim stays displaced, whatever becomes of the preemptor.
+/// * The victim may also end before: by its own Released, or Expired of the cause ENDED.
+///
+/// The order is in the log right after the decision that reserves for the preemptor, and names it by its id. The changes
+/// that decide about it come later, never at a lower position.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvictionOrdered {
+    /// The signed order, a compact JWS: for whoever executes it to verify.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Id of the reservation that makes room.
+    #[prost(string, tag = "2")]
+    pub victim: ::prost::alloc::string::String,
+    /// Id of the reservation that it makes room for.
+    #[prost(string, tag = "3")]
+    pub preemptor: ::prost::alloc::string::String,
+    /// Epoch of the victim once the order is in effect.
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    /// First second, since 1970-01-01 UTC, at which the victim must be gone.
+    #[prost(uint64, tag = "5")]
+    pub evict_by: u64,
+}
+impl ::prost::Name for EvictionOrdered {
+    const NAME: &'static str = "EvictionOrdered";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.EvictionOrdered".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.EvictionOrdered".into()
+    }
+}
+/// A reservation became active. If it is the preemptor of orders, they are in effect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Confirmed {
+    /// Which reservation.
+    #[prost(string, tag = "1")]
+    pub reservation_id: ::prost::alloc::string::String,
+    /// Its epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+impl ::prost::Name for Confirmed {
+    const NAME: &'static str = "Confirmed";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.Confirmed".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.Confirmed".into()
+    }
+}
+/// A reservation was ended by its holder. If it is the preemptor of orders and was not confirmed, they come to nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Released {
+    /// Which reservation.
+    #[prost(string, tag = "1")]
+    pub reservation_id: ::prost::alloc::string::String,
+    /// Its epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+impl ::prost::Name for Released {
+    const NAME: &'static str = "Released";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.Released".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.Released".into()
+    }
+}
+/// A reservation ended by itself, at `time`, which is when it was due.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Expired {
+    /// Which reservation.
+    #[prost(string, tag = "1")]
+    pub reservation_id: ::prost::alloc::string::String,
+    /// Its epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Why.
+    #[prost(enumeration = "ExpiryCause", tag = "3")]
+    pub cause: i32,
+}
+impl ::prost::Name for Expired {
+    const NAME: &'static str = "Expired";
+    const PACKAGE: &'static str = "placet.ledger.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.ledger.v1.Expired".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.ledger.v1.Expired".into()
+    }
+}
 /// How use of an account behaves over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -297,6 +468,84 @@ impl Unit {
             "GBPS" => Some(Self::Gbps),
             "BYTE" => Some(Self::Byte),
             "COUNT" => Some(Self::Count),
+            _ => None,
+        }
+    }
+}
+/// Kinds of changes of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ChangeKind {
+    /// refused
+    Unspecified = 0,
+    /// EvictionOrdered
+    EvictionOrdered = 1,
+    /// Confirmed
+    Confirmed = 2,
+    /// Released
+    Released = 3,
+    /// Expired
+    Expired = 4,
+}
+impl ChangeKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CHANGE_KIND_UNSPECIFIED",
+            Self::EvictionOrdered => "EVICTION_ORDERED",
+            Self::Confirmed => "CONFIRMED",
+            Self::Released => "RELEASED",
+            Self::Expired => "EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CHANGE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVICTION_ORDERED" => Some(Self::EvictionOrdered),
+            "CONFIRMED" => Some(Self::Confirmed),
+            "RELEASED" => Some(Self::Released),
+            "EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+/// Why a reservation ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ExpiryCause {
+    /// never sent
+    Unspecified = 0,
+    /// it was not confirmed before its deadline
+    Unconfirmed = 1,
+    /// its interval is over
+    Ended = 2,
+    /// it had to make room for another
+    Evicted = 3,
+}
+impl ExpiryCause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EXPIRY_CAUSE_UNSPECIFIED",
+            Self::Unconfirmed => "UNCONFIRMED",
+            Self::Ended => "ENDED",
+            Self::Evicted => "EVICTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EXPIRY_CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNCONFIRMED" => Some(Self::Unconfirmed),
+            "ENDED" => Some(Self::Ended),
+            "EVICTED" => Some(Self::Evicted),
             _ => None,
         }
     }
@@ -444,6 +693,38 @@ pub mod ledger_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What becomes of reservations after they were decided: every change from a position of the log on, in the order of
+        /// the log, each once, first those that are in it and then each one as soon as it is durable. A change is the same
+        /// whenever and however often it is asked for; a client that stores `position` with what it has done about a change
+        /// loses none and repeats none.
+        ///
+        /// The stream does not end by itself: with UNAVAILABLE and the code STOPPING when the server stops; ask again from
+        /// where it was. So do with every status but PERMISSION_DENIED, UNAUTHENTICATED, INVALID_ARGUMENT and
+        /// FAILED_PRECONDITION. RESOURCE_EXHAUSTED with the code TOO_MANY_WATCHERS says that 32 are open.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::StrictCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/placet.ledger.v1.LedgerService/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("placet.ledger.v1.LedgerService", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -474,6 +755,24 @@ pub mod ledger_service_server {
             tonic::Response<super::ReservationsResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What becomes of reservations after they were decided: every change from a position of the log on, in the order of
+        /// the log, each once, first those that are in it and then each one as soon as it is durable. A change is the same
+        /// whenever and however often it is asked for; a client that stores `position` with what it has done about a change
+        /// loses none and repeats none.
+        ///
+        /// The stream does not end by itself: with UNAVAILABLE and the code STOPPING when the server stops; ask again from
+        /// where it was. So do with every status but PERMISSION_DENIED, UNAUTHENTICATED, INVALID_ARGUMENT and
+        /// FAILED_PRECONDITION. RESOURCE_EXHAUSTED with the code TOO_MANY_WATCHERS says that 32 are open.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
     /// Looks at the ledger.
     #[derive(Debug)]
@@ -637,6 +936,52 @@ pub mod ledger_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/placet.ledger.v1.LedgerService/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: LedgerService>(pub Arc<T>);
+                    impl<
+                        T: LedgerService,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LedgerService>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = crate::StrictCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

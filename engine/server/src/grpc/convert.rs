@@ -13,8 +13,10 @@ use placet_proto::{FieldError, json};
 
 use crate::clock::MAX_TIME;
 pub use crate::sequencer::Target;
+pub use change::{change, change_kind};
 pub use held::{account_use, reservation};
 
+mod change;
 mod held;
 
 #[cfg(test)]

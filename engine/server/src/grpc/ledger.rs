@@ -1,13 +1,18 @@
 //! The service that tells what is held: bounds, pages, and the same rule of who may ask as control.
 
+use std::pin::Pin;
+
+use futures::stream::{Stream, StreamExt as _};
 use placet_core::{AccountPath, Id, ReservationState};
 use placet_proto::FieldError;
 use placet_proto::admission::v1::ReservationState as ProtoState;
 use placet_proto::ledger::v1 as proto;
 use placet_proto::ledger::v1::ledger_service_server::LedgerService;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::operator;
+use super::changes::{Asked, Watchers};
 use super::convert;
 use crate::admission::Admission;
 use crate::error::AdmitError;
@@ -27,6 +32,9 @@ const RESERVATIONS_PAGE: usize = 100;
 pub(super) struct LedgerLook {
     pub(super) admission: Admission,
     pub(super) operators: std::sync::Arc<[Id]>,
+    /// True once the server stops.
+    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) watchers: Watchers,
 }
 
 impl LedgerLook {
@@ -40,6 +48,8 @@ impl LedgerLook {
 
 #[tonic::async_trait]
 impl LedgerService for LedgerLook {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<proto::WatchResponse, Status>> + Send>>;
+
     async fn usage(
         &self,
         request: Request<proto::UsageRequest>,
@@ -75,6 +85,19 @@ impl LedgerService for LedgerLook {
             reservations: report.reservations.into_iter().map(convert::reservation).collect(),
             next: report.next.map(|(at, id)| format!("{at}:{id}")).unwrap_or_default(),
         }))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        operator(&request, &self.operators)?;
+        let asked = Asked::read(&request.into_inner()).map_err(|error| self.refused(error))?;
+        let (reader, news) = self.admission.log();
+        let told = self.watchers.open(reader, news, asked, self.stopped.clone());
+        let told = told.map_err(|error| self.refused(error))?;
+        let look = self.clone();
+        Ok(Response::new(Box::pin(told.map(move |told| told.map_err(|it| look.refused(it))))))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod caller;
+mod changes;
 mod control;
 pub mod convert;
 mod ledger;
@@ -31,6 +32,7 @@ use crate::sequencer::{Decided, SettleKind, Settled};
 
 use bounded::Bounded;
 use caller::caller;
+use changes::Watchers;
 use control::{Control, MAX_CONTROL_BYTES};
 use convert::{Ask, SettleRequest, TimedAsk};
 use ledger::{LedgerLook, MAX_LOOK_BYTES};
@@ -42,8 +44,8 @@ use pipeline::pipeline;
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// All gRPC services: admission, control, ledger, health and reflection. Once `stopped` is true,
-/// streams take no further events, so that a client that never ends its stream cannot keep the
-/// server from stopping.
+/// streams take no further events and tell no further changes, so that a client that never ends its
+/// stream cannot keep the server from stopping.
 pub(crate) async fn routes(
     admission: Admission,
     operators: &[Id],
@@ -53,7 +55,12 @@ pub(crate) async fn routes(
     health.set_serving::<AdmissionServiceServer<Service>>().await;
     let control = Control { admission: admission.clone(), operators: operators.into() };
     let control = ControlServiceServer::new(control).max_decoding_message_size(MAX_CONTROL_BYTES);
-    let look = LedgerLook { admission: admission.clone(), operators: operators.into() };
+    let look = LedgerLook {
+        admission: admission.clone(),
+        operators: operators.into(),
+        stopped: stopped.clone(),
+        watchers: Watchers::default(),
+    };
     let look = LedgerServiceServer::new(look).max_decoding_message_size(MAX_LOOK_BYTES);
     let service = AdmissionServiceServer::new(Service { admission, health, stopped })
         .max_decoding_message_size(MAX_MESSAGE_BYTES);

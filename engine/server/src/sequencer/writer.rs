@@ -449,6 +449,8 @@ impl Writer {
         self.tree = folded.tree;
         self.active = Activation { bundle, facts, quotas };
         self.unsettled = false;
+        // A batch of unknown outcome may be there after all.
+        self.shared.grown_to(self.tree.size());
         tracing::warn!("the store was opened again and its log folded");
         Ok(())
     }
@@ -463,6 +465,7 @@ impl Writer {
             self.names = AccountNames::of(&self.ledger);
         }
         self.shared.high_water.store(self.ledger.now(), Ordering::Release);
+        self.shared.grown_to(self.tree.size());
     }
 
     /// Adds the accounts of decisions that were kept to the names.
