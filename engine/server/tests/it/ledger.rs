@@ -165,14 +165,14 @@ fn orders(world: &World, sequencer: &SequencerHandle) -> Vec<EvictionOrder> {
     orders
 }
 
-fn sold(name: &str, gpus: u32) -> Box<Proposal> {
+pub(crate) fn sold(name: &str, gpus: u32) -> Box<Proposal> {
     let mut asked = proposal(name, gpus, 3_600, 1_000);
     asked.request.priority_class = PriorityClass::ExternalCommercial;
     asked
 }
 
 /// Internal work that may displace others.
-fn burst(name: &str, gpus: u32, time: u64) -> Box<Proposal> {
+pub(crate) fn burst(name: &str, gpus: u32, time: u64) -> Box<Proposal> {
     let mut asked = proposal(name, gpus, 600, time);
     let Subject::Lease(workload) = &mut asked.request.subject else { panic!("a lease") };
     workload.may_preempt = true;

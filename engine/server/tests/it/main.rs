@@ -7,6 +7,7 @@
 )]
 
 mod activation;
+mod changes;
 mod crash_faults;
 mod damage;
 mod fixture;

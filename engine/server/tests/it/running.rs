@@ -52,6 +52,12 @@ impl Running {
         AdmissionServiceClient::new(self.channel.clone())
     }
 
+    /// A connection whose client takes no more than so many bytes of a stream before it reads on.
+    pub(crate) async fn narrow_channel(&self, bytes: u32) -> Channel {
+        let address = Channel::from_shared(format!("http://{}", self.grpc)).unwrap();
+        address.initial_stream_window_size(bytes).connect().await.unwrap()
+    }
+
     pub(crate) fn control(&self) -> ControlServiceClient<Channel> {
         ControlServiceClient::new(self.channel.clone())
     }
