@@ -1,6 +1,7 @@
 //! `placet ledger`: what is held, asked of a server; and stores, checked and copied.
 
 mod store;
+mod watch;
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement};
@@ -18,16 +19,18 @@ use crate::connection::{ServerArgs, block_on, channel, status_failure};
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer, Tone, plain};
 use store::{BackupArgs, VerifyArgs};
+use watch::WatchArgs;
 
 const EXAMPLES: &str = "\
 The ledger holds what was admitted: use of each account, and the reservations
 behind it. It is the fold of the decision log, which the store keeps in one
-file. `usage` and `reservations` ask a running server, as one of its operators;
-`verify` and `backup` take the store's file.
+file. `usage`, `reservations` and `watch` ask a running server, as one of its
+operators; `verify` and `backup` take the store's file.
 
 Examples:
   placet ledger usage tenant/acme
   placet ledger reservations --tenant acme --state active
+  placet ledger watch --kind eviction-ordered
   placet ledger backup --store placet.db --to copies/placet-2026-11-22.db
   placet ledger verify --store copies/placet-2026-11-22.db";
 
@@ -67,6 +70,7 @@ pub(crate) struct LedgerArgs {
 enum Action {
     Usage(UsageArgs),
     Reservations(ReservationsArgs),
+    Watch(WatchArgs),
     Verify(VerifyArgs),
     Backup(BackupArgs),
 }
@@ -118,6 +122,7 @@ pub(super) fn run(args: &LedgerArgs, printer: &mut Printer) -> Result<Exit, Fail
     match &args.action {
         Action::Usage(args) => usage(args, printer),
         Action::Reservations(args) => reservations(args, printer),
+        Action::Watch(args) => watch::watch(args, printer),
         Action::Verify(args) => store::verify(args, printer),
         Action::Backup(args) => store::backup(args, printer),
     }

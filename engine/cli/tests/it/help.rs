@@ -44,7 +44,7 @@ fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
 
 #[test]
 fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
-    for action in ["backup", "reservations", "usage", "verify"] {
+    for action in ["backup", "reservations", "usage", "verify", "watch"] {
         let ran = run(["ledger", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");

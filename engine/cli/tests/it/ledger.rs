@@ -1,17 +1,22 @@
-//! Operating the ledger: what is held, checking a store, copying one under load, and a full disk.
+//! Operating the ledger: what is held and becomes of it, checking a store, copying one under load,
+//! and a full disk.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use placet_proto::admission::v1 as pb;
 use placet_proto::json::from_json;
 use placet_server::store::{Store, StoreOptions};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::running::{Ran, run};
-use crate::server::Server;
+use crate::server::{Server, placet};
 
 fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap()
@@ -113,6 +118,134 @@ fn use_and_reservations_of_a_server() {
     let first = held[0]["reservation_id"].as_str().unwrap();
     let shown = ask(&["reservations", "--tenant", held[0]["tenant_id"].as_str().unwrap()]);
     assert!(shown.stdout.contains(first) && shown.stderr.starts_with("as of position "));
+}
+
+/// A watch that runs until it is told to stop.
+struct Watching {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    fn start(url: &str, more: &[&str]) -> Self {
+        let mut command = placet();
+        command.args(["ledger", "watch", "--format", "json", "--server", url]).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        json(&self.lines.next().unwrap().unwrap())
+    }
+
+    /// What is left, the exit code and the last words.
+    fn end(mut self) -> (usize, i32, String) {
+        let (rest, mut said) = (self.lines.count(), String::new());
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (rest, self.child.wait().unwrap().code().unwrap_or(-1), said)
+    }
+
+    fn interrupt(self) -> (usize, i32, String) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+        self.end()
+    }
+}
+
+/// A port that leads to whatever port is the right one when a connection is made.
+fn forwarded(to: Arc<AtomicU16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for near in listener.incoming().map(Result::unwrap) {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", to.load(Ordering::Acquire))) else {
+                continue;
+            };
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    // It ends when either side has gone, and takes the other with it.
+                    drop(std::io::copy(&mut from, &mut to));
+                    drop(to.shutdown(Shutdown::Both));
+                });
+            }
+        }
+    });
+    port
+}
+
+/// Admits leases and confirms each.
+fn confirm_some(server: &Server, names: std::ops::Range<u32>) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut client = server.client().await;
+        for number in names {
+            let id = format!("r-{number}");
+            client.admit(admit(&id)).await.unwrap();
+            let target = pb::reservation_ref::Target::AdmitRequestId(id.clone());
+            let confirm = pb::ConfirmRequest {
+                request_id: format!("c-{number}"),
+                tenant_id: "platform-tools".to_owned(),
+                reservation: Some(pb::ReservationRef { epoch: 1, target: Some(target) }),
+            };
+            client.confirm(confirm).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_watch_goes_on_over_a_restart_until_it_is_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[]);
+    let port = Arc::new(AtomicU16::new(server.grpc));
+    let url = format!("http://127.0.0.1:{}", forwarded(Arc::clone(&port)));
+    confirm_some(&server, 0..3);
+    let mut all = Watching::start(&url, &[]);
+    let mut told: Vec<Value> = (0..3).map(|_| all.next()).collect();
+    server.kill();
+    let server = Server::start(folder.path(), &[]);
+    port.store(server.grpc, Ordering::Release);
+    confirm_some(&server, 3..5);
+    told.extend((0..2).map(|_| all.next()));
+    let positions: Vec<_> = told.iter().map(|it| it["position"].as_u64().unwrap()).collect();
+    assert!(positions.is_sorted_by(|one, next| one < next), "{positions:?}");
+    let ids: std::collections::BTreeSet<_> =
+        told.iter().map(|it| it["confirmed"]["reservation_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 5);
+    let (rest, code, said) = all.interrupt();
+    assert_eq!((rest, code), (0, 0), "{said}");
+    assert!(said.contains("; trying again in 0.5 s from position "), "{said}");
+    assert!(said.contains("\nto go on: --from "), "{said}");
+
+    let from = positions[3].to_string();
+    let kinds = ["--kind", "expired", "--kind", "confirmed"];
+    let more = ["--from", &from, "--no-reconnect"];
+    let mut rest = Watching::start(&url, &[&more[..], &kinds].concat());
+    assert_eq!([rest.next(), rest.next()], [told[3].clone(), told[4].clone()]);
+    assert_eq!(server.stop().0, 0);
+    let (rest, code, said) = rest.end();
+    assert_eq!((rest, code), (0, 1), "{said}");
+    assert!(said.starts_with("error: the server is stopping"), "{said}");
+}
+
+#[test]
+fn a_watch_that_cannot_begin_says_why_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--clock", "events"]);
+    let url = server.grpc_url();
+    let ahead = ledger(&["watch", "--from", "1000", "--server", &url]);
+    insta::assert_snapshot!(ahead.shown(&[]), @r"
+    exit 1
+    --- stdout
+    --- stderr
+    error: `position` is 1000, but this log has 3 leaves
+     hint: ask the server that gave the position; a store that was restored from a copy may have lost it
+    ");
+    assert_eq!(server.stop().0, 0);
+    let gone = ledger(&["watch", "--server", &url]);
+    assert_eq!((gone.code, gone.stdout.as_str()), (1, ""));
+    assert!(gone.stderr.starts_with("error: cannot reach the server"), "{}", gone.stderr);
 }
 
 #[test]
