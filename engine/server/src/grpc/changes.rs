@@ -85,8 +85,8 @@ impl Asked {
 }
 
 impl Watchers {
-    /// Everything that is asked for, from the log and then as it comes, until the server stops. What
-    /// is not taken is not read.
+    /// Everything that is asked for, from the log and then as it comes, until the server stops.
+    /// What is not taken is not read.
     ///
     /// # Errors
     /// There are too many watchers, or the log is shorter than the position. Later ones come in the
