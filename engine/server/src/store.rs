@@ -106,14 +106,6 @@ pub struct Store {
     _lock: Option<open::Lock>,
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        // The last connection to be closed folds the write-ahead log into the file: let that be the
-        // writer's, while it has the lock.
-        self.reader.rest();
-    }
-}
-
 impl Store {
     /// Opens a store, or makes one with mode 0600 where there is no file.
     ///

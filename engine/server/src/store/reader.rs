@@ -76,11 +76,6 @@ impl Reader {
         Self(Arc::new(Pool { path, idle: Mutex::new(Vec::new()) }))
     }
 
-    /// Closes the connections that wait for the next look-up.
-    pub(super) fn rest(&self) {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
     fn with<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, ReadError>,

@@ -147,7 +147,7 @@ async fn changes_come_in_the_order_of_the_log_and_resume_anywhere() {
     assert_eq!(until_quiet(&mut watch(&mut ledger, 0, &none).await).await, (Vec::new(), last));
 
     let directory = server.stop().await;
-    assert!(!directory.path().join("placet.db-wal").exists(), "the store was closed in order");
+    assert!(!directory.path().join("placet.db-wal").exists(), "no reader was left behind");
     let told: Vec<_> = all
         .into_iter()
         .map(|it| {
