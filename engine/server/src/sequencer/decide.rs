@@ -224,7 +224,11 @@ fn hold(
             code: Code::known("CLAIM_CONFLICT"),
             counterfactual: None,
             field: None,
-            hint: Some("try again when the reservations made before have ended".to_owned()),
+            hint: Some(
+                "try again when the reservations made before have ended; a budget that was ever \
+                 charged stays one: give the account another path"
+                    .to_owned(),
+            ),
             message: format!("account `{account}` still holds amounts of another kind or unit"),
             policy: claimant(candidate, index),
             retry: true,
