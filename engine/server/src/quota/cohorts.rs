@@ -373,15 +373,13 @@ impl Ledger {
         more: bool,
     ) -> Result<(), Broken> {
         let Some(node) = self.nodes.get_mut(path) else { return Err(Broken) };
-        let mut undo: Vec<TimelineUndo> = Vec::new();
-        node.total.advance(self.now, &mut |one| undo.push(one))?;
+        let journal = &mut self.journal;
+        let undo = &mut |one: TimelineUndo| journal.push(Undo::Total(path.clone(), one));
+        node.total.advance(self.now, undo)?;
         for segment in segments {
             let amount = i64::try_from(segment.amount).map_err(|_beyond| Broken)?;
             let change = if more { amount } else { amount.checked_neg().ok_or(Broken)? };
-            node.total.shift(segment.start, segment.end, change, &mut |one| undo.push(one))?;
-        }
-        for one in undo {
-            self.journal.push(Undo::Total(path.clone(), one));
+            node.total.shift(segment.start, segment.end, change, undo)?;
         }
         Ok(())
     }

@@ -22,8 +22,9 @@ pub(super) enum Draft {
     Leaf(Leaf),
     /// A decision that is still to be signed.
     Decision(Box<DraftDecision>),
-    /// An order of eviction that is still to be signed.
-    Order(Box<EvictionOrder>),
+    /// An order of eviction that is still to be signed, and the command that asked for it, by its
+    /// place in the batch.
+    Order(usize, Box<EvictionOrder>),
 }
 
 #[derive(Debug)]
@@ -248,7 +249,8 @@ impl<'w> Stage<'w> {
         let orders = decide::orders(&decision, end);
         let decision = DraftDecision { command, caller, decision };
         staged.drafts.push(Draft::Decision(Box::new(decision)));
-        staged.drafts.extend(orders.into_iter().map(|order| Draft::Order(Box::new(order))));
+        let order = |order| Draft::Order(command, Box::new(order));
+        staged.drafts.extend(orders.into_iter().map(order));
         Ok(Answer::Decision(draft))
     }
 
@@ -395,7 +397,7 @@ impl<'a> Staged<'a> {
     fn decision_of(&self, caller: &Id, request_id: &Id) -> Option<&DraftDecision> {
         match self.drafts.get(*self.decided.get(&(caller, request_id))?) {
             Some(Draft::Decision(draft)) => Some(draft),
-            Some(Draft::Leaf(_) | Draft::Order(_)) | None => None,
+            Some(Draft::Leaf(_) | Draft::Order(..)) | None => None,
         }
     }
 

@@ -312,7 +312,7 @@ impl Writer {
             .iter()
             .filter_map(|draft| match draft {
                 Draft::Decision(draft) => Some(&draft.decision),
-                Draft::Leaf(_) | Draft::Order(_) => None,
+                Draft::Leaf(_) | Draft::Order(..) => None,
             })
             .collect();
         let mut signatures = sign::sign_all(&self.signer, &decisions).into_iter();
@@ -327,10 +327,12 @@ impl Writer {
         for draft in staged.drafts {
             let (leaf, command, token) = match draft {
                 Draft::Leaf(leaf) => (leaf, None, None),
-                Draft::Order(order) => {
-                    let token = self.signer.sign_order(&order);
-                    let token = token.map_err(|error| failed(error.to_string()))?;
-                    (log::leaf_of_order(*order, token), None, None)
+                Draft::Order(command, order) => {
+                    let token = self.signer.sign_order(&order).map_err(|error| match error {
+                        SignError::TooLong { .. } => SignFailure::TooLong(command),
+                        error => failed(error.to_string()),
+                    })?;
+                    (log::leaf_of_order(*order, token), Some(command), None)
                 }
                 Draft::Decision(draft) => {
                     let token = match signatures.next() {

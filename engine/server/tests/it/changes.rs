@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::ledger::{burst, sold};
+use crate::preemption::{burst, sold};
 use crate::running::Running;
 use crate::world::{World, decide, proposal, run, settle, settled};
 

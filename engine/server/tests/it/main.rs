@@ -15,6 +15,7 @@ mod grpc;
 mod hostile;
 mod ledger;
 mod look;
+mod preemption;
 mod running;
 mod store;
 mod world;
