@@ -66,6 +66,7 @@ impl JobDescription {
             principal: None,
             priority_class: class.into(),
             subject: Some(admit_request::Subject::Job(job)),
+            extends: None,
         })
     }
 }

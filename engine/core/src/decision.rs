@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Charge, Digest, Effect, Id, IsolationLevel, Obligation, PreemptionRule, PriorityClass, Reason,
-    SubjectKind, Warning,
+    Charge, Digest, Effect, Extends, GangPlace, Id, IsolationLevel, Obligation, PreemptionRule,
+    PriorityClass, Reason, SubjectKind, Warning,
 };
 
 /// `typ` of the token's header (RFC 8725 §3.11: explicit typing).
@@ -32,7 +32,9 @@ pub struct Grant {
     pub isolation_level: IsolationLevel,
 }
 
-/// Quota held for the subject.
+/// Quota held for the subject. Where a reservation goes on, this is what is added: it begins at the
+/// end of what was held before, has the next epoch, and is confirmed already, so that `confirm_by`
+/// is its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReservationGrant {
@@ -83,8 +85,14 @@ pub struct Decision {
     pub evaluation_digest: Digest,
     /// A PEP must not act on it from this second on.
     pub exp: u64,
+    /// The reservation that goes on, or was to go on, as the request told of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub extends: Option<Extends>,
     /// SHA-256 of the facts.
     pub facts_digest: Digest,
+    /// The gang that it is decided with: all of its members have the same effect.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gang: Option<GangPlace>,
     /// When it was decided.
     pub iat: u64,
     /// SHA-256 of the canonical input; absent where a request could not be resolved to one.
@@ -107,6 +115,9 @@ pub struct Decision {
     pub priority_class: PriorityClass,
     /// Every denial; empty exactly if permitted.
     pub reasons: Vec<Reason>,
+    /// The reservation of the lease inside which the job runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease_id: Option<Id>,
     /// SHA-256 of the canonical request without personal fields.
     pub request_digest: Digest,
     /// The request that it answers.

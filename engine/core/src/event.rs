@@ -32,6 +32,8 @@ pub enum ExpiryCause {
     Ended,
     /// It had to make room for another.
     Evicted,
+    /// The lease inside which it ran is over.
+    LeaseEnded,
 }
 
 /// Budget given back.
@@ -118,17 +120,6 @@ pub enum Event {
         epoch: u64,
         /// Budget given back.
         refunds: Vec<Refund>,
-        /// Which reservation.
-        reservation: Id,
-    },
-    /// A reservation was made longer.
-    Extension {
-        /// The signed decision that allows it.
-        token: String,
-        /// New end, in seconds since 1970-01-01 UTC.
-        end: u64,
-        /// New epoch.
-        epoch: u64,
         /// Which reservation.
         reservation: Id,
     },

@@ -42,9 +42,10 @@ pub use id::{
 };
 pub use jwks::{JwksError, KeySet, MAX_JWKS_BYTES, MAX_KEYS};
 pub use request::{
-    AdmissionRequest, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT,
-    MAX_GPU_MODELS, MAX_GROUPS, MAX_LEAD_SECONDS, MAX_PRINCIPAL_BYTES, MAX_REFERENCES,
-    MILLI_PER_GPU, Principal, PriorityClass, StartError, Subject, SubjectKind, Workload,
+    AdmissionRequest, Extends, GangPlace, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,
+    MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_LEAD_SECONDS, MAX_PRINCIPAL_BYTES,
+    MAX_REFERENCES, MILLI_PER_GPU, Principal, PriorityClass, StartError, Subject, SubjectKind,
+    Workload,
 };
 pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
 pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};

@@ -23,6 +23,9 @@ pub const MAX_REFERENCES: usize = 32;
 pub const MAX_GROUPS: usize = 64;
 /// Most Gbit/s in one request.
 pub const MAX_FABRIC_GBPS: u32 = 10_000_000;
+/// Most members of a gang: each is a decision of its own, and the writer takes all of them in one
+/// step.
+pub const MAX_GANG: usize = 32;
 /// Longest issuer and subject of a principal, in bytes.
 pub const MAX_PRINCIPAL_BYTES: usize = 256;
 
@@ -208,12 +211,17 @@ pub struct Workload {
     pub gpu_models: Vec<Id>,
     /// How far it is kept apart.
     pub isolation_level: IsolationLevel,
+    /// The reservation of the lease inside which a job runs; never of a lease. Absent, it is no
+    /// part of the canonical request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<Id>,
     /// Asks to displace others.
     pub may_preempt: bool,
     /// Hosted models that it uses; each once.
     pub model_ids: Vec<Id>,
     /// First second, since 1970-01-01 UTC, of an advance reservation: 1..=253,402,300,799 (the year
-    /// 9999). Absent: from the decision on, and then it is no part of the canonical request.
+    /// 9999); of an extension, the end of what it extends. Absent: from the decision on, and then
+    /// it is no part of the canonical request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<u64>,
 }
@@ -248,11 +256,44 @@ impl Workload {
     }
 }
 
+/// The reservation that is to go on, as its holder knows it. Times are seconds since 1970-01-01
+/// UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extends {
+    /// First second after it, as things stand: later than `start`.
+    pub end: u64,
+    /// Its fencing epoch, as things stand: 1..=2^53-1.
+    pub epoch: u64,
+    /// Which reservation.
+    pub reservation_id: Id,
+    /// Its first second: that of its first decision.
+    pub start: u64,
+}
+
+/// A member's place in a gang: requests that are admitted together, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GangPlace {
+    /// Name of the gang, unique per caller.
+    pub id: Id,
+    /// Place among the members, from 0.
+    pub index: u32,
+    /// Members in all: 2..=32.
+    pub size: u32,
+}
+
 /// A request after decoding: every bound of `admission.proto` holds.
 ///
 /// Its JSON form (without the principal's subject) is what the request digest covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdmissionRequest {
+    /// The reservation that is to go on; absent for what is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extends: Option<Extends>,
+    /// The gang that it is a member of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gang: Option<GangPlace>,
     /// Who acts, if named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
@@ -265,4 +306,39 @@ pub struct AdmissionRequest {
     pub subject: Subject,
     /// Who pays.
     pub tenant_id: Id,
+}
+
+impl AdmissionRequest {
+    /// First second if it is decided at `now`: the start that is asked for, the end of what is to
+    /// go on, or `now`.
+    ///
+    /// # Errors
+    /// The denial, if that cannot be.
+    ///
+    /// # Panics
+    /// Never: the engine's name follows the rule of names.
+    pub fn start_at(&self, now: u64) -> Result<u64, Box<Reason>> {
+        let start = self.subject.workload().start_at(now);
+        start.map_err(|error| {
+            Box::new(match (&self.extends, error) {
+                (Some(extends), StartError::InThePast { .. }) => extends.ended(now),
+                _ => error.reason(self.subject.kind()),
+            })
+        })
+    }
+}
+
+impl Extends {
+    fn ended(&self, now: u64) -> Reason {
+        let (id, end) = (&self.reservation_id, utc(self.end));
+        Reason {
+            code: Code::known("RESERVATION_ENDED"),
+            counterfactual: None,
+            field: Some("extends.end".to_owned()),
+            hint: Some("ask for a new reservation".to_owned()),
+            message: format!("reservation `{id}` ended at {end}, before {}", utc(now)),
+            policy: Id::new("placet").expect("the engine's name follows the rule of names"),
+            retry: false,
+        }
+    }
 }

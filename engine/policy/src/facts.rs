@@ -22,6 +22,8 @@ pub(crate) const MAX_FACTS_BYTES: u64 = 64 << 20;
 pub(crate) const MAX_REVISION_BYTES: usize = 128;
 /// Most levels of a tree of cohorts: each is work for every claim at its leaves.
 const MAX_COHORT_LEVELS: usize = 8;
+/// First segment of the accounts of leases, which the ledger gives their limits.
+const LEASES: &str = "lease";
 /// What stands for any month in the path of a quota's account.
 const MONTH: &str = "{month}";
 
@@ -372,6 +374,10 @@ fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
         if let Err(error) = AccountPath::new(in_some_month.join("/")) {
             let hint = "write ids joined by `/`, such as `tenant/acme/gpu`";
             return Err(wrong(path, error.to_string(), hint));
+        }
+        if account.split('/').next() == Some(LEASES) {
+            let hint = format!("give it another name: `{LEASES}/<id>` is what a lease holds");
+            return Err(wrong(path, format!("is below `{LEASES}`, the accounts of leases"), hint));
         }
         if monthly > 1 || (monthly == 1 && quota.kind != AccountKind::Budget) {
             let hint = "give it once, in the account of a budget";

@@ -49,6 +49,10 @@ record! {
         pub checkpoint_jurisdictions: Vec<Id>,
         /// Longest run time in seconds, 1 to 31,622,400.
         pub duration_seconds: u64,
+        /// The reservation that is to go on, if more time is asked for one: all else is what is
+        /// asked for in addition.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub extends: Option<Extends>,
         /// Gbit/s over all GPUs together.
         pub fabric_gbps: u32,
         /// GPUs, 1 to 1,000,000.
@@ -63,12 +67,32 @@ record! {
         pub gpu_seconds: u64,
         /// How far it is kept apart.
         pub isolation_level: IsolationLevel,
+        /// The reservation of the lease inside which a job runs; absent for other jobs and for
+        /// leases. What it may hold of that lease is claimed on the accounts `lease/<id>`
+        /// in thousandths of a GPU and `lease/<id>/fabric-gbps`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub lease_id: Option<Id>,
         /// Asks to displace others.
         pub may_preempt: bool,
         /// Thousandths of a GPU, in all.
         pub milli_gpus: u64,
         /// First second, since 1970-01-01 UTC: `time`, or up to 31,622,400 seconds (366 days) after
-        /// it if a later start is asked for; below 2^53.
+        /// it if a later start is asked for; below 2^53. For an extension, the end of what it
+        /// extends.
+        #[schemars(range(max = MAX_AMOUNT))]
+        pub start: u64,
+    }
+}
+
+record! {
+    /// A reservation that is to go on. The ledger admits nothing if it is not as told here.
+    pub struct Extends {
+        /// First second after it as it is, since 1970-01-01 UTC; below 2^53.
+        #[schemars(range(max = MAX_AMOUNT))]
+        pub end: u64,
+        /// Its name.
+        pub reservation_id: Id,
+        /// Its first second, since 1970-01-01 UTC, of all its time; below 2^53.
         #[schemars(range(max = MAX_AMOUNT))]
         pub start: u64,
     }
@@ -304,7 +328,9 @@ pub(crate) mod tests {
         let names = (ids(), id(), ids(), level(), any::<bool>());
         let numbers = (0..=MAX_AMOUNT, any::<u32>(), any::<u32>(), any::<u32>(), 0..=MAX_AMOUNT);
         let more = (0..=MAX_AMOUNT, 0..=MAX_AMOUNT);
-        (names, numbers, more).prop_map(|(names, numbers, (milli_gpus, start))| Workload {
+        let beyond = (prop::option::of(extends()), prop::option::of(id()));
+        let parts = (names, numbers, more, beyond);
+        parts.prop_map(|(names, numbers, (milli_gpus, start), beyond)| Workload {
             checkpoint_jurisdictions: names.0,
             duration_seconds: numbers.0,
             fabric_gbps: numbers.1,
@@ -317,7 +343,14 @@ pub(crate) mod tests {
             may_preempt: names.4,
             milli_gpus,
             start,
+            extends: beyond.0,
+            lease_id: beyond.1,
         })
+    }
+
+    fn extends() -> impl Strategy<Value = Extends> {
+        let parts = (0..=MAX_AMOUNT, id(), 0..=MAX_AMOUNT);
+        parts.prop_map(|(end, reservation_id, start)| Extends { end, reservation_id, start })
     }
 
     fn cluster() -> impl Strategy<Value = Cluster> {

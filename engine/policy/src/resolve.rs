@@ -37,8 +37,8 @@ pub fn resolve(
     let mut reasons = Vec::new();
     let asked = request.subject.workload();
     let kind = request.subject.kind().as_str();
-    let start = asked.start_at(time).unwrap_or_else(|error| {
-        reasons.push(error.reason(request.subject.kind()));
+    let start = request.start_at(time).unwrap_or_else(|reason| {
+        reasons.push(*reason);
         time
     });
     let tenant = facts.tenant(&request.tenant_id);
@@ -74,7 +74,12 @@ pub fn resolve(
         return Err(sorted(reasons));
     };
     let (principal, commitments) = commit(request, salt);
-    let workload = workload(asked, start, gpu_model, gpu_models);
+    let mut workload = workload(asked, start, gpu_model, gpu_models);
+    workload.extends = request.extends.as_ref().map(|extends| input::Extends {
+        end: extends.end,
+        reservation_id: extends.reservation_id.clone(),
+        start: extends.start,
+    });
     let (lease, job) = match &request.subject {
         Subject::Lease(_) => (Some(workload), None),
         Subject::Job(_) => (None, Some(workload)),
@@ -178,6 +183,8 @@ fn workload(
         may_preempt: asked.may_preempt,
         milli_gpus: asked.milli_gpus(),
         start,
+        extends: None,
+        lease_id: asked.lease_id.clone(),
     }
 }
 
@@ -231,6 +238,8 @@ pub(crate) mod tests {
     /// A request that the small facts know everything of.
     pub(crate) fn request() -> AdmissionRequest {
         AdmissionRequest {
+            extends: None,
+            gang: None,
             principal: Some(Principal {
                 groups: vec![id("ml")],
                 issuer: "https://idp.example".into(),
@@ -248,6 +257,7 @@ pub(crate) mod tests {
                 gpu_milli: 500,
                 gpu_models: vec![id("H100"), id("A100")],
                 isolation_level: IsolationLevel::Dedicated,
+                lease_id: None,
                 may_preempt: false,
                 model_ids: vec![id("llm")],
                 start: None,

@@ -15,14 +15,15 @@
 )]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use placet_core::{
-    AccountKind, AccountPath, Charge, Effect, Id, MAX_AMOUNT, PreemptionRule, PriorityClass,
-    QuotaNode, SigningKey, Unit,
+    AccountKind, AccountPath, Charge, Effect, Grant, Id, IsolationLevel, MAX_AMOUNT,
+    PreemptionRule, PriorityClass, QuotaNode, SigningKey, SubjectKind, Unit,
 };
-use placet_server::quota::{Booking, Ledger, ReserveError};
+use placet_server::quota::{Booking, Ledger, ReserveError, Work};
 use placet_server::sequencer::{Proposal, SequencerHandle};
 use placet_server::signer::Signer;
 
@@ -48,6 +49,19 @@ fn charge(account: &str, kind: AccountKind, amount: u64, limit: u64) -> Charge {
     Charge { account: path(account), amount, kind, limit, unit }
 }
 
+fn work() -> Arc<Work> {
+    let id = |text: &str| Id::new(text).unwrap();
+    let grant = Grant {
+        cluster_id: id("c-1"),
+        fabric_gbps: 0,
+        gpu_count: 1,
+        gpu_milli: 1_000,
+        gpu_model: id("H100"),
+        isolation_level: IsolationLevel::Dedicated,
+    };
+    Arc::new(Work { kind: SubjectKind::Lease, grant, lease_id: None })
+}
+
 /// A lease of one GPU for up to a day: on its cluster, its tenant's GPUs and its tenant's budget.
 fn lease(number: u64, start: u64, cluster_limit: u64) -> Booking {
     let tenant = number % TENANTS;
@@ -58,7 +72,7 @@ fn lease(number: u64, start: u64, cluster_limit: u64) -> Booking {
         tenant: Id::new(format!("tenant-{tenant}")).unwrap(),
         caller: Id::new("scheduler").unwrap(),
         class: PriorityClass::ExternalCommercial,
-        milli_gpus: 1_000,
+        work: work(),
         start,
         end: start + length,
         confirm_by: start + 300,

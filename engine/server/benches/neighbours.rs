@@ -49,6 +49,7 @@ fn request(tenant: &str) -> pb::AdmitRequest {
         request_id: format!("bench-{number}"),
         tenant_id: tenant.to_owned(),
         principal: None,
+        extends: None,
         priority_class: pb::PriorityClass::InternalResearch.into(),
         subject: Some(pb::admit_request::Subject::Lease(pb::Lease {
             cluster_id: CLUSTER.into(),

@@ -73,6 +73,13 @@ impl AdmissionService for Echo {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    async fn admit_gang(
+        &self,
+        _: Request<pb::AdmitGangRequest>,
+    ) -> Result<Response<pb::AdmitGangResponse>, Status> {
+        Err(Status::unimplemented("an echo"))
+    }
+
     async fn confirm(
         &self,
         _: Request<pb::ConfirmRequest>,
@@ -104,6 +111,7 @@ fn request() -> pb::AdmitRequest {
         request_id: format!("bench-{number}"),
         tenant_id: "research".into(),
         principal: None,
+        extends: None,
         priority_class: pb::PriorityClass::InternalResearch.into(),
         subject: Some(pb::admit_request::Subject::Lease(pb::Lease {
             cluster_id: CLUSTER.into(),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use placet_core::{AdmissionRequest, Digest, Effect, Id, Reason, canonical_json};
 use placet_policy::{LoadError, WasmRuntime};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot, watch};
@@ -92,16 +93,16 @@ impl Drop for Held<'_> {
 /// What became of a proposal at the gate.
 enum Offered {
     /// It has its place in the order.
-    Placed(Pending<Decided>),
+    Placed(Pending<Vec<Decided>>),
     /// It has to wait until the gate opens.
-    Held(Box<Proposal>),
+    Held(Vec<Proposal>),
     /// It has to be evaluated again, with this.
-    Outdated(Box<Proposal>, Arc<Active>),
+    Outdated(Vec<Proposal>, Arc<Active>),
 }
 
-/// A request that has been evaluated, ready to take its place in the order.
+/// What has been evaluated, ready to take its place in the order: one request, or a gang.
 #[derive(Debug)]
-pub struct Prepared(Box<Proposal>);
+pub struct Prepared(Vec<Proposal>);
 
 /// What would be decided now.
 #[derive(Debug)]
@@ -414,7 +415,26 @@ impl Admission {
         let time = self.time(time)?;
         let active = self.current();
         let considered = self.0.workers.consider(active, caller.clone(), request, time).await?;
-        Ok(Prepared(considered.proposal))
+        Ok(Prepared(vec![*considered.proposal]))
+    }
+
+    /// Resolves and evaluates requests that are to be admitted together or not at all, as of one
+    /// instant. Stores nothing.
+    ///
+    /// # Errors
+    /// As [`Admission::prepare`].
+    pub async fn prepare_gang(
+        &self,
+        caller: &Id,
+        members: Vec<AdmissionRequest>,
+    ) -> Result<Prepared, AdmitError> {
+        let time = self.time(None)?;
+        let active = self.current();
+        let considered = members.into_iter().map(|request| {
+            self.0.workers.consider(Arc::clone(&active), caller.clone(), request, time)
+        });
+        let considered = try_join_all(considered).await?;
+        Ok(Prepared(considered.into_iter().map(|one| *one.proposal).collect()))
     }
 
     /// Gives a prepared request its place in the order: that of the calls of this function.
@@ -426,64 +446,67 @@ impl Admission {
     pub async fn sequence(
         &self,
         prepared: Prepared,
-    ) -> Result<impl Future<Output = Result<Decided, AdmitError>> + Send + 'static, AdmitError>
+    ) -> Result<impl Future<Output = Result<Vec<Decided>, AdmitError>> + Send + 'static, AdmitError>
     {
         let mut changes = self.0.gate.subscribe();
-        let mut proposal = prepared.0;
+        let mut proposals = prepared.0;
         // Waiting for a place, for the gate and for another evaluation, nothing is held. It takes
         // place where the caller already waits for its turn, so that requests of one stream keep
         // their order.
         let pending = loop {
             let place = self.0.sequencer.place().await?;
-            proposal = match self.offer(place, proposal)? {
+            proposals = match self.offer(place, proposals)? {
                 Offered::Placed(pending) => break pending,
-                Offered::Held(proposal) => {
+                Offered::Held(proposals) => {
                     // The sender is part of `self`: it is not gone.
                     drop(changes.wait_for(|gate| !gate.held).await);
-                    proposal
+                    proposals
                 }
-                Offered::Outdated(proposal, active) => self.again(active, proposal).await?,
+                Offered::Outdated(proposals, active) => {
+                    let again = |one| self.again(Arc::clone(&active), one);
+                    try_join_all(proposals.into_iter().map(again)).await?
+                }
             };
         };
         let (metrics, watch) = (Arc::clone(&self.0.metrics), Stopwatch::start());
         Ok(async move {
-            let decided = pending.await?;
+            let all = pending.await?;
             metrics.took(Stage::Sequence, watch.elapsed());
-            metrics.decided(effect_name(decided.effect), decided.position);
-            for code in &decided.codes {
-                metrics.denied(code.as_str());
+            for decided in &all {
+                metrics.decided(effect_name(decided.effect), decided.position);
+                for code in &decided.codes {
+                    metrics.denied(code.as_str());
+                }
             }
-            Ok(decided)
+            Ok(all)
         })
     }
 
-    /// Puts a proposal in the order, if the gate is open and it was evaluated with what is active.
+    /// Puts proposals in the order together, if the gate is open and they were evaluated with what
+    /// is active.
     fn offer(
         &self,
         place: OwnedSemaphorePermit,
-        proposal: Box<Proposal>,
+        proposals: Vec<Proposal>,
     ) -> Result<Offered, AdmitError> {
         // Whoever closes the gate waits for this guard: what is sent under it comes before the
         // activation.
         let gate = self.0.gate.borrow();
         if gate.held {
-            return Ok(Offered::Held(proposal));
+            return Ok(Offered::Held(proposals));
         }
         let active = &gate.active;
-        if (proposal.bundle, proposal.facts) != (active.policies.digest(), active.facts.digest()) {
-            return Ok(Offered::Outdated(proposal, Arc::clone(active)));
+        let current = (active.policies.digest(), active.facts.digest());
+        if proposals.iter().any(|one| (one.bundle, one.facts) != current) {
+            return Ok(Offered::Outdated(proposals, Arc::clone(active)));
         }
-        Ok(Offered::Placed(self.0.sequencer.propose_at(place, proposal)?))
+        Ok(Offered::Placed(self.0.sequencer.propose_at(place, proposals)?))
     }
 
-    async fn again(
-        &self,
-        active: Arc<Active>,
-        proposal: Box<Proposal>,
-    ) -> Result<Box<Proposal>, AdmitError> {
-        let Proposal { caller, request, time, .. } = *proposal;
+    async fn again(&self, active: Arc<Active>, proposal: Proposal) -> Result<Proposal, AdmitError> {
+        let Proposal { caller, request, time, .. } = proposal;
         let considered = self.0.workers.consider_again(active, caller, request, time).await?;
-        Ok(considered.proposal)
+        Ok(*considered.proposal)
     }
 
     /// Gives a confirm or release its place in the order: that of the calls of this function and of
@@ -522,14 +545,17 @@ impl Admission {
         request: AdmissionRequest,
     ) -> Result<Explained, AdmitError> {
         let mut changes = self.0.gate.subscribe();
-        let mut proposal = self.prepare(caller, request, None).await?.0;
+        let mut proposal = {
+            let (time, active) = (self.time(None)?, self.current());
+            self.0.workers.consider(active, caller.clone(), request, time).await?.proposal
+        };
         let mut tries = 0_usize;
         let (effect, reasons): (Effect, Vec<Reason>) = loop {
             match self.0.sequencer.probe(proposal.clone()).await {
                 Err(SequencerError::Superseded) if tries < EXPLAIN_TRIES => {
                     tries = tries.saturating_add(1);
                     drop(changes.wait_for(|gate| !gate.held).await);
-                    proposal = self.again(self.current(), proposal).await?;
+                    *proposal = self.again(self.current(), *proposal).await?;
                 }
                 probed => break probed?,
             }

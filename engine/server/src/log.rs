@@ -10,7 +10,7 @@ use placet_core::{
     MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
 };
 
-use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome};
+use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome, Work};
 use crate::store::{RESTORE, ReadError, Store};
 
 /// Leaves and root of a log.
@@ -286,7 +286,6 @@ impl Folded {
                 }
             }
             Event::Expiry { .. }
-            | Event::Extension { .. }
             | Event::Revocation { .. }
             | Event::Waiver { .. }
             | Event::Freeze { .. }
@@ -301,13 +300,17 @@ impl Folded {
         match (decision.effect, decision.reservation) {
             (Effect::Deny, None) => Ok(()),
             (Effect::Permit, Some(grant)) => {
+                let epoch = grant.epoch;
                 let booking = Booking {
                     id: grant.id,
                     tenant: decision.tenant_id,
                     caller,
                     class: decision.priority_class,
-                    milli_gpus: u64::from(decision.workload.gpu_count)
-                        .saturating_mul(u64::from(decision.workload.gpu_milli)),
+                    work: Arc::new(Work {
+                        kind: decision.kind,
+                        grant: decision.workload,
+                        lease_id: decision.lease_id,
+                    }),
                     start: grant.start,
                     end: grant.end,
                     confirm_by: grant.confirm_by,
@@ -315,6 +318,12 @@ impl Folded {
                 };
                 // INVARIANT: what was admitted once is admitted again by the fold: the rules depend
                 // on nothing else.
+                if let Some(extends) = &decision.extends {
+                    let held = self.ledger.extend(booking, extends);
+                    let held = held.map_err(|error| error.to_string())?;
+                    let is_next = held.epoch == epoch && decision.evictions.is_empty();
+                    return is_next.then_some(()).ok_or_else(|| "it extends nothing".to_owned());
+                }
                 let names = decision.evictions.iter().map(|victim| victim.reservation.clone());
                 let reserved = self.ledger.displace(booking, &names.collect());
                 let reserved = reserved.map_err(|error| error.to_string())?;

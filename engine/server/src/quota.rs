@@ -23,8 +23,10 @@
 mod audit;
 mod cohorts;
 mod defect;
+mod extend;
 mod fit;
 mod journal;
+mod lease;
 mod preempt;
 mod report;
 mod reserve;
@@ -34,10 +36,11 @@ mod timeline;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, ExpiryCause, Id, PriorityClass, Refund, ReservationState,
-    Unit,
+    AccountKind, AccountPath, Charge, ExpiryCause, Grant, Id, PriorityClass, Refund,
+    ReservationState, SubjectKind, Unit,
 };
 
 pub use audit::AuditError;
@@ -45,8 +48,10 @@ pub(crate) use cohorts::MAX_NODES_IN_LEAF;
 use cohorts::Nodes;
 pub use cohorts::{MAX_TREE_DEPTH, QuotasError};
 pub use defect::Defect;
+pub use extend::{ExtendError, MAX_TERMS};
 pub use fit::Fit;
 use journal::{Journal, Undo};
+pub use lease::{LEASE_ACCOUNTS, LeaseError};
 use preempt::Plan;
 pub use preempt::{MAX_VICTIMS, Order};
 pub use report::{
@@ -75,8 +80,8 @@ pub struct Booking {
     pub caller: Id,
     /// Whom it may displace, and who may displace it.
     pub class: PriorityClass,
-    /// Thousandths of a GPU at work: what a second of it is worth when it is displaced.
-    pub milli_gpus: u64,
+    /// What runs.
+    pub work: Arc<Work>,
     /// First second: now or later.
     pub start: u64,
     /// First second after it.
@@ -87,11 +92,43 @@ pub struct Booking {
     pub charges: Vec<Charge>,
 }
 
+/// What runs on what is held: it stays the same when a reservation goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// A lease may have jobs inside.
+    pub kind: SubjectKind,
+    /// What is granted.
+    pub grant: Grant,
+    /// The reservation of the lease inside which a job runs.
+    pub lease_id: Option<Id>,
+}
+
+impl Work {
+    /// Thousandths of a GPU at work: what a second of it is worth when it is displaced.
+    #[must_use]
+    pub fn milli_gpus(&self) -> u64 {
+        u64::from(self.grant.gpu_count).saturating_mul(u64::from(self.grant.gpu_milli))
+    }
+}
+
+/// A stretch of a reservation's time, and what it charges for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Term {
+    /// First second.
+    pub start: u64,
+    /// First second after it.
+    pub end: u64,
+    /// What is held: each account once.
+    pub charges: Vec<Charge>,
+}
+
 /// What is held for a booking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// What was asked for.
+    /// What was asked for at first.
     pub booking: Booking,
+    /// By what it was made longer, each from the end of the one before: 0..=63.
+    pub extensions: Vec<Term>,
     /// Fencing epoch: a confirm or a release that names another is refused.
     pub epoch: u64,
     /// `Reserved` or `Active`: others are not held.
@@ -102,11 +139,33 @@ pub struct Reservation {
     pub order: Option<Order>,
     /// Who has to make room for it, until it is confirmed.
     plan: Option<Plan>,
+    /// When the lease ended inside which it ran.
+    cut: Option<u64>,
 }
 
 impl Reservation {
-    /// When it ends by itself unless something happens before.
-    fn due(&self) -> u64 {
+    /// First second after all of its time, as it was decided.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.extensions.last().map_or(self.booking.end, |term| term.end)
+    }
+
+    /// Its time in order: what was asked for at first, and by what it was made longer.
+    fn terms(&self) -> impl Iterator<Item = (u64, u64, &[Charge])> {
+        let Booking { start, end, charges, .. } = &self.booking;
+        let more = self.extensions.iter().map(|term| (term.start, term.end, &*term.charges));
+        std::iter::once((*start, *end, &**charges)).chain(more)
+    }
+
+    /// What it charges for the time that runs now, or runs first.
+    #[must_use]
+    pub fn charges_at(&self, now: u64) -> &[Charge] {
+        let begun = self.extensions.iter().rev().find(|term| term.start <= now);
+        begun.map_or(&self.booking.charges, |term| &term.charges)
+    }
+
+    /// When it ends by itself unless something happens before, whatever becomes of a lease.
+    fn own_due(&self) -> u64 {
         match self.state {
             ReservationState::Reserved => self.booking.confirm_by,
             ReservationState::Active
@@ -115,6 +174,21 @@ impl Reservation {
             | ReservationState::Revoked => self.until(),
         }
     }
+
+    /// When it ends by itself unless something happens before.
+    fn due(&self) -> u64 {
+        self.cut.map_or(self.own_due(), |cut| cut.min(self.own_due()))
+    }
+}
+
+/// Budget that is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Back {
+    /// By account, in the order of the charges.
+    refunds: Vec<Refund>,
+    /// GPU-seconds: of each term the most that any one account of that unit gets, because a lease
+    /// that is charged to a month's and a year's budget gives the same GPU-seconds back to both.
+    gpu_seconds: u64,
 }
 
 /// What is remembered of a reservation that is no longer held.
@@ -225,8 +299,9 @@ pub struct Outcome {
     /// Budget given back, in the order of the charges; empty if this only repeats an earlier
     /// outcome.
     pub refunds: Vec<Refund>,
-    /// GPU-seconds given back: the most that any one account of that unit got, because a lease that
-    /// is charged to a month's and a year's budget gives the same GPU-seconds back to both.
+    /// GPU-seconds given back: of each stretch of its time the most that any one account of that
+    /// unit got, because a lease that is charged to a month's and a year's budget gives the same
+    /// GPU-seconds back to both.
     pub refunded_gpu_seconds: u64,
     /// Whether anything changed; false if this repeats an earlier outcome.
     pub changed: bool,
@@ -289,6 +364,8 @@ pub struct Ledger {
     nodes: Nodes,
     /// Reservations that others may displace: by level account, in the order of their starts.
     displaceable: HashMap<AccountPath, BTreeSet<(u64, Id)>>,
+    /// Jobs that run inside leases, by lease.
+    inside: HashMap<Id, BTreeSet<Id>>,
     /// The rule that is broken on purpose.
     #[cfg(feature = "defects")]
     defect: Option<Defect>,
@@ -359,33 +436,25 @@ impl Ledger {
         };
         self.set_now(self.now.max(at));
         let reservation = self.live.get(&id).cloned().ok_or(ReserveError::Broken)?;
-        let booking = &reservation.booking;
         let evicted = reservation.order.as_ref().is_some_and(|order| order.effective);
-        let (cause, refunds) = match reservation.state {
-            ReservationState::Reserved => {
-                (ExpiryCause::Unconfirmed, refunds(&reservation, |charge| Some(charge.amount)))
-            }
-            ReservationState::Active
-            | ReservationState::Released
-            | ReservationState::Expired
-            | ReservationState::Revoked
-                if evicted =>
-            {
-                let back = |charge: &Charge| unused(booking, charge.amount, at);
-                (ExpiryCause::Evicted, refunds(&reservation, back))
-            }
-            ReservationState::Active
-            | ReservationState::Released
-            | ReservationState::Expired
-            | ReservationState::Revoked => (ExpiryCause::Ended, Some(Vec::new())),
+        let is_confirmed = reservation.state != ReservationState::Reserved;
+        let (cause, state) = if at < reservation.own_due() {
+            (ExpiryCause::LeaseEnded, ReservationState::Revoked)
+        } else if !is_confirmed {
+            (ExpiryCause::Unconfirmed, ReservationState::Expired)
+        } else if evicted {
+            (ExpiryCause::Evicted, ReservationState::Revoked)
+        } else {
+            (ExpiryCause::Ended, ReservationState::Expired)
         };
-        let refunds = refunds.ok_or(ReserveError::Broken)?;
-        let refunds = self.spoil_expiry(&reservation, cause, refunds);
-        let state = if evicted { ReservationState::Revoked } else { ReservationState::Expired };
+        // At its own end nothing lies ahead.
+        let back = if is_confirmed { rest_of(&reservation, at) } else { all_of(&reservation) };
+        let back = back.ok_or(ReserveError::Broken)?;
+        let back = self.spoil_expiry(&reservation, cause, back);
         let end = (state, Some(cause));
-        self.end(&reservation, end, &refunds).map_err(|Broken| ReserveError::Broken)?;
+        self.end(&reservation, end, &back).map_err(|Broken| ReserveError::Broken)?;
         let epoch = reservation.epoch;
-        Ok(Some(Expired { at, reservation: id, epoch, cause, refunds }))
+        Ok(Some(Expired { at, reservation: id, epoch, cause, refunds: back.refunds }))
     }
 
     /// Makes a reservation active.
@@ -401,9 +470,8 @@ impl Ledger {
             }
             return Err(match ended.cause {
                 Some(ExpiryCause::Unconfirmed) => SettleError::ConfirmDeadlinePassed,
-                Some(ExpiryCause::Ended | ExpiryCause::Evicted) | None => {
-                    SettleError::AlreadyEnded { state: ended.state }
-                }
+                Some(ExpiryCause::Ended | ExpiryCause::Evicted | ExpiryCause::LeaseEnded)
+                | None => SettleError::AlreadyEnded { state: ended.state },
             });
         };
         if !self.breaks(Defect::StaleEpochAccepted) {
@@ -435,11 +503,11 @@ impl Ledger {
 
     /// Ends a reservation from now on.
     ///
-    /// What it held of level accounts is free from now on. Of a budget charge of `amount` over
-    /// `[start, end)`, `amount * remaining / (end - start)` is given back, rounded down, where
-    /// `remaining` is what lies ahead of now: so the charge less the refund is never below the part
-    /// that was used. A reservation that was never confirmed did no work and gets all of it back,
-    /// as it would by expiring.
+    /// What it held of level accounts is free from now on, and jobs inside a lease are due now. Of
+    /// a budget charge of `amount` over `[start, end)`, `amount * remaining / (end - start)` is
+    /// given back, rounded down, where `remaining` is what lies ahead of now: so the charge less
+    /// the refund is never below the part that was used. A reservation that was never confirmed did
+    /// no work and gets all of it back, as it would by expiring.
     ///
     /// # Errors
     /// [`SettleError`]; nothing has changed then.
@@ -449,17 +517,12 @@ impl Ledger {
         };
         check_epoch(reservation.epoch, epoch)?;
         let now = self.now;
-        let back = refunds(&reservation, |charge| match reservation.state {
-            ReservationState::Reserved => Some(charge.amount),
-            ReservationState::Active
-            | ReservationState::Released
-            | ReservationState::Expired
-            | ReservationState::Revoked => unused(&reservation.booking, charge.amount, now),
-        });
-        let refunds = self.spoil_release(&reservation, back.ok_or(SettleError::Broken)?);
+        let is_confirmed = reservation.state != ReservationState::Reserved;
+        let back = if is_confirmed { rest_of(&reservation, now) } else { all_of(&reservation) };
+        let back = self.spoil_release(&reservation, back.ok_or(SettleError::Broken)?);
         let mark = self.mark();
         let end = (ReservationState::Released, None);
-        self.end(&reservation, end, &refunds).map_err(|Broken| {
+        self.end(&reservation, end, &back).map_err(|Broken| {
             self.undo(mark);
             SettleError::Broken
         })?;
@@ -468,8 +531,8 @@ impl Ledger {
             state: ReservationState::Released,
             epoch,
             since: now,
-            refunded_gpu_seconds: gpu_seconds(&reservation, &refunds),
-            refunds,
+            refunded_gpu_seconds: back.gpu_seconds,
+            refunds: back.refunds,
             changed: true,
         })
     }
@@ -511,13 +574,22 @@ impl Ledger {
         if holder == (tenant, caller) || is_open { Ok(()) } else { Err(SettleError::NotYours) }
     }
 
+    /// A budget, whose use is journalled as it is now.
+    fn budget_mut(&mut self, account: &AccountPath) -> Result<&mut Budget, Broken> {
+        let Some(Account::Budget(_, budget)) = self.accounts.get_mut(account) else {
+            return Err(Broken);
+        };
+        self.journal.push(Undo::Budget(account.clone(), *budget));
+        Ok(budget)
+    }
+
     /// Takes a live reservation's charges off the accounts and remembers how it ended. Now is when
     /// it ends.
     fn end(
         &mut self,
         reservation: &Reservation,
         (state, cause): (ReservationState, Option<ExpiryCause>),
-        refunds: &[Refund],
+        back: &Back,
     ) -> Result<(), Broken> {
         let booking = &reservation.booking;
         self.before_end(reservation)?;
@@ -525,21 +597,21 @@ impl Ledger {
         if !self.spoil_levels(is_released) {
             self.book_out(reservation)?;
         }
-        for charge in booking.charges.iter().filter(|one| one.kind == AccountKind::Budget) {
-            let Some(Account::Budget(_, budget)) = self.accounts.get_mut(&charge.account) else {
-                return Err(Broken);
-            };
-            let refund = refunds.iter().find(|refund| refund.account == charge.account);
-            let refund = refund.map_or(0, |refund| refund.amount);
-            let used = charge.amount.checked_sub(refund).ok_or(Broken)?;
-            self.journal.push(Undo::Budget(charge.account.clone(), *budget));
+        let charges = reservation.terms().flat_map(|(_, _, charges)| charges);
+        for charge in charges.filter(|one| one.kind == AccountKind::Budget) {
+            let budget = self.budget_mut(&charge.account)?;
             budget.held = budget.held.checked_sub(charge.amount).ok_or(Broken)?;
-            budget.used = budget.used.checked_add(used).ok_or(Broken)?;
+            budget.used = budget.used.checked_add(charge.amount).ok_or(Broken)?;
+        }
+        for refund in &back.refunds {
+            let budget = self.budget_mut(&refund.account)?;
+            budget.used = budget.used.checked_sub(refund.amount).ok_or(Broken)?;
         }
         if !(is_released && self.breaks(Defect::ReleasedAgain)) {
             self.set_live(booking.id.clone(), None);
         }
         self.after_end(reservation)?;
+        self.cut_jobs(&booking.id);
         let number = self.ended_order.last_key_value().map_or(0, |(number, _)| *number);
         let number = number.checked_add(1).ok_or(Broken)?;
         let ended = Ended {
@@ -550,7 +622,7 @@ impl Ledger {
             state,
             since: self.now,
             cause,
-            refunded_gpu_seconds: gpu_seconds(reservation, refunds),
+            refunded_gpu_seconds: back.gpu_seconds,
         };
         self.set_ended(booking.id.clone(), Some(ended));
         if self.ended.len() > MAX_ENDED
@@ -567,37 +639,45 @@ fn check_epoch(current: u64, named: u64) -> Result<(), SettleError> {
     if current == named { Ok(()) } else { Err(SettleError::StaleEpoch { current }) }
 }
 
-/// The refunds of a reservation's budget charges; amounts of 0 are left out.
-fn refunds(
+/// What is given back of a reservation's budget charges; amounts of 0 are left out.
+fn back(
     reservation: &Reservation,
-    amount: impl Fn(&Charge) -> Option<u64>,
-) -> Option<Vec<Refund>> {
-    let budgets = |charge: &&Charge| charge.kind == AccountKind::Budget;
-    let mut refunds = Vec::new();
-    for charge in reservation.booking.charges.iter().filter(budgets) {
-        let amount = amount(charge)?;
-        if amount > 0 {
-            refunds.push(Refund { account: charge.account.clone(), amount });
+    amount: impl Fn((u64, u64), &Charge) -> Option<u64>,
+) -> Option<Back> {
+    let mut back = Back::default();
+    for (start, end, charges) in reservation.terms() {
+        let mut gpu_seconds = 0;
+        for charge in charges.iter().filter(|charge| charge.kind == AccountKind::Budget) {
+            let amount = amount((start, end), charge)?;
+            if charge.unit == Unit::GpuSecond {
+                gpu_seconds = amount.max(gpu_seconds);
+            }
+            let before = back.refunds.iter_mut().find(|refund| refund.account == charge.account);
+            match before {
+                _ if amount == 0 => {}
+                Some(refund) => refund.amount = refund.amount.checked_add(amount)?,
+                None => back.refunds.push(Refund { account: charge.account.clone(), amount }),
+            }
         }
+        back.gpu_seconds = back.gpu_seconds.checked_add(gpu_seconds)?;
     }
-    Some(refunds)
+    Some(back)
+}
+
+/// What no second of was used.
+fn all_of(reservation: &Reservation) -> Option<Back> {
+    back(reservation, |_, charge| Some(charge.amount))
+}
+
+/// What lies ahead of `now`.
+fn rest_of(reservation: &Reservation, now: u64) -> Option<Back> {
+    back(reservation, |term, charge| unused(term, charge.amount, now))
 }
 
 /// The part of an amount over an interval that lies ahead of `now`, rounded down.
-fn unused(booking: &Booking, amount: u64, now: u64) -> Option<u64> {
-    let length = booking.end.checked_sub(booking.start)?;
-    let remaining = booking.end.saturating_sub(now.max(booking.start));
+fn unused((start, end): (u64, u64), amount: u64, now: u64) -> Option<u64> {
+    let length = end.checked_sub(start)?;
+    let remaining = end.saturating_sub(now.max(start));
     let product = u128::from(amount).checked_mul(u128::from(remaining))?;
     u64::try_from(product.checked_div(u128::from(length))?).ok()
-}
-
-fn gpu_seconds(reservation: &Reservation, refunds: &[Refund]) -> u64 {
-    let of_unit = |refund: &&Refund| {
-        reservation
-            .booking
-            .charges
-            .iter()
-            .any(|charge| charge.account == refund.account && charge.unit == Unit::GpuSecond)
-    };
-    refunds.iter().filter(of_unit).map(|refund| refund.amount).max().unwrap_or(0)
 }

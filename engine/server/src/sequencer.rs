@@ -284,7 +284,8 @@ pub enum OpenError {
 /// What can be asked of the writer.
 #[derive(Debug)]
 enum Command {
-    Propose(Box<Proposal>, Evidence),
+    /// What is admitted together or not at all: one request, or the members of a gang.
+    Propose(Vec<(Proposal, Evidence)>),
     Probe(Box<Proposal>),
     Settle(Settle),
     Activate(Activation, u64),
@@ -304,8 +305,8 @@ struct Evidence {
 /// What a command is answered with, in kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// A proposal.
-    Decided(Decided),
+    /// A proposal, or the members of a gang in their order.
+    Decided(Vec<Decided>),
     /// A probe: the effect, and every denial.
     Probed(Effect, Vec<Reason>),
     /// A confirm or a release.
@@ -442,7 +443,7 @@ impl SequencerHandle {
         proposal: Box<Proposal>,
     ) -> Result<Pending<Decided>, SequencerError> {
         let place = self.place().await?;
-        self.propose_at(place, proposal)
+        self.send(propose(vec![*proposal]), Some(place), take_decided)
     }
 
     /// Waits for a place in the queue.
@@ -451,13 +452,27 @@ impl SequencerHandle {
         place.map_err(|_closed| SequencerError::Stopped)
     }
 
-    /// Puts an evaluated request in the order at once: whoever calls it knows what comes before it.
+    /// Puts evaluated requests in the order at once: whoever calls it knows what comes before it.
     pub(crate) fn propose_at(
         &self,
         place: OwnedSemaphorePermit,
-        proposal: Box<Proposal>,
-    ) -> Result<Pending<Decided>, SequencerError> {
-        self.send(propose(proposal), Some(place), take_decided)
+        proposals: Vec<Proposal>,
+    ) -> Result<Pending<Vec<Decided>>, SequencerError> {
+        self.send(propose(proposals), Some(place), take_all)
+    }
+
+    /// Puts evaluated requests in the order that are admitted together or not at all; waits while
+    /// the queue is full. Their digests have to tell that they belong together
+    /// ([`AdmissionRequest::gang`]).
+    ///
+    /// # Errors
+    /// `Stopped`. Others come with the answer.
+    pub async fn propose_gang(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> Result<Pending<Vec<Decided>>, SequencerError> {
+        let place = self.place().await?;
+        self.propose_at(place, proposals)
     }
 
     /// The same, but fails at once if the queue is full.
@@ -469,7 +484,7 @@ impl SequencerHandle {
             tokio::sync::TryAcquireError::Closed => SequencerError::Stopped,
             tokio::sync::TryAcquireError::NoPermits => SequencerError::Overloaded,
         })?;
-        self.send(propose(proposal), Some(place), take_decided)
+        self.send(propose(vec![*proposal]), Some(place), take_decided)
     }
 
     /// Puts a confirm or a release in the order; waits while the queue is full.
@@ -615,13 +630,30 @@ impl SequencerHandle {
     }
 }
 
-fn propose(proposal: Box<Proposal>) -> Command {
-    let input = proposal.input.as_deref().map(Digest::of);
-    let evidence = Evidence { input, evaluation: Digest::of(&proposal.evaluation) };
-    Command::Propose(proposal, evidence)
+impl Command {
+    /// What it is of a batch, in decisions.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Propose(members) => members.len(),
+            _ => 1,
+        }
+    }
+}
+
+fn propose(proposals: Vec<Proposal>) -> Command {
+    let evident = |proposal: Proposal| {
+        let input = proposal.input.as_deref().map(Digest::of);
+        let evidence = Evidence { input, evaluation: Digest::of(&proposal.evaluation) };
+        (proposal, evidence)
+    };
+    Command::Propose(proposals.into_iter().map(evident).collect())
 }
 
 fn take_decided(reply: Reply) -> Option<Decided> {
+    take_all(reply)?.pop()
+}
+
+fn take_all(reply: Reply) -> Option<Vec<Decided>> {
     match reply {
         Reply::Decided(decided) => Some(decided),
         _ => None,

@@ -109,20 +109,30 @@ pub fn admit_request() -> impl Strategy<Value = pb::AdmitRequest> {
     let class = prop_oneof![20 => 1_i32..=2, 1 => -1_i32..=4];
     let subject = prop_oneof![
         2 => lease().prop_map(pb::admit_request::Subject::Lease),
-        1 => lease().prop_map(|lease| pb::admit_request::Subject::Job(job_of(lease))),
+        1 => (lease(), proptest::option::of(name())).prop_map(|(lease, lease_id)| {
+            pb::admit_request::Subject::Job(job_of(lease, lease_id.unwrap_or_default()))
+        }),
     ];
     let parts = (name(), name(), proptest::option::of(principal()), class, subject);
-    parts.prop_map(|(request_id, tenant_id, principal, priority_class, subject)| pb::AdmitRequest {
-        request_id,
-        tenant_id,
-        principal,
-        priority_class,
-        subject: Some(subject),
+    (parts, proptest::option::weighted(0.1, extends())).prop_map(|(parts, extends)| {
+        let (request_id, tenant_id, principal, priority_class, subject) = parts;
+        let subject = Some(subject);
+        pb::AdmitRequest { request_id, tenant_id, principal, priority_class, subject, extends }
+    })
+}
+
+fn extends() -> impl Strategy<Value = pb::Extends> {
+    let parts = (name(), 0_u64..=3, start(), start());
+    parts.prop_map(|(reservation_id, epoch, start, end)| pb::Extends {
+        reservation_id,
+        epoch,
+        start,
+        end,
     })
 }
 
 /// The same fields, of a job.
-fn job_of(lease: pb::Lease) -> pb::Job {
+fn job_of(lease: pb::Lease, lease_id: String) -> pb::Job {
     pb::Job {
         cluster_id: lease.cluster_id,
         gpu_count: lease.gpu_count,
@@ -136,6 +146,7 @@ fn job_of(lease: pb::Lease) -> pb::Job {
         checkpoint_jurisdictions: lease.checkpoint_jurisdictions,
         may_preempt: lease.may_preempt,
         start: lease.start,
+        lease_id,
     }
 }
 

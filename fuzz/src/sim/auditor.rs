@@ -68,6 +68,9 @@ impl Auditor {
     ) -> Result<(), Wrong> {
         match (expected, found) {
             (Answer::Decided(asked), Ok(Reply::Decided(decided))) => {
+                let [decided] = &**decided else {
+                    return Err("one request is answered with several decisions".to_owned());
+                };
                 self.check_decided(asked, decided)
             }
             (Answer::Probed(effect, denials), Ok(Reply::Probed(found, reasons))) => {

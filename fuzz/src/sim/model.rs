@@ -271,6 +271,8 @@ impl Model {
     fn step(&mut self, step: &Step, first: u64) -> Refused<Predicted> {
         match step {
             Step::Propose(proposal) => self.propose(proposal, first),
+            // No gang is asked for yet.
+            Step::Gang(_) => Err(SequencerError::Stopped),
             Step::Probe(proposal) => {
                 self.check_active(proposal)?;
                 self.see(proposal.time)?;

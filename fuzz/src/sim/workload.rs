@@ -310,12 +310,15 @@ impl Driver {
             gpu_milli: 1_000,
             gpu_models: models.iter().map(|model| id(model)).collect(),
             isolation_level: IsolationLevel::Dedicated,
+            lease_id: None,
             may_preempt: false,
             start: None,
             model_ids: Vec::new(),
         };
         let is_job = self.rng.percent(20);
         let request = AdmissionRequest {
+            extends: None,
+            gang: None,
             principal: None,
             priority_class: PriorityClass::InternalResearch,
             request_id: id(&format!("r-{}", self.names)),

@@ -124,7 +124,9 @@ deny contains {
 
 # METADATA
 # title: GPUs of the cluster
-# description: Thousandths of a GPU of the model under evaluation.
+# description: |
+#   Thousandths of a GPU of the model under evaluation. A job inside a lease takes none of the
+#   cluster: the lease holds them.
 # custom:
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
@@ -132,6 +134,21 @@ claims contains {
 	"amount": subject.milli_gpus,
 	"limit": reach,
 	"code": "RESOURCE_UNAVAILABLE",
+} if {
+	not subject.lease_id
+}
+
+# METADATA
+# title: GPUs of the lease
+# description: What jobs inside a lease hold together is at most what the lease holds.
+# custom:
+#   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
+claims contains {
+	"account": sprintf("lease/%s", [subject.lease_id]),
+	"amount": subject.milli_gpus,
+	"code": "RESOURCE_UNAVAILABLE",
+} if {
+	subject.lease_id
 }
 
 # METADATA
@@ -146,4 +163,19 @@ claims contains {
 	"code": "RESOURCE_UNAVAILABLE",
 } if {
 	subject.fabric_gbps > 0
+	not subject.lease_id
+}
+
+# METADATA
+# title: Fabric of the lease
+# description: Gbit/s of what the lease holds.
+# custom:
+#   controls: ["SOC2:A1.1"]
+claims contains {
+	"account": sprintf("lease/%s/fabric-gbps", [subject.lease_id]),
+	"amount": subject.fabric_gbps,
+	"code": "RESOURCE_UNAVAILABLE",
+} if {
+	subject.fabric_gbps > 0
+	subject.lease_id
 }

@@ -60,12 +60,16 @@ duration_hint := {} if maximum <= 0
 
 # METADATA
 # title: GPUs of the tenant
-# description: Thousandths of a GPU, held while the request runs.
+# description: |
+#   Thousandths of a GPU, held while the request runs. A job inside a lease takes none: the lease
+#   holds them, and its GPU-seconds are paid.
 # custom:
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
 	"account": sprintf("tenant/%s/gpu", [input.tenant.id]),
 	"amount": subject.milli_gpus,
+} if {
+	not subject.lease_id
 }
 
 # METADATA
@@ -76,4 +80,6 @@ claims contains {
 claims contains {
 	"account": sprintf("tenant/%s/gpu-seconds/%s", [input.tenant.id, input.month]),
 	"amount": subject.gpu_seconds,
+} if {
+	not subject.lease_id
 }

@@ -15,6 +15,12 @@ pub struct AdmitRequest {
     /// Required.
     #[prost(enumeration = "PriorityClass", tag = "4")]
     pub priority_class: i32,
+    /// Asks for more time for a reservation that is confirmed, in place of a new one. The subject is then the work as it
+    /// was admitted, with the additional seconds as its duration; it names one GPU model, the granted one, and no start.
+    /// Where it is admitted, the reservation goes on without a break, under the next epoch, and there is nothing to
+    /// confirm; where it is denied, the reservation stays as it is.
+    #[prost(message, optional, tag = "12")]
+    pub extends: ::core::option::Option<Extends>,
     /// What is asked for. Required.
     #[prost(oneof = "admit_request::Subject", tags = "10, 11")]
     pub subject: ::core::option::Option<admit_request::Subject>,
@@ -38,6 +44,75 @@ impl ::prost::Name for AdmitRequest {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/placet.admission.v1.AdmitRequest".into()
+    }
+}
+/// The reservation that is to go on, as its holder knows it from the latest decision. It is held against the ledger when
+/// the request is decided: where anything differs, the request is denied.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Extends {
+    /// Its Id. Required.
+    #[prost(string, tag = "1")]
+    pub reservation_id: ::prost::alloc::string::String,
+    /// Its fencing epoch. Required.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Its first second, since 1970-01-01 UTC: that of the first decision. Required.
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    /// First second after it, since 1970-01-01 UTC, later than `start`: the additional seconds begin there. Required.
+    #[prost(uint64, tag = "4")]
+    pub end: u64,
+}
+impl ::prost::Name for Extends {
+    const NAME: &'static str = "Extends";
+    const PACKAGE: &'static str = "placet.admission.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.admission.v1.Extends".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.admission.v1.Extends".into()
+    }
+}
+/// Several requests of one caller that are of use only together. They may be of different tenants.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AdmitGangRequest {
+    /// Names the gang: an Id, unique per caller for ever; it stands in the decision of each member.
+    #[prost(string, tag = "1")]
+    pub gang_id: ::prost::alloc::string::String,
+    /// The members, 2 to 32, each request id once. None extends a reservation. They are decided in this order, all at the
+    /// same instant. A retry repeats all of them.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<AdmitRequest>,
+}
+impl ::prost::Name for AdmitGangRequest {
+    const NAME: &'static str = "AdmitGangRequest";
+    const PACKAGE: &'static str = "placet.admission.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.admission.v1.AdmitGangRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.admission.v1.AdmitGangRequest".into()
+    }
+}
+/// The decisions on a gang: all of them permits, or all of them denials. A member that would have been admitted alone is
+/// denied with GANG_INCOMPLETE.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AdmitGangResponse {
+    /// As in the request.
+    #[prost(string, tag = "1")]
+    pub gang_id: ::prost::alloc::string::String,
+    /// One for each member, in their order.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<AdmitResponse>,
+}
+impl ::prost::Name for AdmitGangResponse {
+    const NAME: &'static str = "AdmitGangResponse";
+    const PACKAGE: &'static str = "placet.admission.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.admission.v1.AdmitGangResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.admission.v1.AdmitGangResponse".into()
     }
 }
 /// Claims of the customer's identity provider, verified by the caller.
@@ -160,6 +235,10 @@ pub struct Job {
     /// more than 366 days ahead with START_TOO_FAR_AHEAD.
     #[prost(uint64, tag = "12")]
     pub start: u64,
+    /// Id of the reservation of a confirmed lease of the same tenant, inside which the job runs: on the lease's GPUs, within
+    /// its interval, and over when it is, for whatever reason. Optional.
+    #[prost(string, tag = "13")]
+    pub lease_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Job {
     const NAME: &'static str = "Job";
@@ -719,6 +798,33 @@ pub mod admission_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Decides several requests together: all of them are admitted, or none is.
+        pub async fn admit_gang(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdmitGangRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdmitGangResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::StrictCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/placet.admission.v1.AdmissionService/AdmitGang",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("placet.admission.v1.AdmissionService", "AdmitGang"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The same for many. Events of one stream are sequenced in the order sent; every answer carries the event's
         /// request id. An event that cannot be decided is answered with `error`, and the stream goes on.
         pub async fn admit_stream(
@@ -846,6 +952,14 @@ pub mod admission_service_server {
             &self,
             request: tonic::Request<super::AdmitRequest>,
         ) -> std::result::Result<tonic::Response<super::AdmitResponse>, tonic::Status>;
+        /// Decides several requests together: all of them are admitted, or none is.
+        async fn admit_gang(
+            &self,
+            request: tonic::Request<super::AdmitGangRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdmitGangResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the AdmitStream method.
         type AdmitStreamStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::StreamResponse, tonic::Status>,
@@ -984,6 +1098,51 @@ pub mod admission_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AdmitSvc(inner);
+                        let codec = crate::StrictCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/placet.admission.v1.AdmissionService/AdmitGang" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdmitGangSvc<T: AdmissionService>(pub Arc<T>);
+                    impl<
+                        T: AdmissionService,
+                    > tonic::server::UnaryService<super::AdmitGangRequest>
+                    for AdmitGangSvc<T> {
+                        type Response = super::AdmitGangResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdmitGangRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdmissionService>::admit_gang(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdmitGangSvc(inner);
                         let codec = crate::StrictCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -174,13 +174,13 @@ pub struct Reservation {
     /// First second, since 1970-01-01 UTC.
     #[prost(uint64, tag = "7")]
     pub start: u64,
-    /// First second after it.
+    /// First second after it, with all that it was made longer.
     #[prost(uint64, tag = "8")]
     pub end: u64,
     /// First second at which it is too late to confirm it.
     #[prost(uint64, tag = "9")]
     pub confirm_by: u64,
-    /// What it holds, in the order of the decision.
+    /// What it holds, in the order of the decision; if it was made longer, what the decision says under which it runs now.
     #[prost(message, repeated, tag = "10")]
     pub charges: ::prost::alloc::vec::Vec<Charge>,
 }
@@ -525,6 +525,8 @@ pub enum ExpiryCause {
     Ended = 2,
     /// it had to make room for another
     Evicted = 3,
+    /// the lease inside which it ran is over
+    LeaseEnded = 4,
 }
 impl ExpiryCause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -537,6 +539,7 @@ impl ExpiryCause {
             Self::Unconfirmed => "UNCONFIRMED",
             Self::Ended => "ENDED",
             Self::Evicted => "EVICTED",
+            Self::LeaseEnded => "LEASE_ENDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -546,6 +549,7 @@ impl ExpiryCause {
             "UNCONFIRMED" => Some(Self::Unconfirmed),
             "ENDED" => Some(Self::Ended),
             "EVICTED" => Some(Self::Evicted),
+            "LEASE_ENDED" => Some(Self::LeaseEnded),
             _ => None,
         }
     }

@@ -108,6 +108,7 @@ pub(super) struct Workload<'a> {
     checkpoint_jurisdictions: Vec<&'a str>,
     #[component(name = "duration-seconds")]
     duration_seconds: u64,
+    extends: Option<Extends<'a>>,
     #[component(name = "fabric-gbps")]
     fabric_gbps: u32,
     #[component(name = "gpu-count")]
@@ -122,6 +123,8 @@ pub(super) struct Workload<'a> {
     gpu_seconds: u64,
     #[component(name = "isolation-level")]
     isolation_level: IsolationLevel,
+    #[component(name = "lease-id")]
+    lease_id: Option<&'a str>,
     #[component(name = "may-preempt")]
     may_preempt: bool,
     #[component(name = "milli-gpus")]
@@ -144,8 +147,23 @@ impl<'a> Workload<'a> {
             may_preempt: workload.may_preempt,
             milli_gpus: workload.milli_gpus,
             start: workload.start,
+            extends: workload.extends.as_ref().map(|extends| Extends {
+                end: extends.end,
+                reservation_id: extends.reservation_id.as_str(),
+                start: extends.start,
+            }),
+            lease_id: workload.lease_id.as_ref().map(Id::as_str),
         }
     }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Extends<'a> {
+    end: u64,
+    #[component(name = "reservation-id")]
+    reservation_id: &'a str,
+    start: u64,
 }
 
 #[derive(Debug, ComponentType, Lower)]

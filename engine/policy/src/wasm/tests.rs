@@ -95,6 +95,8 @@ fn input() -> Input {
         may_preempt: false,
         milli_gpus: 8_000,
         start: 1_795_305_600,
+        extends: None,
+        lease_id: None,
     };
     let tenant = Tenant {
         allowed_jurisdictions: vec![],

@@ -1,7 +1,7 @@
 //! Reads requests from JSON, with what the server's conversion does: defaults, and nothing unknown.
 
 use placet_core::{
-    AdmissionRequest, Id, IsolationLevel, Principal, PriorityClass, Subject, Workload,
+    AdmissionRequest, Extends, Id, IsolationLevel, Principal, PriorityClass, Subject, Workload,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,6 +15,7 @@ struct Request {
     priority_class: PriorityClass,
     lease: Option<Work>,
     job: Option<Work>,
+    extends: Option<Extends>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +49,8 @@ struct Work {
     may_preempt: bool,
     #[serde(default)]
     start: u64,
+    #[serde(default)]
+    lease_id: Option<Id>,
 }
 
 impl From<Work> for Workload {
@@ -62,6 +65,7 @@ impl From<Work> for Workload {
             gpu_milli: if work.gpu_milli == 0 { 1_000 } else { work.gpu_milli },
             gpu_models: work.gpu_models,
             isolation_level: work.isolation_level,
+            lease_id: work.lease_id,
             may_preempt: work.may_preempt,
             model_ids: work.model_ids,
             start: Some(work.start).filter(|start| *start > 0),
@@ -77,7 +81,15 @@ pub(crate) fn convert(json: &Value) -> Result<AdmissionRequest, String> {
         (None, Some(job)) => Subject::Job(job.into()),
         _ => return Err("give a lease or a job".into()),
     };
+    let mut subject = subject;
+    if let (Some(extends), Subject::Lease(work) | Subject::Job(work)) =
+        (&request.extends, &mut subject)
+    {
+        work.start = Some(extends.end);
+    }
     Ok(AdmissionRequest {
+        extends: request.extends,
+        gang: None,
         principal: request.principal.map(|who| Principal {
             groups: who.groups,
             issuer: who.issuer,

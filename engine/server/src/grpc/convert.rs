@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use placet_core::{
-    AdmissionRequest, Id, IsolationLevel, MAX_AMOUNT, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,
-    MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES, MAX_REFERENCES, MILLI_PER_GPU,
-    NameError, Principal, PriorityClass, ReservationState, Subject, Workload,
+    AdmissionRequest, Extends, GangPlace, Id, IsolationLevel, MAX_AMOUNT, MAX_DURATION_SECONDS,
+    MAX_FABRIC_GBPS, MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES,
+    MAX_REFERENCES, MILLI_PER_GPU, NameError, Principal, PriorityClass, ReservationState, Subject,
+    Workload,
 };
 use placet_proto::admission::v1 as proto;
 use placet_proto::{FieldError, json};
@@ -109,7 +110,10 @@ pub fn timed_ask(event: proto::StreamRequest) -> Result<TimedAsk, FieldError> {
 pub fn admission_request(request: proto::AdmitRequest) -> Result<AdmissionRequest, FieldError> {
     use proto::admit_request::Subject as Asked;
     let priority_class = request.priority_class();
-    Ok(AdmissionRequest {
+    let extends = request.extends.map(|it| extends(it).map_err(|error| error.inside("extends")));
+    let mut admission = AdmissionRequest {
+        extends: extends.transpose()?,
+        gang: None,
         request_id: id("request_id", request.request_id)?,
         tenant_id: id("tenant_id", request.tenant_id)?,
         principal: request
@@ -131,10 +135,80 @@ pub fn admission_request(request: proto::AdmitRequest) -> Result<AdmissionReques
                 Subject::Lease(workload(lease).map_err(|error| error.inside("lease"))?)
             }
             Some(Asked::Job(job)) => {
-                Subject::Job(workload(lease_of(job)).map_err(|error| error.inside("job"))?)
+                Subject::Job(job_workload(job).map_err(|error| error.inside("job"))?)
             }
         },
+    };
+    if let Some(extends) = &admission.extends {
+        let kind = admission.subject.kind().as_str();
+        let (Subject::Lease(workload) | Subject::Job(workload)) = &mut admission.subject;
+        go_on(workload, extends).map_err(|error| error.inside(kind))?;
+    }
+    Ok(admission)
+}
+
+/// Checks what is to go on.
+fn extends(extends: proto::Extends) -> Result<Extends, FieldError> {
+    let proto::Extends { reservation_id, epoch, start, end } = extends;
+    Ok(Extends {
+        reservation_id: id("reservation_id", reservation_id)?,
+        epoch: within("epoch", epoch, 1, MAX_AMOUNT)?,
+        start: within("start", start, 1, MAX_TIME)?,
+        end: within("end", end, start.saturating_add(1), MAX_TIME)?,
     })
+}
+
+/// What is added begins where what is held ends, on the same GPUs.
+fn go_on(workload: &mut Workload, extends: &Extends) -> Result<(), FieldError> {
+    let wrong = |field: &str, message: &str, hint: &str| {
+        Err(FieldError::new("OUT_OF_BOUNDS", message, hint).inside(field))
+    };
+    if workload.start.is_some() {
+        let hint = "leave it out: what is added begins at the end of what is extended";
+        return wrong("start", "is given for an extension", hint);
+    }
+    if workload.gpu_models.len() != 1 {
+        let hint = "name the one that was granted";
+        return wrong("gpu_models", "has several models for an extension", hint);
+    }
+    if workload.may_preempt {
+        let hint = "leave it out: only what begins now displaces others";
+        return wrong("may_preempt", "is true for an extension", hint);
+    }
+    workload.start = Some(extends.end);
+    Ok(())
+}
+
+/// Checks the members of a gang, and gives each its place in it.
+///
+/// # Errors
+/// As [`timed_ask`], with paths such as `members[1].lease.gpu_count`.
+///
+/// # Panics
+/// Never: the number of members is bounded.
+pub fn gang_request(gang: proto::AdmitGangRequest) -> Result<Vec<AdmissionRequest>, FieldError> {
+    let name = id("gang_id", gang.gang_id)?;
+    let size = within("members", gang.members.len(), 2, MAX_GANG);
+    let size = size.map_err(|error| FieldError { code: "TOO_MANY", ..error })?;
+    let size = u32::try_from(size).expect("a gang has at most 32 members");
+    let mut members = Vec::with_capacity(gang.members.len());
+    let mut seen = HashSet::new();
+    for (index, member) in (0..size).zip(gang.members) {
+        let at = |error: FieldError| error.inside(&format!("members[{index}]"));
+        let mut member = admission_request(member).map_err(at)?;
+        if member.extends.is_some() {
+            let hint = "ask for it apart";
+            let error = FieldError::new("OUT_OF_BOUNDS", "is given for a member of a gang", hint);
+            return Err(at(error.inside("extends")));
+        }
+        if !seen.insert(member.request_id.clone()) {
+            let error = FieldError::new("DUPLICATE", "was given before", "name each once");
+            return Err(at(error.inside("request_id")));
+        }
+        member.gang = Some(GangPlace { id: name.clone(), index, size });
+        members.push(member);
+    }
+    Ok(members)
 }
 
 /// Checks a question without consequences.
@@ -206,8 +280,8 @@ fn settle_request(
     Ok(SettleRequest { request_id, tenant_id, target, epoch })
 }
 
-/// A job in the form of a lease, with which it shares every field that there is today.
-fn lease_of(job: proto::Job) -> proto::Lease {
+/// The workload of a job: that of a lease, and the lease inside which it runs.
+fn job_workload(job: proto::Job) -> Result<Workload, FieldError> {
     let proto::Job {
         cluster_id,
         gpu_count,
@@ -221,8 +295,11 @@ fn lease_of(job: proto::Job) -> proto::Lease {
         checkpoint_jurisdictions,
         may_preempt,
         start,
+        lease_id,
     } = job;
-    proto::Lease {
+    let lease_id = Some(lease_id).filter(|name| !name.is_empty());
+    let lease_id = lease_id.map(|name| id("lease_id", name)).transpose()?;
+    let lease = proto::Lease {
         cluster_id,
         gpu_count,
         duration_seconds,
@@ -235,7 +312,8 @@ fn lease_of(job: proto::Job) -> proto::Lease {
         checkpoint_jurisdictions,
         may_preempt,
         start,
-    }
+    };
+    Ok(Workload { lease_id, ..workload(lease)? })
 }
 
 fn workload(lease: proto::Lease) -> Result<Workload, FieldError> {
@@ -255,6 +333,7 @@ fn workload(lease: proto::Lease) -> Result<Workload, FieldError> {
             MAX_DURATION_SECONDS,
         )?,
         isolation_level,
+        lease_id: None,
         gpu_models: ids("gpu_models", lease.gpu_models, MAX_GPU_MODELS)?,
         gpu_milli: within("gpu_milli", gpu_milli, 1, MILLI_PER_GPU)?,
         fabric_gbps: within("fabric_gbps", lease.fabric_gbps, 0, MAX_FABRIC_GBPS)?,

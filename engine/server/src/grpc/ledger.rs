@@ -79,10 +79,11 @@ impl LedgerService for LedgerLook {
         let (filter, after, most) = filter(&request).map_err(|error| self.refused(error))?;
         let report = self.admission.reservations(filter, after, most, request.at_least).await;
         let report = report.map_err(|error| self.refused(error))?;
+        let reservation = |it| convert::reservation(it, report.time);
         Ok(Response::new(proto::ReservationsResponse {
             position: report.position,
             time: report.time,
-            reservations: report.reservations.into_iter().map(convert::reservation).collect(),
+            reservations: report.reservations.into_iter().map(reservation).collect(),
             next: report.next.map(|(at, id)| format!("{at}:{id}")).unwrap_or_default(),
         }))
     }

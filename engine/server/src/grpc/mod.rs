@@ -124,7 +124,11 @@ impl Service {
         Ok(match ready {
             Ready::Admit(prepared) => {
                 let pending = self.admission.sequence(prepared).await?;
-                Box::pin(async move { pending.await.map(Answer::Decided) }) as Pending
+                Box::pin(async move {
+                    let mut decided = pending.await?;
+                    let one = decided.pop().expect("one request is answered with one decision");
+                    Ok(Answer::Decided(one))
+                }) as Pending
             }
             Ready::Settle(kind, request, time) => {
                 let pending = self.admission.settle(caller, kind, request, time).await?;
@@ -248,6 +252,25 @@ impl AdmissionService for Service {
         }
     }
 
+    async fn admit_gang(
+        &self,
+        request: Request<proto::AdmitGangRequest>,
+    ) -> Result<Response<proto::AdmitGangResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let gang_id = request.gang_id.clone();
+        let members = match convert::gang_request(request) {
+            Ok(members) => members,
+            Err(error) => return Err(self.refused(error).await),
+        };
+        let span = tracing::info_span!("gang", %gang_id, %caller);
+        let names: Vec<Id> = members.iter().map(|member| member.request_id.clone()).collect();
+        let decided = self.gang(&caller, members).instrument(span).await?;
+        let members = names.into_iter().zip(decided);
+        let members = members.map(|(name, decided)| admitted(name.into(), decided)).collect();
+        Ok(Response::new(proto::AdmitGangResponse { gang_id, members }))
+    }
+
     async fn admit_stream(
         &self,
         request: Request<Streaming<proto::StreamRequest>>,
@@ -299,6 +322,27 @@ impl AdmissionService for Service {
 }
 
 impl Service {
+    /// The whole pipeline for a gang.
+    async fn gang(
+        &self,
+        caller: &Id,
+        members: Vec<AdmissionRequest>,
+    ) -> Result<Vec<Decided>, Status> {
+        let decided = async {
+            let prepared = self.admission.prepare_gang(caller, members).await?;
+            self.admission.sequence(prepared).await?.await
+        };
+        match decided.await {
+            Ok(decided) => {
+                for it in &decided {
+                    tracing::debug!(effect = ?it.effect, position = it.position, "decided");
+                }
+                Ok(decided)
+            }
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+
     async fn explained(
         &self,
         caller: &Id,

@@ -18,8 +18,8 @@ fn wrong<T>(what: String) -> Result<T, AuditError> {
     Err(AuditError(what))
 }
 
-/// A reservation and one of its charges.
-type Held<'a> = (&'a Reservation, &'a Charge);
+/// A charge, and what it holds of a level account.
+type Held<'a> = (&'a Charge, Vec<Segment>);
 
 impl Ledger {
     /// Works every account out again from the reservations, and checks every invariant.
@@ -29,17 +29,20 @@ impl Ledger {
     pub fn audit(&self) -> Result<(), AuditError> {
         self.audit_due()?;
         self.audit_trees()?;
+        self.audit_jobs()?;
         let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
         for (_, reservation) in self.live_by_name() {
-            let holds = |charge: &&Charge| {
+            for (charge, parts) in reservation.holdings() {
                 // What was displaced before it began holds nothing, though it is still there.
                 let ahead = |part: &Segment| part.start.max(self.now) < part.end;
-                charge.kind == AccountKind::Budget
-                    || reservation.segments(charge).iter().any(ahead)
-                    || reservation.waits(charge)
-            };
-            for charge in reservation.booking.charges.iter().filter(holds) {
-                held.entry(&charge.account).or_default().push((reservation, charge));
+                if parts.iter().any(ahead) || reservation.waits(charge) {
+                    held.entry(&charge.account).or_default().push((charge, parts));
+                }
+            }
+            for charge in reservation.terms().flat_map(|(_, _, charges)| charges) {
+                if charge.kind == AccountKind::Budget {
+                    held.entry(&charge.account).or_default().push((charge, Vec::new()));
+                }
             }
         }
         let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
@@ -50,13 +53,13 @@ impl Ledger {
         }
         for (path, account) in accounts {
             let charges = held.get(path).map(Vec::as_slice).unwrap_or_default();
-            if charges.iter().any(|(_, charge)| !account.fits(charge.kind, charge.unit)) {
+            if charges.iter().any(|(charge, _)| !account.fits(charge.kind, charge.unit)) {
                 return wrong(format!("`{path}` holds amounts of another kind or unit"));
             }
             match account {
                 Account::Level(_, timeline) => self.audit_level(path, timeline, charges)?,
                 Account::Budget(_, budget) => {
-                    let sum = charges.iter().map(|(_, charge)| u128::from(charge.amount)).sum();
+                    let sum = charges.iter().map(|(charge, _)| u128::from(charge.amount)).sum();
                     if u128::from(budget.held) != sum {
                         return wrong(format!("`{path}` holds {} of {sum}", budget.held));
                     }
@@ -67,6 +70,32 @@ impl Ledger {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn audit_jobs(&self) -> Result<(), AuditError> {
+        let inside = self.live.iter().filter_map(|(id, held)| {
+            let lease = held.booking.work.lease_id.as_ref()?;
+            Some((lease, id, held))
+        });
+        let mut count = 0_usize;
+        for (lease, id, job) in inside {
+            count = count.saturating_add(1);
+            if !self.inside.get(lease).is_some_and(|jobs| jobs.contains(id)) {
+                return wrong(format!("`{id}` is not in the list of its lease"));
+            }
+            // INVARIANT: a job inside a lease runs while the lease is held, and no longer.
+            let within = self.live.get(lease).is_some_and(|lease| {
+                lease.booking.start <= job.booking.start
+                    && (lease.until() >= job.until() || lease.order.is_some())
+            });
+            if !within {
+                return wrong(format!("`{id}` runs outside its lease"));
+            }
+        }
+        if count != self.inside.values().map(std::collections::BTreeSet::len).sum::<usize>() {
+            return wrong("a job that is not held is in the list of a lease".to_owned());
         }
         Ok(())
     }
@@ -136,8 +165,8 @@ impl Ledger {
         let ignore = &mut |_| {};
         own.advance(self.now, ignore).map_err(broken)?;
         fresh.advance(self.now, ignore).map_err(broken)?;
-        for (reservation, charge) in charges {
-            for part in reservation.segments(charge) {
+        for (_, parts) in charges {
+            for part in parts {
                 let start = part.start.max(self.now);
                 if start < part.end {
                     fresh.add(start, part.end, part.amount, ignore).map_err(broken)?;
@@ -150,10 +179,12 @@ impl Ledger {
         }
         // When the limits of charges begin and end to count.
         let mut turns: Vec<(u64, bool, u64)> = Vec::new();
-        for (held, charge) in charges {
-            let (start, end) = (held.booking.start.max(self.now), held.until());
-            if start < end {
-                turns.extend([(start, true, charge.limit), (end, false, charge.limit)]);
+        for (charge, parts) in charges {
+            for part in parts {
+                let (start, end) = (part.start.max(self.now), part.end);
+                if start < end {
+                    turns.extend([(start, true, charge.limit), (end, false, charge.limit)]);
+                }
             }
         }
         turns.sort_unstable_by_key(|(at, begins, limit)| (*at, !*begins, *limit));

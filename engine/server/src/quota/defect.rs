@@ -1,9 +1,9 @@
 //! Rules that can be broken on purpose: whoever says that an auditor finds every fault must show
 //! the faults that it found.
 
-use placet_core::{ExpiryCause, Id, Refund, ReservationState};
+use placet_core::{ExpiryCause, Id, ReservationState};
 
-use super::{Ended, Ledger, Outcome, Refusal, Reservation, refunds, unused};
+use super::{Back, Ended, Ledger, Outcome, Refusal, Reservation, all_of, back, unused};
 
 /// A rule that a ledger does not keep. Only with the feature `defects`, which only the simulation
 /// turns on, can one be asked for; without it nothing of them is compiled.
@@ -145,29 +145,36 @@ impl Ledger {
         &self,
         reservation: &Reservation,
         cause: ExpiryCause,
-        right: Vec<Refund>,
-    ) -> Vec<Refund> {
+        right: Back,
+    ) -> Back {
         match cause {
-            ExpiryCause::Unconfirmed if self.breaks(Defect::UnconfirmedKeepsBudget) => Vec::new(),
-            ExpiryCause::Ended if self.breaks(Defect::BudgetFreedAtEnd) => {
-                refunds(reservation, |charge| Some(charge.amount)).unwrap_or(right)
+            ExpiryCause::Unconfirmed if self.breaks(Defect::UnconfirmedKeepsBudget) => {
+                Back::default()
             }
-            ExpiryCause::Unconfirmed | ExpiryCause::Ended | ExpiryCause::Evicted => right,
+            ExpiryCause::Ended if self.breaks(Defect::BudgetFreedAtEnd) => {
+                all_of(reservation).unwrap_or(right)
+            }
+            ExpiryCause::Unconfirmed
+            | ExpiryCause::Ended
+            | ExpiryCause::Evicted
+            | ExpiryCause::LeaseEnded => right,
         }
     }
 
     /// What is given back to a reservation that is released.
-    pub(super) fn spoil_release(&self, held: &Reservation, right: Vec<Refund>) -> Vec<Refund> {
+    pub(super) fn spoil_release(&self, held: &Reservation, right: Back) -> Back {
         let (is_confirmed, now) = (held.state == ReservationState::Active, self.now);
-        let part = |charge: &placet_core::Charge| unused(&held.booking, charge.amount, now);
+        let part = |term, charge: &placet_core::Charge| unused(term, charge.amount, now);
         let spoiled = if is_confirmed && self.breaks(Defect::ReleaseRefundsNothing) {
-            Some(Vec::new())
+            Some(Back::default())
         } else if is_confirmed && self.breaks(Defect::ReleaseRefundsAll) {
-            refunds(held, |charge| Some(charge.amount))
+            all_of(held)
         } else if is_confirmed && self.breaks(Defect::RefundRoundedUp) {
-            refunds(held, |charge| Some(part(charge)?.saturating_add(1).min(charge.amount)))
+            back(held, |term, charge| {
+                Some(part(term, charge)?.saturating_add(1).min(charge.amount))
+            })
         } else if !is_confirmed && self.breaks(Defect::UnconfirmedReleaseInPart) {
-            refunds(held, part)
+            back(held, part)
         } else {
             None
         };

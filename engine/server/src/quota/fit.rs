@@ -156,7 +156,7 @@ mod tests {
             tenant: Id::new("acme").unwrap(),
             caller: Id::new("scheduler").unwrap(),
             class: PriorityClass::InternalResearch,
-            milli_gpus: 1,
+            work: crate::quota::tests::work(1),
             start: 100,
             end,
             confirm_by: end,

@@ -1,6 +1,6 @@
 //! What it takes to bring the ledger back to where it was.
 
-use placet_core::{AccountKind, AccountPath, Id};
+use placet_core::{AccountPath, Id};
 
 use super::cohorts::Nodes;
 use super::preempt::displaceable;
@@ -23,7 +23,7 @@ pub(super) enum Undo {
     /// What an account with children holds had this.
     Total(AccountPath, TimelineUndo),
     /// The reservation was held like this, or not held.
-    Live(Id, Option<Reservation>),
+    Live(Id, Option<Box<Reservation>>),
     /// The ended reservation was remembered like this, or not remembered.
     Ended(Id, Option<Ended>),
 }
@@ -99,7 +99,7 @@ impl Ledger {
                 }
             }
             Undo::Live(id, reservation) => {
-                self.replace_live(id, reservation);
+                self.replace_live(id, reservation.map(|own| *own));
             }
             Undo::Ended(id, ended) => {
                 self.replace_ended(id, ended);
@@ -116,7 +116,7 @@ impl Ledger {
 
     pub(super) fn set_live(&mut self, id: Id, reservation: Option<Reservation>) {
         let old = self.replace_live(id.clone(), reservation);
-        self.journal.push(Undo::Live(id, old));
+        self.journal.push(Undo::Live(id, old.map(Box::new)));
     }
 
     pub(super) fn set_ended(&mut self, id: Id, ended: Option<Ended>) {
@@ -127,19 +127,18 @@ impl Ledger {
     // INVARIANT: a live reservation is due exactly once: both sets change here and nowhere else.
     fn replace_live(&mut self, id: Id, reservation: Option<Reservation>) -> Option<Reservation> {
         let due = reservation.as_ref().map(Reservation::due);
-        if let Some(new) = &reservation {
-            self.index(new, true);
-        }
-        let old = match reservation {
-            Some(reservation) => self.live.insert(id.clone(), reservation),
-            None => self.live.remove(&id),
-        };
+        let old = self.live.remove(&id);
         let was_due = old.as_ref().map(Reservation::due);
-        if let Some(old) = &old {
-            let new = self.live.get(&id).is_some_and(displaceable);
-            if !new {
-                self.index(old, false);
+        let index = |held: &Reservation| (displaceable(held), held.extensions.len());
+        let same = old.as_ref().map(index) == reservation.as_ref().map(index);
+        if let Some(old) = old.as_ref().filter(|_| !same) {
+            self.index(old, false);
+        }
+        if let Some(new) = reservation {
+            if !same {
+                self.index(&new, true);
             }
+            self.live.insert(id.clone(), new);
         }
         if was_due != due {
             if let Some(at) = was_due {
@@ -153,13 +152,14 @@ impl Ledger {
     }
 
     /// Puts a reservation that others may displace into the index, or takes it out.
+    /// A job inside a lease has its place in the lease's list.
     fn index(&mut self, held: &Reservation, there: bool) {
+        self.index_inside(held, there);
         if !displaceable(held) {
             return;
         }
-        let levels = held.booking.charges.iter().filter(|one| one.kind == AccountKind::Level);
         let entry = (held.booking.start, held.booking.id.clone());
-        for charge in levels {
+        for (charge, _) in held.holdings() {
             if there {
                 let own = self.displaceable.entry(charge.account.clone()).or_default();
                 own.insert(entry.clone());

@@ -133,6 +133,7 @@ impl Ledger {
         if victims.len() > MAX_VICTIMS || victims.iter().any(wrong) {
             return Err(ReserveError::Malformed("displaces what it cannot displace"));
         }
+        self.check_lease(&booking)?;
         if !victims.is_empty() && booking.confirm_by > booking.start {
             return Err(ReserveError::Malformed("may be confirmed after its victims have to go"));
         }
@@ -148,10 +149,12 @@ impl Ledger {
         let plan = Plan { victims: victims.clone(), parts };
         let reservation = Reservation {
             booking,
+            extensions: Vec::new(),
             epoch: FIRST_EPOCH,
             state: ReservationState::Reserved,
             since: self.now,
             order: None,
+            cut: None,
             plan: (!plan.victims.is_empty()).then_some(plan),
         };
         self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
@@ -170,10 +173,10 @@ impl Ledger {
             let order = victim.order.as_mut().ok_or(Broken)?;
             order.effective = true;
             victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
-            let (start, end) = (order.at, victim.booking.end);
-            for charge in &victim.booking.charges {
-                if charge.kind == AccountKind::Level {
-                    let part = Segment { start, end, amount: charge.amount };
+            let at = order.at;
+            for (start, end, charges) in victim.terms() {
+                for charge in charges.iter().filter(|one| one.kind == AccountKind::Level) {
+                    let part = Segment { start: start.max(at), end, amount: charge.amount };
                     self.shift(charge, part, false)?;
                 }
             }
@@ -213,8 +216,9 @@ impl Ledger {
         let before = plan.parts.clone();
         plan.parts = self.parts(&preemptor.booking, &plan.victims)?;
         for charge in &preemptor.booking.charges {
-            let old = footprint(&preemptor.booking, charge, before.get(&charge.account));
-            let new = footprint(&preemptor.booking, charge, plan.parts.get(&charge.account));
+            let term = (preemptor.booking.start, preemptor.booking.end);
+            let old = footprint(term, charge, before.get(&charge.account));
+            let new = footprint(term, charge, plan.parts.get(&charge.account));
             if charge.kind == AccountKind::Level && old != new {
                 for part in old {
                     self.shift(charge, part, false)?;
@@ -238,10 +242,12 @@ impl Ledger {
             }
             let mut rests = Timeline::default();
             for id in victims {
-                let victim = &self.live.get(id).ok_or(Broken)?.booking;
-                let own = victim.charges.iter().find(|own| own.account == charge.account);
-                if let Some(own) = own {
-                    rests.add(booking.start, victim.end, own.amount, &mut |_| {})?;
+                for (start, end, charges) in self.live.get(id).ok_or(Broken)?.terms() {
+                    let own = charges.iter().find(|own| own.account == charge.account);
+                    let start = start.max(booking.start);
+                    if let Some(own) = own.filter(|_| start < end) {
+                        rests.add(start, end, own.amount, &mut |_| {})?;
+                    }
                 }
             }
             if rests.is_empty() {
@@ -295,8 +301,8 @@ impl Ledger {
                 let class = rule.victim_classes.contains(&held.booking.class);
                 if class && may_go(held, booking) {
                     let seconds = booking.start.saturating_sub(*start);
-                    let lost =
-                        u128::from(held.booking.milli_gpus).saturating_mul(u128::from(seconds));
+                    let lost = u128::from(held.booking.work.milli_gpus())
+                        .saturating_mul(u128::from(seconds));
                     found.insert(id, Candidate { id: id.clone(), lost });
                 }
             }
@@ -322,7 +328,7 @@ impl Ledger {
         let mut by_room = all.clone();
         by_room.sort_by_key(|at| {
             let held = search.candidates.get(*at).and_then(|one| self.live.get(&one.id));
-            Reverse(held.map_or(0, |held| held.booking.milli_gpus))
+            Reverse(held.map_or(0, |held| held.booking.work.milli_gpus()))
         });
         for order in [&all, &by_room] {
             search.greedy(self, order)?;
@@ -334,14 +340,16 @@ impl Ledger {
     }
 }
 
-/// Whether a held reservation may have to make room for a booking.
+/// Whether a held reservation may have to make room for a booking. What runs inside a lease holds
+/// nothing but the lease.
 fn may_go(held: &Reservation, booking: &Booking) -> bool {
     let own = &held.booking;
     booking.class.may_displace(own.class)
         && held.state == ReservationState::Active
         && held.order.is_none()
+        && own.work.lease_id.is_none()
         && own.start <= booking.start
-        && own.end > booking.start
+        && held.end() > booking.start
 }
 
 /// Whether a reservation is of a class that anybody may displace, and could be now.
@@ -349,15 +357,15 @@ pub(super) fn displaceable(held: &Reservation) -> bool {
     PriorityClass::InternalResearch.may_displace(held.booking.class)
         && held.state == ReservationState::Active
         && held.order.is_none()
+        && held.booking.work.lease_id.is_none()
 }
 
 /// What a charge holds, and when.
 pub(super) fn footprint(
-    booking: &Booking,
+    (start, end): (u64, u64),
     charge: &Charge,
     parts: Option<&Vec<Part>>,
 ) -> Vec<Segment> {
-    let Booking { start, end, .. } = *booking;
     match parts {
         None => vec![Segment { start, end, amount: charge.amount }],
         Some(parts) => {
@@ -373,7 +381,7 @@ impl Reservation {
     /// When it is over: cut short if it has to make room.
     pub(crate) fn until(&self) -> u64 {
         let order = self.order.as_ref().filter(|order| order.effective);
-        order.map_or(self.booking.end, |order| order.at)
+        order.map_or(self.end(), |order| order.at)
     }
 
     /// Whether it waits for the room that one of its charges needs: victims hold it still.
@@ -381,15 +389,22 @@ impl Reservation {
         self.plan.as_ref().is_some_and(|plan| plan.parts.contains_key(&charge.account))
     }
 
-    /// What one of its charges holds, and when.
-    pub(super) fn segments(&self, charge: &Charge) -> Vec<Segment> {
-        let parts = self.plan.as_ref().and_then(|plan| plan.parts.get(&charge.account));
-        let mut segments = footprint(&self.booking, charge, parts);
+    /// What each of its charges of level accounts holds, and when.
+    pub(super) fn holdings(&self) -> impl Iterator<Item = (&Charge, Vec<Segment>)> {
+        // INVARIANT: what waits for room is not confirmed, and so was never made longer.
+        let parts = self.plan.as_ref().map(|plan| &plan.parts);
         let until = self.until();
-        for segment in &mut segments {
-            segment.end = segment.end.min(until);
-        }
-        segments
+        self.terms().flat_map(move |(start, end, charges)| {
+            let levels = charges.iter().filter(|charge| charge.kind == AccountKind::Level);
+            levels.map(move |charge| {
+                let parts = parts.and_then(|parts| parts.get(&charge.account));
+                let mut segments = footprint((start, end), charge, parts);
+                for segment in &mut segments {
+                    segment.end = segment.end.min(until);
+                }
+                (charge, segments)
+            })
+        })
     }
 }
 

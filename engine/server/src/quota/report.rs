@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use placet_core::{AccountKind, AccountPath, Charge, Id, ReservationState, Unit};
 
-use super::{Account, Ledger, Reservation};
+use super::{Account, LEASE_ACCOUNTS, Ledger, Reservation};
 
 /// Most accounts of one page: a step in an ordered list and a look-up for each, together less than
 /// a batch of decisions takes.
@@ -42,7 +42,7 @@ pub enum Accounts {
     Named(Vec<AccountPath>),
     /// Those whose path is the prefix or begins with it, segment by segment, behind one of them.
     Under {
-        /// Absent for all.
+        /// Absent for all but those of leases, which are below `lease`.
         prefix: Option<AccountPath>,
         /// The last of the page before.
         after: Option<AccountPath>,
@@ -77,7 +77,8 @@ pub struct AccountNames {
 impl Filter {
     fn fits(&self, reservation: &Reservation) -> bool {
         let charges = |account: &AccountPath| {
-            reservation.booking.charges.iter().any(|charge| charge.account == *account)
+            let mut charges = reservation.terms().flat_map(|(_, _, charges)| charges);
+            charges.any(|charge| charge.account == *account)
         };
         self.tenant.as_ref().is_none_or(|tenant| *tenant == reservation.booking.tenant)
             && self.state.is_none_or(|state| state == reservation.state)
@@ -157,8 +158,25 @@ impl AccountNames {
         let fits = |name: &&AccountPath| {
             below.as_deref().is_none_or(|below| name.as_str().starts_with(below))
         };
-        let rest = self.names.range::<str, _>((from, Bound::Unbounded)).take_while(fits);
-        let mut names = own.into_iter().chain(rest);
+        // The accounts of leases come and go with every lease: they are told where they are asked
+        // for.
+        let (leases, behind) = (format!("{LEASE_ACCOUNTS}/"), format!("{LEASE_ACCOUNTS}0"));
+        let is_skipped = below.is_none();
+        let until = if is_skipped { Bound::Excluded(&*leases) } else { Bound::Unbounded };
+        let before = match from {
+            Bound::Included(from) | Bound::Excluded(from) if is_skipped && from >= &*leases => None,
+            _ => Some(self.names.range::<str, _>((from, until))),
+        };
+        let from = match from {
+            Bound::Excluded(from) if from >= &*behind => Bound::Excluded(from),
+            _ => Bound::Included(&*behind),
+        };
+        let rest = self.names.range::<str, _>((from, Bound::Unbounded));
+        let rest = before
+            .into_iter()
+            .flatten()
+            .chain(Some(rest).filter(|_| is_skipped).into_iter().flatten());
+        let mut names = own.into_iter().chain(rest.take_while(fits));
         let (mut page, mut last) = (Vec::new(), None);
         for name in names.by_ref().take(most) {
             page.extend(ledger.account_use(name));
@@ -250,7 +268,7 @@ mod tests {
             tenant: Id::new(if number.is_multiple_of(2) { "even" } else { "odd" }).unwrap(),
             caller: Id::new("scheduler").unwrap(),
             class: placet_core::PriorityClass::ExternalCommercial,
-            milli_gpus: 1_000,
+            work: crate::quota::tests::work(1_000),
             start: now,
             end: now + 100,
             confirm_by: now + 10,
@@ -291,6 +309,23 @@ mod tests {
                 assert_eq!(found, expected, "{prefix} by {most}");
             }
         }
+        book(&mut ledger, &mut names, 2, &["lease", "lease/a", "lease/b", "lease0", "lease-a"]);
+        let mut others = [&["lease", "lease-a", "lease0"], &all[..]].concat();
+        others.sort_unstable();
+        for (prefix, expected) in [("", &others[..]), ("lease", &["lease", "lease/a", "lease/b"])] {
+            for most in 1..=12 {
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let (page, next) = names.page(&ledger, &under(prefix, after, most));
+                    found.extend(page.into_iter().map(|it| it.account.to_string()));
+                    match next {
+                        Some(next) => after = Some(next),
+                        None => break,
+                    }
+                }
+                assert_eq!(found, expected, "{prefix} by {most}");
+            }
+        }
         let named = Accounts::Named(vec![path("u"), path("nothing"), path("t/a")]);
         let (found, next) = names.page(&ledger, &named);
         let found: Vec<_> = found.iter().map(|it| (it.account.as_str(), it.used)).collect();
@@ -302,7 +337,7 @@ mod tests {
         let (mut ledger, mut names) = (Ledger::default(), AccountNames::default());
         for number in 0..10_000 {
             // Each holds an account of its own for ten seconds: a hundred are in use at a time.
-            book(&mut ledger, &mut names, number, &["kept", &format!("lease/{number}")]);
+            book(&mut ledger, &mut names, number, &["kept", &format!("held/{number}")]);
             if number.is_multiple_of(10) {
                 let now = ledger.now();
                 ledger.advance(now + 1).unwrap();

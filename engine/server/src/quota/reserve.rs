@@ -108,7 +108,7 @@ impl Ledger {
             free,
             until,
         };
-        for segment in footprint(booking, charge, parts) {
+        for segment in footprint((booking.start, booking.end), charge, parts) {
             let Some(found) = self.obstacle(account, segment, *limit)? else { continue };
             let free = if parts.is_some() || !detail {
                 0
@@ -140,7 +140,7 @@ impl Ledger {
         parts: Option<&Vec<Part>>,
     ) -> Result<(), Broken> {
         if charge.kind == AccountKind::Level {
-            let segments = footprint(booking, charge, parts);
+            let segments = footprint((booking.start, booking.end), charge, parts);
             return segments.into_iter().try_for_each(|part| self.shift(charge, part, true));
         }
         self.open_account(charge);
@@ -155,9 +155,8 @@ impl Ledger {
 
     /// Takes what a reservation holds off its level accounts, from now on.
     pub(super) fn book_out(&mut self, reservation: &Reservation) -> Result<(), Broken> {
-        let levels = |charge: &&Charge| charge.kind == AccountKind::Level;
-        for charge in reservation.booking.charges.iter().filter(levels) {
-            for part in reservation.segments(charge) {
+        for (charge, parts) in reservation.holdings() {
+            for part in parts {
                 self.shift(charge, part, false)?;
             }
             self.close_account(charge)?;

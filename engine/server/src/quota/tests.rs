@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use placet_core::{MAX_AMOUNT, QuotaNode};
+use placet_core::{IsolationLevel, MAX_AMOUNT, QuotaNode};
 use proptest::prelude::*;
 
 use super::*;
@@ -59,6 +59,20 @@ const ROOT: usize = 6;
 const GPUS: u64 = 4;
 /// Seconds ahead that the model looks.
 const AHEAD: u64 = 160;
+
+/// A lease of that many thousandths of a GPU.
+pub(super) fn work(milli_gpus: u64) -> Arc<Work> {
+    let id = |text: &str| Id::new(text).unwrap();
+    let grant = Grant {
+        cluster_id: id("c-1"),
+        fabric_gbps: 0,
+        gpu_count: u32::try_from(milli_gpus).unwrap(),
+        gpu_milli: 1,
+        gpu_model: id("H100"),
+        isolation_level: IsolationLevel::Dedicated,
+    };
+    Arc::new(Work { kind: SubjectKind::Lease, grant, lease_id: None })
+}
 
 fn path(number: usize) -> AccountPath {
     AccountPath::new(ACCOUNTS.get(number).map_or("root", |account| account.0)).unwrap()
@@ -156,7 +170,7 @@ fn apply(ledger: &mut Ledger, op: &Op) -> Got {
                 tenant: Id::new("acme").unwrap(),
                 caller: Id::new("scheduler").unwrap(),
                 class: PriorityClass::ExternalCommercial,
-                milli_gpus: 1_000,
+                work: work(1_000),
                 start,
                 end: start + length,
                 confirm_by: (ledger.now() + within).min(start + length),
@@ -553,7 +567,7 @@ fn booking(name: u16, charges: Vec<Charge>) -> Booking {
         tenant: Id::new("acme").unwrap(),
         caller: Id::new("scheduler").unwrap(),
         class: PriorityClass::ExternalCommercial,
-        milli_gpus: 1_000,
+        work: work(1_000),
         start: 100,
         end: 200,
         confirm_by: 150,

@@ -1,13 +1,18 @@
 //! From an evaluated request and the ledger to a decision: pure, but for what the ledger takes.
 
+use std::sync::Arc;
+
 use placet_core::{
-    Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect, Eviction,
-    EvictionOrder, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
-    ReservationGrant, Unit, Warning, utc,
+    AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect,
+    Eviction, EvictionOrder, Extends, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule,
+    Reason, ReservationGrant, Unit, Warning, utc,
 };
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
-use crate::quota::{Booking, Fit, Ledger, Refusal, Reservation, ReserveError};
+use crate::quota::{
+    Booking, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, Refusal, Reservation,
+    ReserveError, Work,
+};
 
 /// Name under which the engine itself denies.
 const ENGINE: &str = "placet";
@@ -44,7 +49,7 @@ pub(super) struct Judged {
     obligations: Vec<Obligation>,
     preemption: Option<PreemptionRule>,
     pub(super) reasons: Vec<Reason>,
-    reservation: Option<Reservation>,
+    reservation: Option<ReservationGrant>,
     warnings: Vec<Warning>,
 }
 
@@ -52,6 +57,38 @@ impl Judged {
     pub(super) fn effect(&self) -> Effect {
         if self.reservation.is_some() { Effect::Permit } else { Effect::Deny }
     }
+
+    /// What was to be admitted is denied after all, and the ledger holds nothing of it.
+    fn denied(self, reason: Reason) -> Self {
+        Self {
+            victims: Vec::new(),
+            obligations: Vec::new(),
+            preemption: None,
+            reasons: vec![reason],
+            reservation: None,
+            ..self
+        }
+    }
+}
+
+/// Where one member of a gang is denied, the others are too. What the ledger holds of them has to
+/// be taken back before.
+pub(super) fn deny_all(judged: Vec<Judged>, members: &[&Proposal]) -> Vec<Judged> {
+    let denied = |one: &Judged| one.effect() == Effect::Deny;
+    let first = judged.iter().position(denied).unwrap_or(0);
+    let retry = judged.iter().flat_map(|one| &one.reasons).all(|reason| reason.retry);
+    let name = members.get(first).map_or("", |member| member.request.request_id.as_str());
+    let reason = || Reason {
+        code: Code::known("GANG_INCOMPLETE"),
+        counterfactual: None,
+        field: Some(format!("members[{first}]")),
+        hint: Some("see the decisions on the members that are denied themselves".to_owned()),
+        message: format!("member {first}, `{name}`, is denied, and none is admitted without it"),
+        policy: known_id(ENGINE),
+        retry,
+    };
+    let deny = |one: Judged| if denied(&one) { one } else { one.denied(reason()) };
+    judged.into_iter().map(deny).collect()
 }
 
 /// Tries the candidates in order: the first that the policies permit and whose charges fit is held.
@@ -71,11 +108,10 @@ pub(super) fn judge(
         warnings: Vec::new(),
     };
     extend_new(&mut denial.reasons, proposal.rejected.iter().cloned());
-    let subject = &proposal.request.subject;
-    let start = subject.workload().start_at(ledger.now()).unwrap_or_else(|error| {
+    let start = proposal.request.start_at(ledger.now()).unwrap_or_else(|reason| {
         // It may have lain ahead when the request was evaluated, and have passed while it waited.
         if denial.reasons.is_empty() {
-            denial.reasons.push(error.reason(subject.kind()));
+            denial.reasons.push(*reason);
         }
         ledger.now()
     });
@@ -114,8 +150,8 @@ pub(super) fn judge(
     Ok(denial)
 }
 
-fn admitted(ledger: &Ledger, candidate: &Candidate, held: Reservation) -> Judged {
-    let victims = ledger.victims(&held.booking.id);
+fn admitted(ledger: &Ledger, candidate: &Candidate, held: ReservationGrant) -> Judged {
+    let victims = ledger.victims(&held.id);
     Judged {
         victims: victims.iter().filter_map(|id| ledger.held(id).cloned()).collect(),
         gpu_model: candidate.gpu_model.clone(),
@@ -135,7 +171,7 @@ fn preempt(
     candidate: &Candidate,
     confirm_within_seconds: u64,
     reservation: &Id,
-) -> Result<Option<Reservation>, JudgeError> {
+) -> Result<Option<ReservationGrant>, JudgeError> {
     let outcome = &candidate.outcome;
     let workload = proposal.request.subject.workload();
     // What is booked in advance waits for its turn.
@@ -146,41 +182,66 @@ fn preempt(
     if outcome.effect != Effect::Permit {
         return Ok(None);
     }
-    let Ok(charges) = charges(ledger, candidate)? else { return Ok(None) };
     // Victims have a second at least: nobody is gone before they are told.
     let start = ledger.now().saturating_add(u64::from(rule.grace_seconds.max(1)));
-    let booking = Booking {
-        confirm_by: ledger.now().saturating_add(confirm_within_seconds).min(start),
-        ..booking(proposal, charges, reservation, start, 0)
-    };
+    let booking = booking(proposal, candidate, reservation, start, 0);
+    let Ok(charges) = charges(ledger, candidate, &booking)? else { return Ok(None) };
+    let confirm_by = ledger.now().saturating_add(confirm_within_seconds).min(start);
+    let booking = Booking { confirm_by, charges, ..booking };
     match ledger.preempt(&booking, rule) {
-        Ok(held) => Ok(Some(held)),
+        Ok(held) => Ok(Some(granted(held))),
         Err(ReserveError::Refused(_) | ReserveError::Mismatch { .. }) => Ok(None),
         Err(ReserveError::Malformed(what)) => Err(JudgeError::Malformed(what)),
         Err(ReserveError::Broken) => Err(JudgeError::Broken),
     }
 }
 
+/// What is to be held for a candidate, but for its charges.
 fn booking(
     proposal: &Proposal,
-    charges: Vec<Charge>,
+    candidate: &Candidate,
     reservation: &Id,
     start: u64,
     confirm_within_seconds: u64,
 ) -> Booking {
-    let workload = proposal.request.subject.workload();
+    let subject = &proposal.request.subject;
+    let workload = subject.workload();
     let end = start.saturating_add(workload.duration_seconds);
     Booking {
         id: reservation.clone(),
         tenant: proposal.request.tenant_id.clone(),
         caller: proposal.caller.clone(),
         class: proposal.request.priority_class,
-        milli_gpus: workload.milli_gpus(),
+        work: Arc::new(Work {
+            kind: subject.kind(),
+            grant: grant(proposal, candidate.gpu_model.clone()),
+            lease_id: workload.lease_id.clone(),
+        }),
         start,
         end,
         confirm_by: start.saturating_add(confirm_within_seconds).min(end),
-        charges,
+        charges: Vec::new(),
     }
+}
+
+/// What is granted or refused.
+fn grant(proposal: &Proposal, gpu_model: Id) -> Grant {
+    let workload = proposal.request.subject.workload();
+    Grant {
+        cluster_id: workload.cluster_id.clone(),
+        fabric_gbps: workload.fabric_gbps,
+        gpu_count: workload.gpu_count,
+        gpu_milli: workload.gpu_milli,
+        gpu_model,
+        isolation_level: workload.isolation_level,
+    }
+}
+
+/// A new reservation, as its decision tells it.
+fn granted(held: Reservation) -> ReservationGrant {
+    let Reservation { booking, epoch, .. } = held;
+    let Booking { id, start, end, confirm_by, charges, .. } = booking;
+    ReservationGrant { charges, confirm_by, end, epoch, id, start }
 }
 
 fn first_model(proposal: &Proposal) -> Result<Id, JudgeError> {
@@ -204,20 +265,45 @@ fn hold(
     candidate: &Candidate,
     (start, confirm_within_seconds): (u64, u64),
     reservation: &Id,
-) -> Result<Result<Reservation, Vec<Reason>>, JudgeError> {
-    let charges = match charges(ledger, candidate)? {
+) -> Result<Result<ReservationGrant, Vec<Reason>>, JudgeError> {
+    let extends = proposal.request.extends.as_ref();
+    let name = extends.map_or(reservation, |extends| &extends.reservation_id);
+    let mut booking = booking(proposal, candidate, name, start, confirm_within_seconds);
+    if let Some(extends) = extends {
+        // Nothing of it has to be confirmed.
+        booking.confirm_by = booking.end;
+        if let Err(error) = ledger.check_extension(&booking, extends) {
+            return Ok(Err(vec![not_extended(&error, extends)]));
+        }
+    }
+    booking.charges = match charges(ledger, candidate, &booking)? {
         Ok(charges) => charges,
         Err(unknown) => return Ok(Err(unknown)),
     };
-    let booking = booking(proposal, charges, reservation, start, confirm_within_seconds);
-    match ledger.reserve(booking.clone()) {
+    let held = match extends {
+        None => ledger.reserve(booking.clone()).map(granted),
+        Some(extends) => match ledger.extend(booking.clone(), extends) {
+            Ok(held) => {
+                let Reservation { epoch, .. } = held;
+                let Booking { id, start, end, confirm_by, charges, .. } = booking;
+                return Ok(Ok(ReservationGrant { charges, confirm_by, end, epoch, id, start }));
+            }
+            Err(ExtendError::Reserve(error)) => Err(error),
+            Err(error) => return Ok(Err(vec![not_extended(&error, extends)])),
+        },
+    };
+    match held {
         Ok(reservation) => Ok(Ok(reservation)),
         Err(ReserveError::Refused(refusals)) => {
             let gpus = proposal.request.subject.workload().gpu_count;
             let fit = ledger.fit(&booking, gpus).map_err(|_broken| JudgeError::Broken)?;
             // What may not be booked yet is no way out.
             let latest = ledger.now().saturating_add(MAX_LEAD_SECONDS);
-            let fit = Fit { start: fit.start.filter(|start| *start <= latest), ..fit };
+            let fit = match extends {
+                None => Fit { start: fit.start.filter(|start| *start <= latest), ..fit },
+                // What goes on does so at once, on all of its GPUs.
+                Some(_) => Fit { gpu_count: None, start: None, ..fit },
+            };
             Ok(Err(refused(proposal, candidate, &refusals, fit)))
         }
         Err(ReserveError::Mismatch { index, account }) => Ok(Err(vec![Reason {
@@ -238,20 +324,95 @@ fn hold(
     }
 }
 
+/// The denial of an extension that cannot be.
+fn not_extended(error: &ExtendError, extends: &Extends) -> Reason {
+    let (code, field, hint) = match error {
+        ExtendError::NotFound => ("UNKNOWN_RESERVATION", "reservation_id", "ask for a new one"),
+        ExtendError::StaleEpoch { .. } => {
+            ("STALE_EPOCH", "epoch", "read the reservation's latest decision")
+        }
+        ExtendError::NotConfirmed => {
+            ("RESERVATION_NOT_CONFIRMED", "reservation_id", "confirm it before")
+        }
+        ExtendError::MakesRoom => {
+            ("RESERVATION_MAKES_ROOM", "reservation_id", "ask for a new one, after its end")
+        }
+        ExtendError::OtherTimes { start, .. } if *start != extends.start => {
+            ("EXTENSION_MISMATCH", "start", "give the start of its first decision")
+        }
+        ExtendError::OtherTimes { .. } => {
+            ("EXTENSION_MISMATCH", "end", "give the end of its latest decision")
+        }
+        ExtendError::OtherWork => {
+            let hint = "ask for the same work, of the same class, on the same GPUs";
+            ("EXTENSION_MISMATCH", "reservation_id", hint)
+        }
+        ExtendError::TooOften | ExtendError::Reserve(_) => {
+            ("EXTENDED_TOO_OFTEN", "reservation_id", "book a new one from its end on")
+        }
+    };
+    Reason {
+        code: Code::known(code),
+        counterfactual: None,
+        field: Some(format!("extends.{field}")),
+        hint: Some(hint.to_owned()),
+        message: error.to_string(),
+        policy: known_id(ENGINE),
+        retry: *error == ExtendError::NotConfirmed,
+    }
+}
+
+/// The denial of a job that cannot run inside the lease that it names.
+fn not_inside(error: LeaseError, lease: &Id) -> Reason {
+    let (code, field, hint) = match error {
+        LeaseError::NotFound => ("UNKNOWN_LEASE", "lease_id", "name a lease that is held"),
+        LeaseError::NotConfirmed => ("LEASE_NOT_CONFIRMED", "lease_id", "confirm the lease before"),
+        LeaseError::OtherCluster => ("OUTSIDE_LEASE", "cluster_id", "ask for the lease's cluster"),
+        LeaseError::OtherModel => ("OUTSIDE_LEASE", "gpu_models", "accept the lease's model"),
+        LeaseError::LessIsolated { .. } => {
+            ("OUTSIDE_LEASE", "isolation_level", "ask for at most the lease's level")
+        }
+        LeaseError::NotWithin { .. } => {
+            ("OUTSIDE_LEASE", "duration_seconds", "end with the lease, or make the lease longer")
+        }
+    };
+    Reason {
+        code: Code::known(code),
+        counterfactual: None,
+        field: Some(format!("job.{field}")),
+        hint: Some(hint.to_owned()),
+        message: format!("lease `{lease}`: {error}"),
+        policy: known_id(ENGINE),
+        retry: error == LeaseError::NotConfirmed,
+    }
+}
+
 /// The claims of a candidate with the facts' limits, or a reason for each account that the facts do
-/// not know.
+/// not know. What a job may hold of the lease inside which it runs, the ledger knows.
 fn charges(
     ledger: &Ledger,
     candidate: &Candidate,
+    booking: &Booking,
 ) -> Result<Result<Vec<Charge>, Vec<Reason>>, JudgeError> {
     let claims = &candidate.outcome.claims;
     if claims.len() != candidate.limits.len() {
         return Err(JudgeError::Malformed("does not give a limit for every claim"));
     }
+    let inside = match &booking.work.lease_id {
+        None => None,
+        Some(lease) => match ledger.check_inside(lease, booking) {
+            Ok(inside) => Some((inside, lease)),
+            Err(error) => return Ok(Err(vec![not_inside(error, lease)])),
+        },
+    };
     let (mut charges, mut unknown) = (Vec::with_capacity(claims.len()), Vec::new());
+    let mut is_charged = inside.is_none();
     for (claimed, limit) in claims.iter().zip(&candidate.limits) {
         let claim = &claimed.claim;
-        match limit {
+        let of_lease = inside.as_ref().and_then(|(inside, _)| inside.limit(&claim.account));
+        is_charged |= of_lease.is_some_and(|(unit, _)| unit == Unit::MilliGpu);
+        let of_lease = of_lease.map(|(unit, limit)| (AccountKind::Level, unit, limit));
+        match &of_lease.or(*limit) {
             Some((kind, unit, limit)) => charges.push(Charge {
                 account: claim.account.clone(),
                 amount: claim.amount,
@@ -273,6 +434,17 @@ fn charges(
                 retry: false,
             }),
         }
+    }
+    if let Some((_, lease)) = inside.filter(|_| !is_charged) {
+        unknown.push(Reason {
+            code: Code::known("LEASE_NOT_CLAIMED"),
+            counterfactual: None,
+            field: Some("job.lease_id".to_owned()),
+            hint: Some(format!("have a policy claim `{LEASE_ACCOUNTS}/{lease}` in milli-GPUs")),
+            message: format!("no policy claims what the job holds of lease `{lease}`"),
+            policy: known_id(ENGINE),
+            retry: false,
+        });
     }
     Ok(if unknown.is_empty() { Ok(charges) } else { Err(unknown) })
 }
@@ -364,8 +536,8 @@ pub(super) fn decision(
     let workload = request.subject.workload();
     let jti = decision_id(name, &proposal.caller, &request.request_id);
     let kind = request.subject.kind();
-    let exp = judged.reservation.as_ref().map(|held| held.booking.end);
-    let start = judged.reservation.as_ref().map_or(now, |held| held.booking.start);
+    let exp = judged.reservation.as_ref().map(|held| held.end);
+    let start = judged.reservation.as_ref().map_or(now, |held| held.start);
     let eviction = |victim: Reservation| Eviction {
         epoch: victim.epoch.saturating_add(1),
         evict_by: start,
@@ -373,14 +545,6 @@ pub(super) fn decision(
         tenant_id: victim.booking.tenant,
     };
     let evictions = judged.victims.into_iter().map(eviction).collect();
-    let reservation = judged.reservation.map(|held| ReservationGrant {
-        charges: held.booking.charges,
-        confirm_by: held.booking.confirm_by,
-        end: held.booking.end,
-        epoch: held.epoch,
-        id: held.booking.id,
-        start: held.booking.start,
-    });
     Decision {
         aud: options.audience.clone(),
         bundle_digest: proposal.bundle,
@@ -388,6 +552,9 @@ pub(super) fn decision(
         evictions,
         evaluation_digest: evidence.evaluation,
         exp: exp.unwrap_or_else(|| now.saturating_add(DENIAL_SECONDS)),
+        extends: request.extends.clone(),
+        gang: request.gang.clone(),
+        lease_id: workload.lease_id.clone(),
         facts_digest: proposal.facts,
         iat: now,
         input_digest: evidence.input,
@@ -400,19 +567,12 @@ pub(super) fn decision(
         reasons: judged.reasons,
         request_digest: proposal.request_digest,
         request_id: request.request_id.clone(),
-        reservation,
+        reservation: judged.reservation,
         sub: format!("{}/{jti}", kind.as_str()),
         tenant_id: request.tenant_id.clone(),
         waivers: Vec::new(),
         warnings: judged.warnings,
-        workload: Grant {
-            cluster_id: workload.cluster_id.clone(),
-            fabric_gbps: workload.fabric_gbps,
-            gpu_count: workload.gpu_count,
-            gpu_milli: workload.gpu_milli,
-            gpu_model: judged.gpu_model,
-            isolation_level: workload.isolation_level,
-        },
+        workload: grant(proposal, judged.gpu_model),
         jti,
     }
 }

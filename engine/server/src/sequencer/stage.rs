@@ -12,8 +12,8 @@ use super::{
 };
 use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
-use crate::quota::{Defect, Expired, Ledger, Outcome, SettleError};
-use crate::store::{Record, Store, StoredDecision};
+use crate::quota::{Defect, Expired, Ledger, Outcome, Reservation, SettleError};
+use crate::store::{Record, Store};
 
 /// A leaf to be.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ pub(super) enum Answer {
     Firm(Result<Reply, SequencerError>),
     /// Holds once the batch is durable.
     OnCommit(Result<Reply, SequencerError>),
-    /// That draft, once it is signed and durable.
-    Decision(usize),
+    /// Those drafts, once they are signed and durable.
+    Decisions(Vec<usize>),
     /// The state once the batch is durable.
     Snapshot,
     /// A page of it.
@@ -158,9 +158,7 @@ impl<'w> Stage<'w> {
         staged: &mut Staged<'a>,
     ) -> Result<Answer, Failure> {
         match command {
-            Command::Propose(proposal, evidence) => {
-                self.propose(number, proposal, *evidence, staged)
-            }
+            Command::Propose(members) => self.propose(number, members, staged),
             Command::Probe(proposal) => self.probe(proposal, staged),
             Command::Settle(settle) => self.settle(settle, staged),
             Command::Activate(activation, time) => {
@@ -207,34 +205,108 @@ impl<'w> Stage<'w> {
         }
     }
 
+    /// Decides what is asked together: one request, or a gang.
     fn propose<'a>(
         &mut self,
         command: usize,
-        proposal: &'a Proposal,
-        evidence: Evidence,
+        members: &'a [(Proposal, Evidence)],
         staged: &mut Staged<'a>,
     ) -> Result<Answer, Failure> {
-        let request_id = &proposal.request.request_id;
-        let key = (&proposal.caller, request_id);
         // A repeat is answered before its time is looked at: whoever lost an answer sends the same
         // event again.
-        if let Some(draft) = staged.decided.get(&key) {
-            return staged.repeat(proposal, *draft).map_err(Failure::from);
+        if let Some(answer) = self.repeated(members, staged)? {
+            return Ok(answer);
         }
-        let stored = self.store.decision(&proposal.caller, request_id);
-        let stored = stored.map_err(|error| abort(&error))?;
-        let stored = stored.filter(|_| !self.ledger.breaks(Defect::RepeatDecidedAnew));
-        if let Some(stored) = stored {
-            return repeat_stored(proposal, stored).map(Answer::Firm);
+        let mut time = 0;
+        for (proposal, _) in members {
+            self.check_active(proposal, staged)?;
+            time = proposal.time.max(time);
         }
-        self.check_active(proposal, staged)?;
-        let now = self.advance(proposal.time, staged)?;
-        let id = decide::reservation_id(self.name, &proposal.caller, request_id);
+        let now = self.advance(time, staged)?;
+        let mut drafts = Vec::with_capacity(members.len());
+        for ((proposal, evidence), judged) in members.iter().zip(self.judge(members)?) {
+            let place = (now, self.name);
+            let decision = decide::decision(proposal, *evidence, judged, self.options, place);
+            drafts.push(self.draft(command, proposal, decision, staged));
+        }
+        Ok(Answer::Decisions(drafts))
+    }
+
+    /// The answer to what was decided before: all of it, in this batch or an earlier one.
+    fn repeated(
+        &self,
+        members: &[(Proposal, Evidence)],
+        staged: &Staged<'_>,
+    ) -> Result<Option<Answer>, Failure> {
+        let (mut drafts, mut stored, mut last) = (Vec::new(), Vec::new(), None);
+        for (proposal, _) in members {
+            let request_id = &proposal.request.request_id;
+            if let Some(draft) = staged.decided.get(&(&proposal.caller, request_id)) {
+                if !staged.repeats(proposal, *draft) {
+                    return Err(reused(proposal).into());
+                }
+                drafts.push(*draft);
+                last = Some(proposal);
+                continue;
+            }
+            let found = self.store.decision(&proposal.caller, request_id);
+            let found = found.map_err(|error| abort(&error))?;
+            let found = found.filter(|_| !self.ledger.breaks(Defect::RepeatDecidedAnew));
+            let Some(found) = found else { continue };
+            if !same(proposal, found.request_digest, &found.personal) {
+                return Ok(Some(Answer::Firm(Err(reused(proposal)))));
+            }
+            let decision = log::read_claims(&found.token);
+            let decision = decision.map_err(|what| Failure::Batch(Abort(what)))?;
+            stored.push(decided(&decision, found.token, found.position));
+            last = Some(proposal);
+        }
+        // INVARIANT: a gang is decided as a whole, and its place in it is part of each request.
+        match last {
+            None => Ok(None),
+            Some(_) if drafts.len() == members.len() => Ok(Some(Answer::Decisions(drafts))),
+            Some(_) if stored.len() == members.len() => {
+                Ok(Some(Answer::Firm(Ok(Reply::Decided(stored)))))
+            }
+            Some(proposal) => Err(reused(proposal).into()),
+        }
+    }
+
+    /// Holds what is admitted: everything that is asked together, or nothing of it.
+    fn judge(&mut self, members: &[(Proposal, Evidence)]) -> Result<Vec<decide::Judged>, Failure> {
         let within = self.options.confirm_within_seconds;
-        let judged = decide::judge(self.ledger, proposal, within, &id)?;
-        let decision = decide::decision(proposal, evidence, judged, self.options, (now, self.name));
+        let mark = self.ledger.mark();
+        let mut all = Vec::with_capacity(members.len());
+        for (proposal, _) in members {
+            let (caller, request_id) = (&proposal.caller, &proposal.request.request_id);
+            let id = decide::reservation_id(self.name, caller, request_id);
+            match decide::judge(self.ledger, proposal, within, &id) {
+                Ok(judged) => all.push(judged),
+                Err(error) => {
+                    self.ledger.undo(mark);
+                    return Err(error.into());
+                }
+            }
+        }
+        if members.len() > 1 && all.iter().any(|judged| judged.effect() == Effect::Deny) {
+            self.ledger.undo(mark);
+            let members: Vec<&Proposal> = members.iter().map(|(member, _)| member).collect();
+            all = decide::deny_all(all, &members);
+        }
+        Ok(all)
+    }
+
+    /// Drafts a decision, the orders that go with it, and what is stored beside it.
+    fn draft<'a>(
+        &self,
+        command: usize,
+        proposal: &'a Proposal,
+        decision: Decision,
+        staged: &mut Staged<'a>,
+    ) -> usize {
         let draft = staged.drafts.len();
-        staged.decided.insert(key, draft);
+        let request_id = &proposal.request.request_id;
+        staged.decided.insert((&proposal.caller, request_id), draft);
         staged.records.push(Record {
             position: u64::try_from(draft).expect("a batch is far smaller than 2^64"),
             caller: &proposal.caller,
@@ -245,13 +317,13 @@ impl<'w> Stage<'w> {
             personal: &proposal.personal,
         });
         let caller = proposal.caller.clone();
-        let end = |id: &Id| self.ledger.held(id).map(|held| held.booking.end);
+        let end = |id: &Id| self.ledger.held(id).map(Reservation::end);
         let orders = decide::orders(&decision, end);
         let decision = DraftDecision { command, caller, decision };
         staged.drafts.push(Draft::Decision(Box::new(decision)));
         let order = |order| Draft::Order(command, Box::new(order));
         staged.drafts.extend(orders.into_iter().map(order));
-        Ok(Answer::Decision(draft))
+        draft
     }
 
     /// Everything that proposing does to the ledger, and all of it taken back.
@@ -313,6 +385,9 @@ impl<'w> Stage<'w> {
                 Event::Release { caller, epoch, refunds: outcome.refunds, reservation: id }
             };
             staged.drafts.push(Draft::Leaf(log::leaf(outcome.since, event)));
+            // Jobs inside a lease end with it.
+            let expired = self.ledger.advance(self.ledger.now());
+            staged.expire(expired.map_err(|error| abort(&error))?);
         }
         Ok(Answer::OnCommit(Ok(Reply::Settled(settled))))
     }
@@ -401,29 +476,12 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// The answer to a request that the same batch decides: the same decision, or a refusal.
-    fn repeat(&self, proposal: &Proposal, draft: usize) -> Result<Answer, SequencerError> {
+    /// Whether the request that a draft decides is this one.
+    fn repeats(&self, proposal: &Proposal, draft: usize) -> bool {
         let position = u64::try_from(draft).expect("a batch is far smaller than 2^64");
         let first = self.records.iter().find(|record| record.position == position);
-        match first {
-            Some(first) if same(proposal, first.request_digest, first.personal) => {
-                Ok(Answer::Decision(draft))
-            }
-            _ => Err(reused(proposal)),
-        }
+        first.is_some_and(|first| same(proposal, first.request_digest, first.personal))
     }
-}
-
-/// The answer to a request that was decided before.
-fn repeat_stored(
-    proposal: &Proposal,
-    stored: StoredDecision,
-) -> Result<Result<Reply, SequencerError>, Failure> {
-    if !same(proposal, stored.request_digest, &stored.personal) {
-        return Ok(Err(reused(proposal)));
-    }
-    let decision = log::read_claims(&stored.token).map_err(|what| Failure::Batch(Abort(what)))?;
-    Ok(Ok(Reply::Decided(decided(&decision, stored.token, stored.position))))
 }
 
 /// Whether a request is the one that was decided. Salts are fresh each time, and erased values

@@ -19,6 +19,8 @@ use crate::store::{Reader, StoreOptions};
 pub enum Step {
     /// As [`SequencerHandle::propose`](super::SequencerHandle::propose).
     Propose(Box<Proposal>),
+    /// Decides requests together.
+    Gang(Vec<Proposal>),
     /// As [`SequencerHandle::probe`](super::SequencerHandle::probe).
     Probe(Box<Proposal>),
     /// As [`SequencerHandle::settle`](super::SequencerHandle::settle).
@@ -97,7 +99,8 @@ impl Stepper {
 
 fn command(step: Step) -> Command {
     match step {
-        Step::Propose(proposal) => propose(proposal),
+        Step::Propose(proposal) => propose(vec![*proposal]),
+        Step::Gang(members) => propose(members),
         Step::Probe(proposal) => Command::Probe(proposal),
         Step::Settle(settle) => Command::Settle(settle),
         Step::Activate(activation, time) => Command::Activate(activation, time),

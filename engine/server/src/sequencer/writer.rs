@@ -209,10 +209,12 @@ impl Writer {
             },
             Clock::Events => commands.recv().ok()?,
         };
+        let mut weight = first.command.weight();
         let mut batch = vec![first];
-        while batch.len() < MAX_BATCH
+        while weight < MAX_BATCH
             && let Ok(next) = commands.try_recv()
         {
+            weight = weight.saturating_add(next.command.weight());
             batch.push(next);
         }
         let closing = batch.iter().any(|queued| matches!(queued.command, Command::Close));
@@ -488,14 +490,16 @@ impl Writer {
         for (queued, answer) in batch.into_iter().zip(answers) {
             let result = match answer {
                 Answer::Firm(result) | Answer::OnCommit(result) => result,
-                Answer::Decision(draft) => {
-                    let (decision, token) = tokens
-                        .get(draft)
-                        .and_then(Option::as_ref)
-                        .expect("a decision that was staged was signed");
-                    let draft = u64::try_from(draft).expect("a batch is far smaller than 2^64");
-                    let position = first.saturating_add(draft);
-                    Ok(Reply::Decided(decided(decision, token.clone(), position)))
+                Answer::Decisions(drafts) => {
+                    let decided = |draft: usize| {
+                        let (decision, token) = tokens
+                            .get(draft)
+                            .and_then(Option::as_ref)
+                            .expect("a decision that was staged was signed");
+                        let draft = u64::try_from(draft).expect("a batch is far smaller than 2^64");
+                        decided(decision, token.clone(), first.saturating_add(draft))
+                    };
+                    Ok(Reply::Decided(drafts.into_iter().map(decided).collect()))
                 }
                 Answer::Snapshot => Ok(Reply::Inspected(Box::new(self.snapshot()))),
                 Answer::Report => self.report(&queued.command),
@@ -521,7 +525,9 @@ fn answer_all(batch: Vec<Queued>, answers: Vec<Answer>, error: &SequencerError) 
     for queued in batch {
         let result = match answers.next() {
             Some(Answer::Firm(result)) => result,
-            Some(Answer::OnCommit(_) | Answer::Decision(_) | Answer::Snapshot | Answer::Report)
+            Some(
+                Answer::OnCommit(_) | Answer::Decisions(_) | Answer::Snapshot | Answer::Report,
+            )
             | None => Err(error.clone()),
         };
         send(queued, result);

@@ -13,6 +13,7 @@ mod damage;
 mod fixture;
 mod grpc;
 mod hostile;
+mod leases;
 mod ledger;
 mod look;
 mod preemption;

@@ -108,12 +108,15 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         gpu_milli: 1_000,
         gpu_models: vec![id("H100")],
         isolation_level: IsolationLevel::Dedicated,
+        lease_id: None,
         may_preempt: false,
         model_ids: Vec::new(),
         start: None,
     };
     let (milli, gpu_seconds) = (workload.milli_gpus(), workload.gpu_seconds());
     let request = AdmissionRequest {
+        extends: None,
+        gang: None,
         principal: None,
         priority_class: PriorityClass::InternalResearch,
         request_id: id(request_id),

@@ -182,6 +182,7 @@ fn admission(request_id: String, tenant: &str, class: pb::PriorityClass, lease: 
             subject: format!("person of {request_id}"),
             groups: vec![],
         }),
+        extends: None,
         priority_class: class.into(),
         subject: Some(pb::admit_request::Subject::Lease(lease)),
     };

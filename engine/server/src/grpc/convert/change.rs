@@ -36,7 +36,7 @@ pub fn change(position: u64, leaf: Leaf) -> Option<proto::WatchResponse> {
         | Event::Freeze { .. }
         | Event::Thaw { .. } => return None,
         // Nobody writes these: a log that has one is refused when it is opened.
-        Event::Extension { .. } | Event::Revocation { .. } => return None,
+        Event::Revocation { .. } => return None,
     };
     Some(proto::WatchResponse { position, time: leaf.time, change: Some(change) })
 }
@@ -57,5 +57,6 @@ fn expiry_cause(cause: ExpiryCause) -> proto::ExpiryCause {
         ExpiryCause::Unconfirmed => proto::ExpiryCause::Unconfirmed,
         ExpiryCause::Ended => proto::ExpiryCause::Ended,
         ExpiryCause::Evicted => proto::ExpiryCause::Evicted,
+        ExpiryCause::LeaseEnded => proto::ExpiryCause::LeaseEnded,
     }
 }

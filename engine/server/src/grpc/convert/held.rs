@@ -1,6 +1,6 @@
 //! What is held, as the contract tells it.
 
-use placet_core::{AccountKind, Unit};
+use placet_core::{AccountKind, Charge, Unit};
 use placet_proto::ledger::v1 as proto;
 
 use crate::quota::{AccountUse, Reservation};
@@ -34,18 +34,22 @@ pub fn account_use(account: AccountUse, limit: Option<u64>) -> proto::AccountUse
     }
 }
 
-/// A reservation that is held.
-#[must_use]
-pub fn reservation(reservation: Reservation) -> proto::Reservation {
-    let end = reservation.until();
-    let Reservation { booking, epoch, state, since, .. } = reservation;
-    let charges = booking.charges.into_iter().map(|charge| proto::Charge {
-        account: charge.account.into(),
+fn charge(charge: &Charge) -> proto::Charge {
+    proto::Charge {
+        account: charge.account.clone().into(),
         amount: charge.amount,
         kind: kind(charge.kind).into(),
         unit: unit(charge.unit).into(),
         limit: charge.limit,
-    });
+    }
+}
+
+/// A reservation that is held, as things stand at `now`.
+#[must_use]
+pub fn reservation(reservation: Reservation, now: u64) -> proto::Reservation {
+    let end = reservation.until();
+    let charges: Vec<_> = reservation.charges_at(now).iter().map(charge).collect();
+    let Reservation { booking, epoch, state, since, .. } = reservation;
     proto::Reservation {
         reservation_id: booking.id.into(),
         tenant_id: booking.tenant.into(),
@@ -56,6 +60,6 @@ pub fn reservation(reservation: Reservation) -> proto::Reservation {
         start: booking.start,
         end,
         confirm_by: booking.confirm_by,
-        charges: charges.collect(),
+        charges,
     }
 }

@@ -24,6 +24,7 @@ fn admit() -> proto::AdmitRequest {
             subject: "Zo\u{eb}".into(),
             groups: vec!["research".into()],
         }),
+        extends: None,
         priority_class: proto::PriorityClass::InternalResearch.into(),
         subject: Some(Asked::Lease(lease())),
     }

@@ -39,7 +39,7 @@ fn booking(name: &str, class: PriorityClass, start: u64, length: u64, amount: u6
         tenant: id(tenant),
         caller: id("scheduler"),
         class,
-        milli_gpus: amount,
+        work: crate::quota::tests::work(amount),
         start,
         end: start + length,
         confirm_by: start + length.min(5),
@@ -106,7 +106,8 @@ fn least(ledger: &Ledger, booking: &Booking, rule: &PreemptionRule) -> Option<(u
     let cost = |set: u32| {
         let chosen = those.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0);
         let lost = chosen.map(|(_, held)| {
-            u128::from(held.booking.milli_gpus) * u128::from(booking.start - held.booking.start)
+            u128::from(held.booking.work.milli_gpus())
+                * u128::from(booking.start - held.booking.start)
         });
         (lost.sum(), usize::try_from(set.count_ones()).unwrap())
     };
@@ -133,7 +134,7 @@ proptest! {
                 let victims = ledger.victims(&id("i"));
                 let lost = victims.iter().map(|victim| {
                     let held = &ledger.live[victim].booking;
-                    u128::from(held.milli_gpus) * u128::from(booking.start - held.start)
+                    u128::from(held.work.milli_gpus()) * u128::from(booking.start - held.start)
                 });
                 prop_assert_eq!(Some((lost.sum(), victims.len())), expected);
             }
