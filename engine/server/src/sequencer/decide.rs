@@ -479,7 +479,10 @@ fn refused(
         let words = unit.map_or("", unit_words);
         let own = refusal.binding == refusal.account;
         let (limit, in_use) = (refusal.limit, refusal.peak_use);
-        let bound = if own {
+        let bound = if own && in_use > limit {
+            // Of others who may hold more, or because the limit was lowered.
+            format!(" of {limit}{words}: {in_use} in use, above this limit")
+        } else if own {
             format!(" of {limit}{words}")
         } else {
             format!("{words}: `{}` has {in_use} of {limit} in use", refusal.binding)
