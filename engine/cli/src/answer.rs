@@ -18,7 +18,8 @@ const REQUEST_WIDTH: usize = 20;
 struct DecisionLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<&'a str>,
-    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
     request_id: &'a str,
     time: u64,
     effect: Effect,
@@ -103,18 +104,18 @@ fn write(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::from_error(&error))
 }
 
-/// A decision as one line of JSON.
+/// A decision as one line of JSON; without a line number if it was asked for alone.
 ///
 /// # Errors
 /// Never: it holds text and numbers only.
 pub(crate) fn decision_json(
-    place: Place<'_>,
+    place: Option<Place<'_>>,
     response: &AdmitResponse,
     claims: &Decision,
 ) -> Result<String, Failure> {
     write(&DecisionLine {
-        file: place.file,
-        line: place.line,
+        file: place.and_then(|place| place.file),
+        line: place.map(|place| place.line),
         request_id: &response.request_id,
         time: claims.iat,
         effect: claims.effect,
@@ -248,6 +249,10 @@ pub(crate) fn decision_card(printer: &Printer, claims: &Decision) -> String {
         for charge in &reservation.charges {
             row("holds", charge_text(charge));
         }
+    }
+    for victim in &claims.evictions {
+        let by = utc(victim.evict_by);
+        row("displaces", format!("{} of {}, by {by}", victim.reservation, victim.tenant_id));
     }
     for obligation in &claims.obligations {
         let params: Vec<_> =

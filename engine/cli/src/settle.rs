@@ -6,7 +6,7 @@ use placet_proto::admission::v1::{
 };
 
 use crate::answer;
-use crate::connection::{Connection, ServerArgs, block_on, status_failure};
+use crate::connection::{Client, Connection, ServerArgs, block_on, status_failure};
 use crate::exit::{Exit, Failure};
 use crate::print::{Printer, plain};
 use crate::proof;
@@ -53,20 +53,24 @@ impl Verb {
 
 /// Which reservation is meant, in full.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
-    reservation: String,
-    epoch: u64,
-    tenant: String,
+pub(crate) struct Target {
+    /// Its id.
+    pub(crate) reservation: String,
+    /// Its fencing epoch.
+    pub(crate) epoch: u64,
+    /// Who holds it.
+    pub(crate) tenant: String,
 }
 
 pub(crate) fn run(verb: Verb, args: &SettleArgs, printer: &mut Printer) -> Result<Exit, Failure> {
     let target = target(args)?;
-    let made = || {
-        let id = format!("{}:{}", verb.name(), target.reservation);
-        id.chars().take(MAX_ID_CHARS).collect()
-    };
-    let request_id = args.request_id.clone().unwrap_or_else(made);
-    let settlement = block_on(send(verb, args, target, request_id))?;
+    let request_id = args.request_id.clone().unwrap_or_else(|| made_id(verb, &target));
+    let settlement = block_on(async {
+        let connection = Connection::connect(&args.server).await?;
+        let settlement = send(verb, connection.client(), target, request_id).await?;
+        connection.close().await?;
+        Ok(settlement)
+    })?;
     let text = if printer.json() {
         answer::settlement_json(None, &settlement)?
     } else {
@@ -76,14 +80,22 @@ pub(crate) fn run(verb: Verb, args: &SettleArgs, printer: &mut Printer) -> Resul
     Ok(Exit::Done)
 }
 
-async fn send(
+/// A request id for whoever does not care: made of the verb and the reservation.
+pub(crate) fn made_id(verb: Verb, target: &Target) -> String {
+    let id = format!("{}:{}", verb.name(), target.reservation);
+    id.chars().take(MAX_ID_CHARS).collect()
+}
+
+/// Asks a server.
+///
+/// # Errors
+/// It refuses, or does not answer.
+pub(crate) async fn send(
     verb: Verb,
-    args: &SettleArgs,
+    mut client: Client,
     target: Target,
     request_id: String,
 ) -> Result<Settlement, Failure> {
-    let connection = Connection::connect(&args.server).await?;
-    let mut client = connection.client();
     let Target { reservation, epoch, tenant: tenant_id } = target;
     let by_id = reservation_ref::Target::ReservationId(reservation);
     let reservation = Some(ReservationRef { target: Some(by_id), epoch });
@@ -95,9 +107,7 @@ async fn send(
             client.release(ReleaseRequest { request_id, tenant_id, reservation }).await
         }
     };
-    let answer = answer.map_err(|status| status_failure(&status))?.into_inner();
-    connection.close().await?;
-    Ok(answer)
+    Ok(answer.map_err(|status| status_failure(&status))?.into_inner())
 }
 
 fn target(args: &SettleArgs) -> Result<Target, Failure> {

@@ -173,7 +173,7 @@ impl Report<'_> {
             Effect::Deny => self.tally.denied(&codes),
         }
         if self.printer.json() {
-            let line = answer::decision_json(place, response, &claims)?;
+            let line = answer::decision_json(Some(place), response, &claims)?;
             return self.printer.data(&line);
         }
         if self.single {

@@ -1,5 +1,6 @@
-//! `placet ledger`: what is held, asked of a server; and stores, checked and copied.
+//! `placet ledger`: what is held and booked, asked of a server; and stores, checked and copied.
 
+mod reserve;
 mod store;
 mod watch;
 
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use crate::connection::{ServerArgs, block_on, channel, status_failure};
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer, Tone, plain};
+use reserve::ReserveArgs;
 use store::{BackupArgs, VerifyArgs};
 use watch::WatchArgs;
 
@@ -25,12 +27,15 @@ const EXAMPLES: &str = "\
 The ledger holds what was admitted: use of each account, and the reservations
 behind it. It is the fold of the decision log, which the store keeps in one
 file. `usage`, `reservations` and `watch` ask a running server, as one of its
-operators; `verify` and `backup` take the store's file.
+operators; `reserve` books capacity there; `verify` and `backup` take the
+store's file.
 
 Examples:
   placet ledger usage tenant/acme
   placet ledger reservations --tenant acme --state active
   placet ledger watch --kind eviction-ordered
+  placet ledger reserve --tenant research-foundation --cluster de-fra-1 \\
+    --gpus 2000 --gpu-model H100 --start 2026-11-23T06:00:00Z --for 7d
   placet ledger backup --store placet.db --to copies/placet-2026-11-22.db
   placet ledger verify --store copies/placet-2026-11-22.db";
 
@@ -58,7 +63,7 @@ Examples:
   placet ledger reservations --account cluster/c-042/gpu/H100 --state reserved
   placet ledger reservations --format json";
 
-/// Show what is held; check and copy a store
+/// Show what is held, book ahead; check and copy a store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LedgerArgs {
@@ -70,6 +75,8 @@ pub(crate) struct LedgerArgs {
 enum Action {
     Usage(UsageArgs),
     Reservations(ReservationsArgs),
+    // Boxed: it has many more options than the others.
+    Reserve(Box<ReserveArgs>),
     Watch(WatchArgs),
     Verify(VerifyArgs),
     Backup(BackupArgs),
@@ -122,6 +129,7 @@ pub(super) fn run(args: &LedgerArgs, printer: &mut Printer) -> Result<Exit, Fail
     match &args.action {
         Action::Usage(args) => usage(args, printer),
         Action::Reservations(args) => reservations(args, printer),
+        Action::Reserve(args) => reserve::reserve(args, printer),
         Action::Watch(args) => watch::watch(args, printer),
         Action::Verify(args) => store::verify(args, printer),
         Action::Backup(args) => store::backup(args, printer),

@@ -44,7 +44,7 @@ fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
 
 #[test]
 fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
-    for action in ["backup", "reservations", "usage", "verify", "watch"] {
+    for action in ["backup", "reservations", "reserve", "usage", "verify", "watch"] {
         let ran = run(["ledger", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
@@ -74,7 +74,7 @@ fn the_whole_at_a_glance() {
       facts       Check facts, or make them active in a server
       bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish or make the keys that sign decisions
-      ledger      Show what is held; check and copy a store
+      ledger      Show what is held, book ahead; check and copy a store
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)
 

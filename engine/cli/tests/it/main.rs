@@ -15,6 +15,7 @@ mod ledger;
 mod local;
 mod opa;
 mod requests;
+mod reserve;
 mod running;
 mod server;
 mod settings;
