@@ -3,9 +3,10 @@
 //!
 //! A scheduler asks ([`Hook`]), a provisioner checks and starts ([`provision`]); both refuse
 //! whenever they are not sure. [`trace`] turns a public cluster trace into events, to run Placet
-//! against real load.
+//! against real load; [`cohorts`] are tenants to run it with.
 #![forbid(unsafe_code)]
 
+pub mod cohorts;
 mod hook;
 pub mod provision;
 pub mod trace;

@@ -11,23 +11,27 @@ use placet_core::{MAX_DURATION_SECONDS, MAX_GPU_MODELS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::cohorts::{self, Extra};
+
 /// The one model of a pooled cluster.
 pub const POOL_MODEL: &str = "POOL";
 /// GPUs of each tenant's own quota: more than any trace asks for, so that capacity decides.
 const TENANT_MILLI_GPUS: u64 = 1_000_000_000;
 /// What the trace's QoS classes become.
-const CLASSES: [Class; 4] = [
-    Class { qos: "LS", tenant: "trace-ls", internal: true },
-    Class { qos: "Guaranteed", tenant: "trace-guaranteed", internal: true },
-    Class { qos: "BE", tenant: "trace-be", internal: false },
-    Class { qos: "Burstable", tenant: "trace-burstable", internal: false },
+const CLASSES: [(&str, Class); 4] = [
+    ("LS", Class { tenant: "trace-ls", internal: true }),
+    ("Guaranteed", Class { tenant: "trace-guaranteed", internal: true }),
+    ("BE", Class { tenant: "trace-be", internal: false }),
+    ("Burstable", Class { tenant: "trace-burstable", internal: false }),
 ];
 
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    qos: &'static str,
-    tenant: &'static str,
-    internal: bool,
+/// Who asks, and in which class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Class {
+    /// Id of the tenant.
+    pub tenant: &'static str,
+    /// Whether it is the owner's own, or a customer.
+    pub internal: bool,
 }
 
 impl Class {
@@ -58,6 +62,25 @@ impl std::str::FromStr for Capacity {
     }
 }
 
+/// Whose the tasks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Tenancy {
+    /// One tenant for each QoS class, with quotas that are never reached
+    #[default]
+    Qos,
+    /// Four tenants in two cohorts, with bookings in advance and a burst that preempts
+    Cohorts,
+}
+
+impl Tenancy {
+    fn classes(self) -> Vec<Class> {
+        match self {
+            Self::Qos => CLASSES.iter().map(|(_, class)| *class).collect(),
+            Self::Cohorts => cohorts::TENANTS.iter().map(|tenant| tenant.class).collect(),
+        }
+    }
+}
+
 /// What the events and the facts are made for.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -69,12 +92,16 @@ pub struct Plan {
     pub capacity: Capacity,
     /// Id of the cluster.
     pub cluster: String,
+    /// Longest that is asked for at once, in seconds: a task that runs longer asks again then.
+    pub longest: Option<u64>,
     /// Seconds by which a task asks for more than it runs.
     pub margin: u64,
     /// Whether tasks end as in the trace, or all stay until its end.
     pub releases: bool,
     /// Percent of each model that external work may not touch: 0..=100.
     pub safety_buffer: u32,
+    /// Whose the tasks are.
+    pub tenancy: Tenancy,
 }
 
 /// GPUs of the trace's cluster by model.
@@ -160,12 +187,18 @@ pub fn convert(tasks: impl Read, fleet: &Fleet, plan: &Plan) -> Result<Trace> {
     let end = kept.iter().map(|task| task.deletion_time).max().unwrap_or(0);
     let mut events = Vec::new();
     for (at, task) in kept.iter().enumerate() {
-        let class = CLASSES.into_iter().find(|class| class.qos == task.qos);
-        let class = class
-            .with_context(|| format!("task `{}` is of unknown QoS `{}`", task.name, task.qos))?;
-        for (seconds, phase, event) in task_events(task, class, end, fleet, plan)? {
-            let time = seconds.checked_add(plan.base_time).context("the base time is too late")?;
-            events.push(((time, phase, at), event));
+        for (seconds, phase, event) in task_events(task, end, fleet, plan)? {
+            events.push(((plan.at(seconds)?, phase, at), event));
+        }
+    }
+    if plan.tenancy == Tenancy::Cohorts {
+        if plan.capacity == Capacity::Half {
+            bail!("what the cohorts book is of one model: give --capacity a number of GPUs");
+        }
+        for (at, extra) in cohorts::EXTRAS.iter().enumerate() {
+            for (seconds, phase, event) in extra_events(extra, plan)? {
+                events.push(((plan.at(seconds)?, phase, kept.len() + at), event));
+            }
         }
     }
     // Stable: the confirmation of a task stays behind its admission.
@@ -177,48 +210,108 @@ pub fn convert(tasks: impl Read, fleet: &Fleet, plan: &Plan) -> Result<Trace> {
     Ok(trace)
 }
 
+impl Plan {
+    fn at(&self, seconds: u64) -> Result<u64> {
+        seconds.checked_add(self.base_time).context("the base time is too late")
+    }
+}
+
+/// One request of a task.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    begin: u64,
+    duration: u64,
+    /// When it is given back, if that is before its end.
+    release: Option<u64>,
+}
+
+/// The requests of a task, one after another.
+fn pieces(task: &Task, end: u64, plan: &Plan) -> Vec<Piece> {
+    let until = if plan.releases { task.deletion_time } else { end };
+    let mut begin = task.creation_time;
+    let mut pieces = Vec::new();
+    loop {
+        let wanted = until.saturating_sub(begin).saturating_add(plan.margin);
+        let duration = plan.longest.map_or(wanted, |longest| wanted.min(longest));
+        let over = begin.saturating_add(duration);
+        let release = Some(until).filter(|until| plan.releases && *until < over);
+        pieces.push(Piece { begin, duration, release });
+        if over >= until {
+            return pieces;
+        }
+        begin = over;
+    }
+}
+
 fn task_events(
     task: &Task,
-    class: Class,
     end: u64,
     fleet: &Fleet,
     plan: &Plan,
 ) -> Result<Vec<(u64, Phase, Value)>> {
-    let until = if plan.releases { task.deletion_time } else { end };
-    let duration = until.saturating_sub(task.creation_time).saturating_add(plan.margin);
-    if duration > MAX_DURATION_SECONDS {
-        bail!("task `{}` asks for {duration} s: give a smaller --margin", task.name);
-    }
-    let whole = task.gpu_milli >= 1_000;
-    let workload = json!({
-        "cluster_id": plan.cluster,
-        "duration_seconds": duration,
-        "gpu_count": task.num_gpu,
-        "gpu_milli": task.gpu_milli,
-        "gpu_models": gpu_models(task, fleet, plan)?,
-        "isolation_level": if whole { "PASSTHROUGH" } else { "PARTITIONED" },
-    });
-    // Services are leases, batch work is jobs.
-    let subject = if class.internal { "lease" } else { "job" };
-    let admit = json!({ "admit": {
-        "request_id": task.name, "tenant_id": class.tenant,
-        "priority_class": class.priority(), subject: workload,
-    }});
-    let reservation = json!({ "admit_request_id": task.name, "epoch": 1 });
-    let settle = |verb: &str| {
-        json!({ verb: {
-            "request_id": format!("{}:{verb}", task.name), "tenant_id": class.tenant,
-            "reservation": reservation.clone(),
-        }})
+    let class = CLASSES.iter().find(|(qos, _)| *qos == task.qos).map(|(_, class)| *class);
+    let by_qos =
+        class.with_context(|| format!("task `{}` is of unknown QoS `{}`", task.name, task.qos))?;
+    let class = match plan.tenancy {
+        Tenancy::Qos => by_qos,
+        Tenancy::Cohorts => cohorts::owner(&task.name),
     };
-    let mut events = vec![
-        (task.creation_time, Phase::Begin, admit),
-        (task.creation_time, Phase::Begin, settle("confirm")),
-    ];
-    if plan.releases {
-        events.push((task.deletion_time, Phase::End, settle("release")));
+    // Services are leases, batch work is jobs.
+    let subject = if by_qos.internal { "lease" } else { "job" };
+    let whole = task.gpu_milli >= 1_000;
+    let models = gpu_models(task, fleet, plan)?;
+    let mut events = Vec::new();
+    for (number, piece) in pieces(task, end, plan).into_iter().enumerate() {
+        let Piece { begin, duration, release } = piece;
+        if duration > MAX_DURATION_SECONDS {
+            bail!("task `{}` asks for {duration} s: give a smaller --margin", task.name);
+        }
+        let name = match number {
+            0 => task.name.clone(),
+            later => format!("{}.{later}", task.name),
+        };
+        let workload = json!({
+            "cluster_id": plan.cluster,
+            "duration_seconds": duration,
+            "gpu_count": task.num_gpu,
+            "gpu_milli": task.gpu_milli,
+            "gpu_models": models,
+            "isolation_level": if whole { "PASSTHROUGH" } else { "PARTITIONED" },
+        });
+        events.push((begin, Phase::Begin, admit(&name, class, subject, workload)));
+        events.push((begin, Phase::Begin, settle("confirm", &name, class)));
+        if let Some(time) = release {
+            events.push((time, Phase::End, settle("release", &name, class)));
+        }
     }
     Ok(events)
+}
+
+fn admit(name: &str, class: Class, subject: &str, workload: Value) -> Value {
+    json!({ "admit": {
+        "request_id": name, "tenant_id": class.tenant,
+        "priority_class": class.priority(), subject: workload,
+    }})
+}
+
+fn settle(verb: &str, name: &str, class: Class) -> Value {
+    json!({ verb: {
+        "request_id": format!("{name}:{verb}"), "tenant_id": class.tenant,
+        "reservation": {"admit_request_id": name, "epoch": 1},
+    }})
+}
+
+/// What is asked for beside the tasks: confirmed at once, and held to its end.
+fn extra_events(extra: &Extra, plan: &Plan) -> Result<[(u64, Phase, Value); 2]> {
+    let mut workload = cohorts::workload(extra, &plan.cluster, POOL_MODEL);
+    if let Some(start) = extra.start {
+        workload["start"] = json!(plan.at(start)?);
+    }
+    let (at, begin) = (extra.asked, Phase::Begin);
+    Ok([
+        (at, begin, admit(extra.name, extra.class, "job", workload)),
+        (at, begin, settle("confirm", extra.name, extra.class)),
+    ])
 }
 
 /// The models that a task accepts, each once.
@@ -264,7 +357,8 @@ pub fn facts(fleet: &Fleet, plan: &Plan) -> Result<String> {
     let valid = format!("valid_from: {from}, valid_until: {until}");
     let mut text = String::from("# Written by trace-convert.\nschema: placet.facts/v1\n");
     text.push_str("revision: \"trace\"\ntenants:\n");
-    for class in CLASSES {
+    let classes = plan.tenancy.classes();
+    for class in &classes {
         let kind = if class.internal { "OWN" } else { "CUSTOMER" };
         writeln!(text, "  - id: {}\n    kind: {kind}\n    min_isolation: SHARED", class.tenant)?;
         writeln!(text, "    priority_classes: [{}]", class.priority())?;
@@ -283,9 +377,16 @@ pub fn facts(fleet: &Fleet, plan: &Plan) -> Result<String> {
     writeln!(text, "      - {{framework: ISO27001, {valid}}}")?;
     writeln!(text, "      - {{framework: SOC2, {valid}}}")?;
     writeln!(text, "datasets: []\nmodels: []\nquotas:")?;
-    for Class { tenant, .. } in CLASSES {
-        let level = format!("kind: level, unit: milli-gpu, limit: {TENANT_MILLI_GPUS}");
-        writeln!(text, "  - {{account: tenant/{tenant}/gpu, {level}}}")?;
+    if plan.tenancy == Tenancy::Cohorts {
+        for quota in cohorts::quotas() {
+            writeln!(text, "  - {quota}")?;
+        }
+    }
+    for Class { tenant, .. } in classes {
+        if plan.tenancy == Tenancy::Qos {
+            let level = format!("kind: level, unit: milli-gpu, limit: {TENANT_MILLI_GPUS}");
+            writeln!(text, "  - {{account: tenant/{tenant}/gpu, {level}}}")?;
+        }
         let budget = format!("kind: budget, unit: gpu-second, limit: {}", plan.budget);
         writeln!(text, "  - {{account: \"tenant/{tenant}/gpu-seconds/{{month}}\", {budget}}}")?;
     }
@@ -312,9 +413,11 @@ mod tests {
             budget: 7,
             capacity: Capacity::Half,
             cluster: "c-1".to_owned(),
+            longest: None,
             margin: 60,
             releases: true,
             safety_buffer: 10,
+            tenancy: Tenancy::Qos,
         }
     }
 
@@ -373,6 +476,67 @@ mod tests {
             (lease.duration_seconds, lease.gpu_models.as_slice()),
             (220, &["POOL".into()][..])
         );
+    }
+
+    #[test]
+    fn a_task_that_runs_for_long_asks_again_and_again() {
+        let plan = Plan { longest: Some(40), ..plan() };
+        let events = events(&plan);
+        let admitted = |event: &StreamRequest| match &event.event {
+            Some(Event::Admit(admit)) => match &admit.subject {
+                Some(admit_request::Subject::Lease(lease)) => {
+                    Some((admit.request_id.clone(), event.time?, lease.duration_seconds))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        let leases: Vec<_> = events.iter().filter_map(admitted).collect();
+        let lease = |name: &str, time, seconds| (name.to_owned(), time, seconds);
+        // The margin is that of the last alone.
+        let expected =
+            [lease("long", 1_000, 40), lease("long.1", 1_040, 40), lease("long.2", 1_080, 40)];
+        assert_eq!(leases, expected);
+        let released: Vec<_> = names(&events).into_iter().filter(|it| it.1 == "release").collect();
+        assert_eq!(
+            released,
+            [(1_100, "release"), (1_160, "release")],
+            "the rest end by themselves"
+        );
+    }
+
+    #[test]
+    fn tenants_in_cohorts_book_ahead_and_preempt() {
+        let plan = Plan { tenancy: Tenancy::Cohorts, capacity: Capacity::Pooled(40), ..plan() };
+        let events = events(&plan);
+        let times: Vec<_> = events.iter().map(|event| event.time).collect();
+        assert!(times.is_sorted(), "{times:?}");
+        let mut seen = std::collections::BTreeSet::new();
+        let (mut ahead, mut preempting) = (0, 0);
+        for event in &events {
+            let Some(Event::Admit(admit)) = &event.event else { continue };
+            seen.insert(admit.request_id.as_str());
+            assert!(cohorts::TENANTS.iter().any(|it| it.class.tenant == admit.tenant_id));
+            let Some(admit_request::Subject::Job(job)) = &admit.subject else { continue };
+            ahead += u32::from(job.start > event.time.unwrap_or(0));
+            preempting += u32::from(job.may_preempt);
+        }
+        assert_eq!((seen.len(), ahead, preempting), (8, 2, 4), "{seen:?}");
+        let facts = facts(&fleet(), &plan).expect("facts");
+        assert!(facts.contains("account: tenant/a-lab/gpu, kind: level"), "{facts}");
+        assert!(facts.contains("cohort: pool-b"), "{facts}");
+        assert!(!facts.contains("trace-ls"), "{facts}");
+        placet_facts(&facts);
+    }
+
+    /// Whether an account of the facts is told twice.
+    fn placet_facts(facts: &str) {
+        let accounts = facts.lines().filter_map(|line| line.split("account: ").nth(1));
+        let mut names: Vec<_> = accounts.filter_map(|rest| rest.split(',').next()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((names.len(), count), (10, 10), "{names:?}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use placet_examples::trace::{Capacity, Plan, convert, facts, read_nodes};
+use placet_core::MAX_DURATION_SECONDS;
+use placet_examples::trace::{Capacity, Plan, Tenancy, convert, facts, read_nodes};
 
 /// Turns the tasks of Alibaba's cluster-trace-gpu-v2023 into JSONL events
 ///
@@ -33,6 +34,10 @@ struct Args {
     /// Leaves the releases out: every task stays until the trace ends
     #[arg(long)]
     no_releases: bool,
+    /// Longest that is asked for at once: a task that runs longer asks again then
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
+    longest: Option<u64>,
     /// Seconds by which a task asks for more than it runs
     #[arg(long, default_value_t = 3_600)]
     margin: u64,
@@ -42,6 +47,9 @@ struct Args {
     /// GPU-seconds of each tenant's month; the default is never reached
     #[arg(long, default_value_t = 1_000_000_000_000)]
     budget: u64,
+    /// Whose the tasks are
+    #[arg(long, value_enum, default_value_t)]
+    tenancy: Tenancy,
     /// Writes the matching facts here
     #[arg(long)]
     facts_out: Option<PathBuf>,
@@ -59,9 +67,11 @@ fn main() -> Result<()> {
         budget: args.budget,
         capacity: args.capacity,
         cluster: args.cluster,
+        longest: args.longest,
         margin: args.margin,
         releases: !args.no_releases,
         safety_buffer: args.safety_buffer,
+        tenancy: args.tenancy,
     };
     let trace = convert(open(&args.pods)?, &fleet, &plan)?;
     if let Some(path) = &args.facts_out {
