@@ -51,7 +51,7 @@ soak: setup ## Kill a server under load and audit what is left: make soak CYCLES
 	@SOAK_CYCLES="$(CYCLES)" SOAK_SEED="$(SEED)" SOAK_FORMAT="$(FORMAT)" cargo test --locked --package placet \
 	    --test it -- --exact --ignored --nocapture soak::as_many_kills_as_asked_for
 
-trace: setup build ## Run a real cluster trace through a server: make trace DATA=directory
+trace: setup build ## Run a real cluster trace through a server, and draw it: make trace DATA=directory KEEP=yes
 	@test -n "$(DATA)" || { echo "hint: make trace DATA=<directory of the trace>" >&2; exit 64; }
 	examples/trace.sh "$(DATA)"
 

@@ -2,7 +2,8 @@
 # Runs a real cluster trace through the gRPC server, twice each on a fresh store, and checks the limits independently.
 #   examples/trace.sh DATA [WORK]
 # DATA holds pods.csv and nodes.csv of Alibaba's cluster-trace-gpu-v2023; WORK (default run/trace) gets what is made.
-# BIN names a directory of built binaries (else they are built for release); PYTHON needs PyYAML.
+# BIN names a directory of built binaries (else they are built for release); PYTHON needs PyYAML; KEEP=yes puts the
+# picture and the tables of the tenants in cohorts into engine/docs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${1:?usage: examples/trace.sh DATA [WORK]}
@@ -39,6 +40,7 @@ run() {
 decisions() {
     "$python" - "$1" << 'PY'
 import base64, json, sys
+requests = {}  # by reservation: ids of reservations differ between stores
 for line in open(sys.argv[1]):
     answer = json.loads(line)
     token = answer.pop("token", None)
@@ -48,6 +50,10 @@ for line in open(sys.argv[1]):
         answer["claims"] = {k: claims.get(k) for k in ("effect", "reasons", "obligations", "workload", "iat", "exp")}
         reservation = claims.get("reservation")
         answer["held"] = reservation and [reservation[k] for k in ("start", "end", "confirm_by", "charges")]
+        if reservation:
+            requests[reservation["id"]] = answer["request_id"]
+        evictions = claims.get("evictions", [])
+        answer["evictions"] = sorted([requests[one["reservation"]], one["evict_by"], one["epoch"]] for one in evictions)
     answer.pop("reservation_id", None)
     print(json.dumps(answer, sort_keys=True))
 PY
@@ -70,3 +76,13 @@ scenario() {
 
 scenario forty "all GPU tasks with their releases against 40 GPUs" --capacity 40
 scenario half "without releases against half of the real cluster, by model" --capacity half --no-releases
+scenario cohorts "four tenants in two cohorts, bookings in advance and a burst that preempts, against 40 GPUs" \
+    --capacity 40 --tenancy cohorts --longest 43200
+"$python" examples/report_trace.py "$work/cohorts.yaml" "$work/cohorts.jsonl" "$work/cohorts.1.jsonl" "$work"
+cat "$work/tables.md"
+echo "picture: $work/trace.svg; tables: $work/tables.md"
+if [ -n "${KEEP:-}" ]; then
+    cp "$work/trace.svg" engine/docs/trace.svg
+    # The tables stand between two lines of the page.
+    sed -i -e '/^<!-- tables -->$/,/^<!-- end of tables -->$/{//!d}' -e "/^<!-- tables -->\$/r $work/tables.md" engine/docs/trace.md
+fi
