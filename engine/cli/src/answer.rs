@@ -1,6 +1,6 @@
 //! Answers of the server, for a person and as JSON.
 
-use placet_core::{Charge, Decision, Effect, Reason, Unit, utc};
+use placet_core::{Charge, Decision, Effect, MAX_AMOUNT, Reason, Unit, utc};
 use placet_proto::admission::v1::{AdmitResponse, Error, ReservationState, Settlement};
 use serde::Serialize;
 
@@ -289,6 +289,12 @@ pub(crate) fn reason_text(reason: &Reason) -> String {
     plain(&text)
 }
 
+/// An amount and its limit. An account in a tree of quotas has no limit of its own: what it may
+/// hold depends on the others.
+pub(crate) fn of_limit(amount: u64, limit: u64) -> String {
+    if limit == MAX_AMOUNT { amount.to_string() } else { format!("{amount} of {limit}") }
+}
+
 fn charge_text(charge: &Charge) -> String {
     let unit = match charge.unit {
         Unit::MilliGpu => "milli-GPU",
@@ -297,7 +303,7 @@ fn charge_text(charge: &Charge) -> String {
         Unit::Byte => "bytes",
         Unit::Count => "",
     };
-    format!("{} of {} {unit} on {}", charge.amount, charge.limit, charge.account)
+    format!("{} {unit} on {}", of_limit(charge.amount, charge.limit), charge.account)
 }
 
 /// The name that an enum has in JSON.
@@ -318,4 +324,15 @@ pub(crate) fn settlement_card(printer: &Printer, settlement: &Settlement) -> Str
         table.add_row(["  refunded", &format!("{} GPU-seconds", settlement.refunded_gpu_seconds)]);
     }
     format!("{}\n{}", printer.tone(Tone::Strong, state(settlement)), table.trim_fmt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_only_where_there_is_one() {
+        assert_eq!(of_limit(1, 2), "1 of 2");
+        assert_eq!(of_limit(1, MAX_AMOUNT), "1");
+    }
 }

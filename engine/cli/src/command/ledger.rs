@@ -16,6 +16,7 @@ use placet_proto::ledger::v1::{
 use serde_json::Value;
 use tonic::transport::Channel;
 
+use crate::answer;
 use crate::connection::{ServerArgs, block_on, channel, status_failure};
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer, Tone, plain};
@@ -316,8 +317,8 @@ fn card(printer: &Printer, reservation: &Reservation) -> String {
         _ => format!("  asked by {caller}, active since {since}"),
     });
     lines.extend(reservation.charges.iter().map(|charge: &Charge| {
-        let (amount, limit, unit) = (charge.amount, charge.limit, unit_name(charge.unit()));
-        format!("  {amount} of {limit} {unit} on {}", plain(&charge.account))
+        let amount = answer::of_limit(charge.amount, charge.limit);
+        format!("  {amount} {} on {}", unit_name(charge.unit()), plain(&charge.account))
     }));
     lines.join("\n")
 }
