@@ -202,16 +202,23 @@ fn room_for_maintenance_is_made_first_and_the_limit_lowered_then() {
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path(), 40);
     sell(&server, &names(40), BEGIN, 864_000);
+    let preempting = ["--for", "7d", "--may-preempt", "--format", "json"];
+    let early = reserve(&server, "10", &preempting);
+    assert_eq!(early.code, 2, "nobody has had the least run time: {}", early.stdout);
+    assert_eq!(in_use(&server), (40_000, 40_000));
     let now = BEGIN + MIN_RUNTIME;
     // Full: one more is refused, and that is what time goes on with.
     let refused = sell(&server, &["more".to_owned()], now, 3_600);
     assert_eq!(refused[0]["codes"], json!(["RESOURCE_UNAVAILABLE"]));
-    let booking = reserve(&server, "10", &["--for", "7d", "--may-preempt", "--format", "json"]);
+    let booking = reserve(&server, "10", &preempting);
     assert_eq!(evicted(&booking, now).len(), 10);
     assert_eq!(in_use(&server), (40_000, 40_000), "victims still have their grace");
 
     resize(folder.path(), "{model: A100, count: 40, safety_buffer: 0}", 30);
     activate(&server);
+    let refused = sell(&server, &["between".to_owned()], now + GRACE, 3_600);
+    assert_eq!(refused[0]["codes"], json!(["RESOURCE_UNAVAILABLE"]));
+    assert_eq!(in_use(&server), (40_000, 30_000), "what is booked still counts");
     release(&server, &booking, now + GRACE);
     assert_eq!(in_use(&server), (30_000, 30_000));
 }
