@@ -7,6 +7,7 @@
 
 mod auditor;
 mod books;
+mod eviction;
 mod model;
 mod rng;
 mod twin;
@@ -22,7 +23,8 @@ use placet_server::sequencer::{OpenError, Proposal, Step, Stepper};
 use placet_server::store::Faults;
 
 use auditor::{Auditor, Wrong, check_limits, digests};
-use model::Answer;
+use eviction::BEST_OF;
+use model::{Answer, Named};
 use twin::{Fate, Twin, answer};
 use workload::{Action, Driver};
 use world::{Revisions, World};
@@ -148,9 +150,11 @@ impl Simulation {
         let Some(mut stepper) = self.stepper.take() else { return Ok(false) };
         let clock = self.workload.clock;
         let stored_now = self.twin.stored_now();
-        let (predicted, mut fate, before) = self.twin.serve(&steps, clock);
+        let size = self.twin.model.size();
         let found = stepper.serve(steps.clone(), clock);
         let stored = stepper.reader().size().map_err(|error| error.to_string())?;
+        let named = self.auditor.named(stepper.reader(), size, stored)?;
+        let (predicted, mut fate, before) = self.twin.serve(&steps, clock, named);
         let is_new = self.twin.model.size() > before.size();
         self.is_full = self.is_bounded && is_new && fate == Fate::Done && stored == before.size();
         if self.is_full {
@@ -225,7 +229,7 @@ impl Simulation {
         }
         let Some(stepper) = &mut self.stepper else { return Ok(()) };
         let clock = self.workload.clock;
-        let (predicted, ..) = self.twin.serve(&[Step::Inspect], clock);
+        let (predicted, ..) = self.twin.serve(&[Step::Inspect], clock, Named::new());
         let found = stepper.serve(vec![Step::Inspect], clock);
         let ([predicted], [found]) = (&*predicted, &*found) else {
             return Err("one command has one answer".to_owned());
@@ -240,6 +244,9 @@ impl Simulation {
     /// A last process without faults: the log says all that was ever answered, and whoever asks
     /// again is answered the same.
     fn finish(&mut self) -> Result<(), Wrong> {
+        if self.twin.model.widest.get() > BEST_OF {
+            self.auditor.count("chosen among more than eight");
+        }
         self.world.faults.clear();
         self.twin.faults.clear();
         self.restart(true, self.twin.model.active, None)?;

@@ -12,13 +12,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use placet_fuzz::sim::{self, Failure, Run};
 use placet_server::quota::Defect;
 
-/// Seeds of `make test`: with debug assertions, two threads take about a minute for them.
+/// Seeds of `make test`: with debug assertions, two threads take about 80 seconds for them.
 const SEEDS: u64 = 1_000;
 /// Seeds of `make simulate` unless it is told otherwise.
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 43] = [
+const REACHED: [&str; 51] = [
     "activated",
     "already ended",
     "another leaf",
@@ -27,14 +27,17 @@ const REACHED: [&str; 43] = [
     "batch refused",
     "batch unknown, not stored",
     "batch unknown, stored",
+    "chosen among more than eight",
     "clock jumped",
     "clock went back",
     "confirm deadline passed",
     "denied",
+    "denied: nobody makes room",
     "died after the commit",
     "died before the commit",
     "disk full",
     "disk full at start",
+    "evicted",
     "expired",
     "failed start",
     "inspected",
@@ -44,10 +47,14 @@ const REACHED: [&str; 43] = [
     "not yours",
     "outcome unknown",
     "permitted",
+    "permitted: in advance",
+    "permitted: others make room",
     "probed",
     "read again",
     "refunded",
     "refused: a conflict of units",
+    "refused: a start in the past",
+    "refused: a start too far ahead",
     "refused: no room",
     "refused: nothing to borrow",
     "refused: unknown account",
@@ -59,6 +66,7 @@ const REACHED: [&str; 43] = [
     "stopped in order",
     "superseded",
     "time out of range",
+    "told to make room",
     "too long",
     "trees changed",
     "unavailable",

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use placet_core::{
-    AccountKind, AccountPath, Decision, Digest, Effect, Event, Id, KeySet, LEAF_VERSION, Leaf,
-    Reason, Verifier, canonical_json,
+    AccountKind, AccountPath, Decision, Digest, Event, EvictionOrder, Expect, ExpiryCause, Id,
+    KeySet, LEAF_VERSION, Leaf, Reason, Verifier, canonical_json,
 };
-use placet_server::sequencer::{Decided, Reply, SequencerError, Snapshot};
+use placet_server::sequencer::{Decided, Proposal, Reply, SequencerError, Snapshot};
 use placet_server::store::Reader;
 
-use super::model::{Answer, Asked, Denial, Entry, Model};
-use super::world::{ISSUER, activation};
+use super::books::Holding;
+use super::model::{Answer, Asked, Denial, Entry, Model, Named};
+use super::world::{AUDIENCE, ISSUER, activation};
 
 /// What is wrong, for a person to read.
 pub(super) type Wrong = String;
@@ -147,14 +148,19 @@ impl Auditor {
                 Denial::Refused { limit: None, .. } => self.count("refused: nothing to borrow"),
                 Denial::Unknown { .. } => self.count("refused: unknown account"),
                 Denial::Conflict { .. } => self.count("refused: a conflict of units"),
+                Denial::Start { retry: true, .. } => self.count("refused: a start too far ahead"),
+                Denial::Start { retry: false, .. } => self.count("refused: a start in the past"),
                 Denial::Given(_) => {}
             }
         }
         let codes: Vec<_> = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
         same("the codes", &decided.codes, &codes)?;
-        self.count(match decided.effect {
-            Effect::Permit => "permitted",
-            Effect::Deny => "denied",
+        self.count(match &verdict.grant {
+            Some(_) if !verdict.evictions.is_empty() => "permitted: others make room",
+            Some(grant) if grant.start > asked.time => "permitted: in advance",
+            Some(_) => "permitted",
+            None if asks_for_room(&asked.proposal) => "denied: nobody makes room",
+            None => "denied",
         });
         self.answered.insert(key, decided.clone());
         Ok(())
@@ -203,6 +209,7 @@ impl Auditor {
         match (entry, &leaf.event) {
             (Entry::Leaf(expected), _) => {
                 self.count(match &expected.event {
+                    Event::Expiry { cause: ExpiryCause::Evicted, .. } => "evicted",
                     Event::Expiry { .. } => "expired",
                     Event::Quotas { .. } => "trees changed",
                     _ => "another leaf",
@@ -219,8 +226,51 @@ impl Auditor {
                     None => check_decision(&self.verify(token)?, asked),
                 }
             }
+            (Entry::Order(expected), Event::EvictionOrder { .. }) => {
+                self.check_order(expected, &leaf)
+            }
+            (Entry::Order(_), event) => Err(format!("it is no order of eviction: {event:?}")),
             (Entry::Decision(_), event) => Err(format!("it is no decision: {event:?}")),
         }
+    }
+
+    fn check_order(&mut self, expected: &EvictionOrder, leaf: &Leaf) -> Result<(), Wrong> {
+        self.count("told to make room");
+        let Event::EvictionOrder { epoch, evict_by, preemptor, token, victim } = &leaf.event else {
+            return Err("it is no order of eviction".to_owned());
+        };
+        for audience in AUDIENCE {
+            let expect = Expect { issuer: ISSUER, audience, now: expected.iat };
+            let order = self.verifier.verify_eviction(token, &expect);
+            let order = order.map_err(|error| format!("the token of an order: {error}"))?;
+            same("the order", &order, expected)?;
+        }
+        let found = (leaf.time, epoch, evict_by, preemptor, victim);
+        let EvictionOrder { iat, reservation, .. } = expected;
+        let names = (&expected.preemptor, reservation);
+        same(
+            "the leaf of the order",
+            &found,
+            &(*iat, &expected.epoch, &expected.evict_by, names.0, names.1),
+        )
+    }
+
+    /// Whom the decisions of new leaves name as victims.
+    pub(super) fn named(&self, reader: &Reader, from: u64, size: u64) -> Result<Named, Wrong> {
+        let (mut named, mut at) = (Named::new(), from);
+        while at < size {
+            let leaves = reader.leaves(at, size).map_err(|error| error.to_string())?;
+            at += count(&leaves);
+            for bytes in leaves {
+                let leaf = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+                if let Leaf { event: Event::Decision { caller, token }, .. } = leaf {
+                    let decision = self.verify(&token)?;
+                    let victims = decision.evictions.into_iter().map(|one| one.reservation);
+                    named.insert((caller, decision.request_id), victims.collect());
+                }
+            }
+        }
+        Ok(named)
     }
 
     /// Reads the whole log again: nothing that was ever in it has changed, and the root over it is
@@ -259,6 +309,13 @@ impl Auditor {
     }
 }
 
+/// Whether it asks for others to make room, and a policy lets it.
+fn asks_for_room(proposal: &Proposal) -> bool {
+    let workload = proposal.request.subject.workload();
+    let mut rules = proposal.candidates.iter().map(|one| &one.outcome.preemption);
+    workload.may_preempt && workload.start.is_none() && rules.any(Option::is_some)
+}
+
 fn count<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).expect("a list is far smaller than 2^64")
 }
@@ -294,6 +351,9 @@ fn check_decision(decision: &Decision, asked: &Asked) -> Result<(), Wrong> {
     same("the effect", &decision.effect, &verdict.effect())?;
     same("the reservation", &decision.reservation, &verdict.grant)?;
     check_reasons(&decision.reasons, &verdict.denials)?;
+    same("who has to make room", &decision.evictions, &verdict.evictions)?;
+    let class = (&decision.preemption, decision.priority_class);
+    same("the rule of preemption", &class, &(&verdict.preemption, request.priority_class))?;
     same("the time", &decision.iat, &asked.time)?;
     let end = verdict.grant.as_ref().map_or(asked.time + 300, |grant| grant.end);
     same("the time up to which it holds", &decision.exp, &end)?;
@@ -336,6 +396,11 @@ fn denial(reason: &Reason) -> Option<Denial> {
         let name = reason.message.split('`').nth(1)?;
         AccountPath::new(name).ok()
     };
+    if reason.code.as_str().starts_with("START_") {
+        let (code, field) = (reason.code.clone(), reason.field.clone()?);
+        let is_ours = reason.policy.as_str() == "placet" && reason.counterfactual.is_none();
+        return is_ours.then_some(Denial::Start { code, field, retry: reason.retry });
+    }
     if reason.message.contains("is not in the facts") {
         return Some(Denial::Unknown { policy, account: account()? });
     }
@@ -359,27 +424,26 @@ fn denial(reason: &Reason) -> Option<Denial> {
 /// is within the widest limit that one of its charges was admitted under. A budget has no such
 /// measure: its use outlives what it was admitted under.
 pub(super) fn check_limits(model: &Model) -> Result<(), Wrong> {
-    let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
-    let end = live.iter().map(|held| held.grant.end).max().unwrap_or(model.now);
-    let mut use_by_account: BTreeMap<&AccountPath, Vec<[u64; 2]>> = BTreeMap::new();
-    let seconds = usize::try_from(end - model.now).map_err(|error| error.to_string())?;
-    for held in live {
-        for charge in &held.grant.charges {
-            if charge.kind == AccountKind::Budget {
-                continue;
-            }
-            let line = use_by_account.entry(&charge.account);
-            let line = line.or_insert_with(|| vec![[0, 0]; seconds]);
-            for (second, [used, limit]) in (model.now..).zip(line.iter_mut()) {
-                if held.grant.start <= second && second < held.grant.end {
-                    *used += charge.amount;
-                    *limit = charge.limit.max(*limit);
-                }
+    let live = model.books().live;
+    // A level rises only where a reservation begins: who waits for another to make room needs more
+    // when that one ends, but not more than it held.
+    let start = |one: &Holding<'_>| one.held.grant.start.max(model.now);
+    let mut seconds: Vec<u64> = live.iter().map(start).collect();
+    seconds.sort_unstable();
+    seconds.dedup();
+    for second in seconds {
+        let mut uses: BTreeMap<&AccountPath, [u64; 2]> = BTreeMap::new();
+        let holds =
+            |one: &&Holding<'_>| one.held.grant.start <= second && second < one.held.until();
+        for one in live.iter().filter(holds) {
+            let charges = one.held.grant.charges.iter();
+            for charge in charges.filter(|charge| charge.kind == AccountKind::Level) {
+                let [used, limit] = uses.entry(&charge.account).or_default();
+                *used += one.amount(charge, second);
+                *limit = charge.limit.max(*limit);
             }
         }
-    }
-    for (account, line) in use_by_account {
-        for (second, [used, limit]) in (model.now..).zip(line) {
+        for (account, [used, limit]) in uses {
             if used > limit {
                 return Err(format!("`{account}` holds {used} of {limit} at {second}"));
             }

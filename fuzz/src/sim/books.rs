@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use placet_core::{AccountKind, AccountPath, Charge, QuotaNode, ReservationGrant, Unit};
+use placet_core::{AccountKind, AccountPath, Charge, QuotaNode, Unit};
+
+use super::model::{Held, LEAD};
 
 /// Most that an account can hold.
 const MOST: u64 = (1 << 53) - 1;
@@ -69,17 +71,51 @@ fn kept(nodes: &[QuotaNode], own: &QuotaNode) -> u64 {
 pub(super) struct Books<'a> {
     pub(super) trees: &'a Trees,
     pub(super) now: u64,
-    /// Live reservations.
-    pub(super) live: Vec<&'a ReservationGrant>,
+    pub(super) live: Vec<Holding<'a>>,
     /// What ended reservations used of budgets.
     pub(super) used: &'a BTreeMap<AccountPath, (Unit, u64)>,
 }
 
+/// A live reservation, with those that have to make room for it while it is not confirmed.
+#[derive(Debug)]
+pub(super) struct Holding<'a> {
+    pub(super) held: &'a Held,
+    pub(super) victims: Vec<&'a Held>,
+}
+
+impl Holding<'_> {
+    /// How much of one of its charges it holds at a second.
+    pub(super) fn amount(&self, charge: &Charge, second: u64) -> u64 {
+        let when = [self.held.grant.start, self.held.until()];
+        amount(charge, when, &self.victims, second)
+    }
+}
+
+/// How much of a charge over an interval is held at a second: nothing that victims hold still.
+fn amount(charge: &Charge, when: [u64; 2], victims: &[&Held], second: u64) -> u64 {
+    if charge.kind == AccountKind::Budget {
+        return charge.amount;
+    }
+    let is_inside = when[0] <= second && second < when[1];
+    let needed = charge.amount.saturating_sub(rest(victims, &charge.account, second));
+    if is_inside { needed } else { 0 }
+}
+
+/// What victims still hold of a level at a second at which they were to be gone.
+fn rest(victims: &[&Held], account: &AccountPath, second: u64) -> u64 {
+    let still = victims.iter().filter(|held| second < held.grant.end);
+    let charges = still.filter_map(|held| held.charge(account));
+    let levels = charges.filter(|charge| charge.kind == AccountKind::Level);
+    levels.map(|charge| charge.amount).sum()
+}
+
 /// Charges over an interval.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     pub(super) charges: Vec<Charge>,
     pub(super) when: [u64; 2],
+    /// Who is to make room.
+    pub(super) victims: Vec<&'a Held>,
 }
 
 /// A charge for which there is no room.
@@ -100,22 +136,20 @@ pub(super) type Fit = (Option<u32>, Option<u64>, Option<u64>);
 
 impl Books<'_> {
     /// What is charged to an account itself at a second.
-    fn direct(&self, besides: &Wanted, account: &AccountPath, second: u64) -> u64 {
-        let of = |charges: &[Charge], when: [u64; 2]| {
-            let charge = charges.iter().find(|charge| charge.account == *account);
-            charge
-                .filter(|charge| {
-                    charge.kind == AccountKind::Budget || when[0] <= second && second < when[1]
-                })
-                .map_or(0, |charge| charge.amount)
-        };
-        let live = self.live.iter().map(|grant| of(&grant.charges, [grant.start, grant.end]));
+    fn direct(&self, besides: &Wanted<'_>, account: &AccountPath, second: u64) -> u64 {
+        let live = self
+            .live
+            .iter()
+            .map(|one| one.held.charge(account).map_or(0, |charge| one.amount(charge, second)));
         let used = self.used.get(account).map_or(0, |used| used.1);
-        live.sum::<u64>() + used + of(&besides.charges, besides.when)
+        let charge = besides.charges.iter().find(|charge| charge.account == *account);
+        let Wanted { when, victims, .. } = besides;
+        let asked = charge.map_or(0, |charge| amount(charge, *when, victims, second));
+        live.sum::<u64>() + used + asked
     }
 
     /// What an account holds at a second, with what flows up to it.
-    fn level(&self, besides: &Wanted, account: &AccountPath, second: u64) -> u64 {
+    fn level(&self, besides: &Wanted<'_>, account: &AccountPath, second: u64) -> u64 {
         let children = self.trees.0.get(account).map(|node| &*node.children).unwrap_or_default();
         let flow = |child: &AccountPath| {
             let kept = self.trees.0.get(child).map_or(0, |node| node.kept);
@@ -126,25 +160,37 @@ impl Books<'_> {
 
     /// Use of an account now.
     pub(super) fn usage(&self, account: &AccountPath) -> u64 {
-        self.level(&Wanted { charges: Vec::new(), when: [0, 0] }, account, self.now)
+        let nothing = Wanted { charges: Vec::new(), when: [0, 0], victims: Vec::new() };
+        self.level(&nothing, account, self.now)
     }
 
-    /// The seconds of an interval at which a level may be higher than the second before: its first,
-    /// and where a reservation starts.
-    fn rises(&self, when: [u64; 2]) -> Vec<u64> {
-        let starts = self.live.iter().map(|grant| grant.start);
-        let inside = starts.filter(|start| when[0] < *start && *start < when[1]);
-        std::iter::once(when[0]).chain(inside).collect()
+    /// The seconds of an interval at which more may be held than the second before: its first,
+    /// where a reservation starts, and where a victim ends that held what another needs.
+    fn rises(&self, wanted: &Wanted<'_>) -> Vec<u64> {
+        let [first, end] = wanted.when;
+        let starts = self.live.iter().map(|one| one.held.grant.start);
+        let waited = self.live.iter().flat_map(|one| &one.victims).chain(&wanted.victims);
+        let turns = starts.chain(waited.map(|held| held.grant.end));
+        let inside = turns.filter(|second| first < *second && *second < end);
+        let mut seconds: Vec<u64> = std::iter::once(first).chain(inside).collect();
+        seconds.sort_unstable();
+        seconds.dedup();
+        seconds
     }
 
     /// Where one more charge has no room, by the first account on the way up that has none; and
     /// what may be held there, and is.
-    fn obstacle(&self, held: &Wanted, charge: &Charge) -> Option<(AccountPath, u64, u64)> {
-        let seconds = self.rises(held.when);
+    fn obstacle(&self, held: &Wanted<'_>, charge: &Charge) -> Option<(AccountPath, u64, u64)> {
+        let seconds = self.rises(held);
         let account = &charge.account;
         let node = self.trees.0.get(account);
         let limit = node.map_or(charge.limit, |node| node.limit.min(charge.limit));
-        let levels = seconds.iter().map(|second| self.level(held, account, *second));
+        // When the victims are gone, if it has any.
+        let others = |second: &u64| {
+            let gone = if charge.kind == AccountKind::Level { &*held.victims } else { &[] };
+            self.level(held, account, *second) - rest(gone, account, *second)
+        };
+        let levels = seconds.iter().map(others);
         let peak = levels.max().unwrap_or(0);
         if peak + charge.amount > limit {
             return Some((account.clone(), limit, peak));
@@ -167,8 +213,8 @@ impl Books<'_> {
     }
 
     /// Every charge for which there is no room, each looked at after those before it are held.
-    pub(super) fn obstacles(&self, wanted: &Wanted) -> Vec<Obstacle> {
-        let mut held = Wanted { charges: Vec::new(), when: wanted.when };
+    pub(super) fn obstacles(&self, wanted: &Wanted<'_>) -> Vec<Obstacle> {
+        let mut held = Wanted { charges: Vec::new(), ..wanted.clone() };
         let mut obstacles = Vec::new();
         for (index, charge) in wanted.charges.iter().enumerate() {
             let Some((binding, limit, peak)) = self.obstacle(&held, charge) else {
@@ -183,7 +229,7 @@ impl Books<'_> {
     }
 
     /// Most of a charge, up to what it asks for, for which there is room.
-    fn room(&self, held: &Wanted, charge: &Charge) -> u64 {
+    fn room(&self, held: &Wanted<'_>, charge: &Charge) -> u64 {
         let fits =
             |amount: u64| self.obstacle(held, &Charge { amount, ..charge.clone() }).is_none();
         let (mut fine, mut beyond) = (0, charge.amount + 1);
@@ -196,16 +242,26 @@ impl Books<'_> {
 
     /// The same while nothing else is asked for.
     pub(super) fn free(&self, charge: &Charge, when: [u64; 2]) -> u64 {
-        self.room(&Wanted { charges: Vec::new(), when }, charge)
+        self.room(&Wanted { charges: Vec::new(), when, victims: Vec::new() }, charge)
     }
 
     fn fits(&self, charges: Vec<Charge>, when: [u64; 2]) -> bool {
-        self.obstacles(&Wanted { charges, when }).is_empty()
+        self.is_room(&Wanted { charges, when, victims: Vec::new() })
+    }
+
+    /// Whether there is room for all of it.
+    pub(super) fn is_room(&self, wanted: &Wanted<'_>) -> bool {
+        let mut held = Wanted { charges: Vec::new(), ..wanted.clone() };
+        wanted.charges.iter().all(|charge| {
+            let fits = self.obstacle(&held, charge).is_none();
+            held.charges.push(charge.clone());
+            fits
+        })
     }
 
     /// What would be admitted instead, each number tried one after the other.
-    pub(super) fn fit(&self, wanted: &Wanted, gpus: u64) -> Fit {
-        let Wanted { charges, when: [start, end] } = wanted;
+    pub(super) fn fit(&self, wanted: &Wanted<'_>, gpus: u64) -> Fit {
+        let Wanted { charges, when: [start, end], .. } = wanted;
         let length = end - start;
         let scaled = |by_time: bool, part: u64, whole: u64| -> Vec<Charge> {
             let scale = |charge: &Charge| {
@@ -226,10 +282,10 @@ impl Books<'_> {
         let shorter = (1..length).rev().find(shorter);
         // Room comes only where something ends.
         let mut ends: Vec<u64> =
-            self.live.iter().map(|grant| grant.end).filter(|end| end > start).collect();
+            self.live.iter().map(|one| one.held.until()).filter(|end| end > start).collect();
         ends.sort_unstable();
         let later = |at: &u64| self.fits(charges.clone(), [*at, at + length]);
-        let later = ends.into_iter().find(later);
+        let later = ends.into_iter().find(later).filter(|at| *at <= self.now + LEAD);
         (fewer.and_then(|gpus| u32::try_from(gpus).ok()), shorter, later)
     }
 }

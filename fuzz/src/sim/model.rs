@@ -4,19 +4,20 @@
 //! formats are, and hashing.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, ExpiryCause, Id, LEAF_VERSION,
-    Leaf, QuotaNode, Reason, Refund, ReservationGrant, ReservationState, Unit,
+    AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, Eviction, EvictionOrder,
+    ExpiryCause, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass, QuotaNode, Reason, Refund,
+    ReservationGrant, ReservationState, Unit,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
     Candidate, Proposal, SequencerError, Settle, SettleError, SettleKind, Settled, Step, Target,
 };
 
-use super::books::{Books, Fit, Obstacle, Trees, Wanted};
+use super::books::{Books, Fit, Holding, Obstacle, Trees, Wanted};
 use super::world::{ISSUER, Revisions, Rules, activation};
 
 /// Seconds by which the system's clock may go back.
@@ -25,6 +26,8 @@ pub(super) const BACKWARD: u64 = 60;
 const FORWARD: u64 = 1_800;
 /// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
+/// Seconds by which a start may lie ahead: 366 days.
+pub(super) const LEAD: u64 = 366 * 24 * 3_600;
 /// Most that can be claimed: what JSON keeps exact.
 const MOST: u64 = (1 << 53) - 1;
 /// A text that makes any decision longer than a leaf can be.
@@ -41,6 +44,13 @@ pub(super) struct Held {
     since: u64,
     cause: Option<ExpiryCause>,
     refunded: u64,
+    pub(super) class: PriorityClass,
+    /// Thousandths of a GPU at work.
+    pub(super) milli_gpus: u64,
+    /// If it was told to make room: from when on, and whether that is certain.
+    pub(super) told: Option<(u64, bool)>,
+    /// Who was told to make room for it, while it is not confirmed.
+    pub(super) victims: Vec<Id>,
 }
 
 impl Held {
@@ -49,14 +59,22 @@ impl Held {
     }
 
     /// When it ends by itself.
-    fn due(&self) -> u64 {
+    pub(super) fn due(&self) -> u64 {
         match self.state {
             ReservationState::Reserved => self.grant.confirm_by,
-            _ => self.grant.end,
+            _ => self.until(),
         }
     }
 
-    fn charge(&self, account: &AccountPath) -> Option<&Charge> {
+    /// First second at which it holds nothing any more.
+    pub(super) fn until(&self) -> u64 {
+        match self.told {
+            Some((at, true)) => at,
+            Some((_, false)) | None => self.grant.end,
+        }
+    }
+
+    pub(super) fn charge(&self, account: &AccountPath) -> Option<&Charge> {
         self.grant.charges.iter().find(|charge| charge.account == *account)
     }
 }
@@ -80,6 +98,8 @@ pub(super) enum Denial {
     },
     /// The facts do not know the account.
     Unknown { policy: Id, account: AccountPath },
+    /// The engine's own: the start that was asked for has passed, or lies too far ahead.
+    Start { code: Code, field: String, retry: bool },
     /// The account holds amounts of another kind or unit.
     Conflict { policy: Id, account: AccountPath },
 }
@@ -90,8 +110,12 @@ pub(super) struct Verdict {
     pub(super) denials: Vec<Denial>,
     pub(super) grant: Option<ReservationGrant>,
     pub(super) gpu_model: Id,
+    /// Who has to make room.
+    pub(super) evictions: Vec<Eviction>,
+    /// The rule that the policies gave.
+    pub(super) preemption: Option<PreemptionRule>,
     /// Whether the decision is longer than a leaf can be.
-    too_long: bool,
+    pub(super) too_long: bool,
 }
 
 impl Verdict {
@@ -116,6 +140,8 @@ pub(super) enum Entry {
     Leaf(Leaf),
     /// All but its signed bytes.
     Decision(Rc<Asked>),
+    /// An order of eviction, all but its signed bytes.
+    Order(EvictionOrder),
 }
 
 /// What a command should be answered with.
@@ -136,7 +162,7 @@ pub(super) type Predicted = (Answer, bool);
 
 #[derive(Debug, Clone)]
 pub(super) struct Model {
-    rules: Rc<Rules>,
+    pub(super) rules: Rc<Rules>,
     pub(super) now: u64,
     /// The latest time that a clock has shown since the process began, for all copies.
     seen: Rc<Cell<u64>>,
@@ -148,9 +174,16 @@ pub(super) struct Model {
     pub(super) used: BTreeMap<AccountPath, (Unit, u64)>,
     asked: BTreeMap<(Id, Id), Rc<Asked>>,
     pub(super) log: Vec<Rc<Entry>>,
+    /// Whom decisions name as victims: where several sets are as good, the model takes that one.
+    pub(super) named: Rc<Named>,
+    /// Most candidates that one choice of victims ever had, for all copies.
+    pub(super) widest: Rc<Cell<usize>>,
 }
 
-type Refused<T> = Result<T, SequencerError>;
+/// Victims by the caller and the request of their preemptor.
+pub(super) type Named = BTreeMap<(Id, Id), BTreeSet<Id>>;
+
+pub(super) type Refused<T> = Result<T, SequencerError>;
 
 impl Model {
     pub(super) fn new(rules: Rules) -> Self {
@@ -164,6 +197,8 @@ impl Model {
             used: BTreeMap::new(),
             asked: BTreeMap::new(),
             log: Vec::new(),
+            named: Rc::default(),
+            widest: Rc::default(),
         }
     }
 
@@ -252,10 +287,11 @@ impl Model {
             }
             let size = self.log.len();
             let answer = self.step(step, first);
-            let new = self.log[size..].last();
-            if let Some(Entry::Decision(asked)) = new.map(|entry| &**entry)
-                && asked.verdict.too_long
-            {
+            let is_long = |entry: &Rc<Entry>| match &**entry {
+                Entry::Decision(asked) => asked.verdict.too_long,
+                Entry::Leaf(_) | Entry::Order(_) => false,
+            };
+            if self.log[size..].iter().any(is_long) {
                 longest = longest.or(Some(number));
             }
             answers.push(answer.unwrap_or_else(|error| (Answer::Failed(error), false)));
@@ -332,12 +368,17 @@ impl Model {
             self.now = self.now.max(at);
             let held = &self.held[number];
             let (reservation, epoch) = (held.grant.id.clone(), held.grant.epoch);
-            let cause = match held.state {
-                ReservationState::Reserved => ExpiryCause::Unconfirmed,
-                _ => ExpiryCause::Ended,
+            let length = held.grant.end - held.grant.start;
+            let (state, cause, part) = match (held.state, held.told) {
+                (ReservationState::Reserved, _) => {
+                    (ReservationState::Expired, ExpiryCause::Unconfirmed, (1, 1))
+                }
+                (_, Some((_, true))) => {
+                    (ReservationState::Revoked, ExpiryCause::Evicted, (held.grant.end - at, length))
+                }
+                _ => (ReservationState::Expired, ExpiryCause::Ended, (0, 1)),
             };
-            let part = if cause == ExpiryCause::Unconfirmed { (1, 1) } else { (0, 1) };
-            let refunds = self.end(number, ReservationState::Expired, Some(cause), part);
+            let refunds = self.end(number, state, Some(cause), part);
             self.append(at, Event::Expiry { cause, epoch, refunds, reservation });
         }
         self.now = self.now.max(to);
@@ -369,13 +410,33 @@ impl Model {
                 refunds.push(Refund { account: charge.account.clone(), amount: back });
             }
         }
+        let (id, spared) = (held.grant.id.clone(), std::mem::take(&mut held.victims));
+        self.tell(&spared, None);
+        // Whoever waits for it to go has its room now.
+        for other in &mut self.held {
+            if other.victims.contains(&id) {
+                Rc::make_mut(other).victims.retain(|victim| *victim != id);
+            }
+        }
         refunds
+    }
+
+    /// Tells reservations to make room, or that they need not.
+    pub(super) fn tell(&mut self, ids: &[Id], told: Option<(u64, bool)>) {
+        for held in self.held.iter_mut().filter(|held| ids.contains(&held.grant.id)) {
+            Rc::make_mut(held).told = told;
+        }
     }
 
     /// What is held, to be asked.
     pub(super) fn books(&self) -> Books<'_> {
-        let live = self.held.iter().filter(|held| held.is_live());
-        let live = live.map(|held| &held.grant).collect();
+        let live: Vec<&Held> =
+            self.held.iter().map(|held| &**held).filter(|it| it.is_live()).collect();
+        let victims = |held: &Held| {
+            let named = live.iter().filter(|other| held.victims.contains(&other.grant.id));
+            named.copied().collect()
+        };
+        let live = live.iter().map(|held| Holding { held, victims: victims(held) }).collect();
         Books { trees: &self.trees, now: self.now, live, used: &self.used }
     }
 
@@ -422,6 +483,8 @@ impl Model {
         let asked = Rc::new(Asked { proposal, verdict, time, position });
         self.asked.insert(key, Rc::clone(&asked));
         self.log.push(Rc::new(Entry::Decision(Rc::clone(&asked))));
+        let orders = self.orders(&asked);
+        self.log.extend(orders.into_iter().map(Entry::Order).map(Rc::new));
         Ok((Answer::Decided(asked), false))
     }
 
@@ -431,47 +494,86 @@ impl Model {
         let gpu_model = models.first().cloned().ok_or(SequencerError::Malformed("no model"))?;
         let mut denials: Vec<Denial> =
             proposal.rejected.iter().cloned().map(Denial::Given).collect();
+        let start = proposal.request.subject.workload().start.unwrap_or(self.now);
+        if denials.is_empty() {
+            denials.extend(self.refused_start(proposal, start));
+        }
         let candidates = if denials.is_empty() { &*proposal.candidates } else { &[] };
         let mut too_long = false;
         for candidate in candidates {
             let outcome = &candidate.outcome;
-            let giant = outcome.warnings.iter().any(|warning| warning.message.len() >= GIANT);
             let refused = match (outcome.effect, outcome.reasons.is_empty()) {
                 (Effect::Deny, false) => {
                     outcome.reasons.iter().cloned().map(Denial::Given).collect()
                 }
-                (Effect::Permit, true) => match self.hold(proposal, candidate)? {
+                (Effect::Permit, true) => match self.hold(proposal, candidate, start)? {
                     Ok(grant) => {
-                        let (grant, gpu_model) = (Some(grant), candidate.gpu_model.clone());
-                        let denials = Vec::new();
-                        return Ok(Verdict { denials, grant, gpu_model, too_long: giant });
+                        return Ok(admitted(candidate, grant, Vec::new()));
                     }
                     Err(refused) => refused,
                 },
                 _ => return Err(SequencerError::Malformed("contradicts itself")),
             };
-            too_long |= giant;
+            too_long |= is_giant(candidate);
             for denial in refused {
                 if !denials.contains(&denial) {
                     denials.push(denial);
                 }
             }
         }
+        for candidate in candidates {
+            if let Some((grant, victims)) = self.displace(proposal, candidate)? {
+                return Ok(admitted(candidate, grant, victims));
+            }
+        }
         if denials.is_empty() {
             return Err(SequencerError::Malformed("says nothing"));
         }
-        Ok(Verdict { denials, grant: None, gpu_model, too_long })
+        let (grant, evictions, preemption) = (None, Vec::new(), None);
+        Ok(Verdict { denials, grant, gpu_model, evictions, preemption, too_long })
+    }
+
+    /// Why nothing may begin at that second, if so.
+    fn refused_start(&self, proposal: &Proposal, start: u64) -> Option<Denial> {
+        let (code, retry) = if start < self.now {
+            ("START_IN_THE_PAST", false)
+        } else if start > self.now + LEAD {
+            ("START_TOO_FAR_AHEAD", true)
+        } else {
+            return None;
+        };
+        let field = format!("{}.start", proposal.request.subject.kind().as_str());
+        Some(Denial::Start { code: Code::known(code), field, retry })
     }
 
     fn hold(
         &mut self,
         proposal: &Proposal,
         candidate: &Candidate,
+        start: u64,
     ) -> Refused<Result<ReservationGrant, Vec<Denial>>> {
-        let malformed = |what| Err(SequencerError::Malformed(what));
+        let charges = match self.charges(candidate)? {
+            Ok(charges) => charges,
+            Err(unknown) => return Ok(Err(unknown)),
+        };
+        let grant = self.grant(proposal, charges, start)?;
+        let gpus = u64::from(proposal.request.subject.workload().gpu_count);
+        let refused = self.refused(candidate, &grant, gpus);
+        if refused.is_empty() {
+            self.book(proposal, grant.clone(), Vec::new());
+            return Ok(Ok(grant));
+        }
+        Ok(Err(refused))
+    }
+
+    /// What is charged for a candidate, or the accounts that are unknown.
+    pub(super) fn charges(
+        &self,
+        candidate: &Candidate,
+    ) -> Refused<Result<Vec<Charge>, Vec<Denial>>> {
         let claims = &candidate.outcome.claims;
         if claims.len() != candidate.limits.len() {
-            return malformed("limits");
+            return Err(SequencerError::Malformed("limits"));
         }
         let (mut charges, mut unknown) = (Vec::new(), Vec::new());
         for (claimed, limit) in claims.iter().zip(&candidate.limits) {
@@ -484,10 +586,17 @@ impl Model {
             let limit = bounds.into_iter().flatten().fold(limit, u64::min);
             charges.push(Charge { account, amount: claimed.claim.amount, kind, limit, unit });
         }
-        if !unknown.is_empty() {
-            return Ok(Err(unknown));
-        }
-        let start = self.now;
+        Ok(if unknown.is_empty() { Ok(charges) } else { Err(unknown) })
+    }
+
+    /// What would be granted from a start on.
+    fn grant(
+        &self,
+        proposal: &Proposal,
+        charges: Vec<Charge>,
+        start: u64,
+    ) -> Refused<ReservationGrant> {
+        let malformed = |what| Err(SequencerError::Malformed(what));
         let end = start + proposal.request.subject.workload().duration_seconds;
         let twice = |charge: &Charge| {
             charges.iter().filter(|other| other.account == charge.account).count() > 1
@@ -500,28 +609,27 @@ impl Model {
         }
         let confirm_by = (start + self.rules.confirm_within).min(end);
         let id = self.reservation_of(&proposal.caller, &proposal.request.request_id);
-        let grant = ReservationGrant { charges, confirm_by, end, epoch: 1, id, start };
-        let gpus = u64::from(proposal.request.subject.workload().gpu_count);
-        let refused = self.refused(candidate, &grant, gpus);
-        if refused.is_empty() {
-            self.book(proposal, grant.clone());
-            return Ok(Ok(grant));
-        }
-        Ok(Err(refused))
+        Ok(ReservationGrant { charges, confirm_by, end, epoch: 1, id, start })
+    }
+
+    /// The first charge whose account holds amounts of another kind or unit.
+    pub(super) fn conflict(&self, charges: &[Charge]) -> Option<usize> {
+        charges.iter().position(|charge| {
+            let tree = self.trees.unit(&charge.account).map(|unit| (AccountKind::Level, unit));
+            let mut meanings = [self.meaning(&charge.account), tree].into_iter().flatten();
+            meanings.any(|other| other != (charge.kind, charge.unit))
+        })
     }
 
     /// What is in the way, account by account; an account of another meaning alone counts.
     fn refused(&self, candidate: &Candidate, grant: &ReservationGrant, gpus: u64) -> Vec<Denial> {
         let claims = &candidate.outcome.claims;
-        for (charge, claimed) in grant.charges.iter().zip(claims) {
-            let tree = self.trees.unit(&charge.account).map(|unit| (AccountKind::Level, unit));
-            let meanings = [self.meaning(&charge.account), tree];
-            if meanings.into_iter().flatten().any(|other| other != (charge.kind, charge.unit)) {
-                let (policy, account) = (claimed.policy.clone(), charge.account.clone());
-                return vec![Denial::Conflict { policy, account }];
-            }
+        if let Some(at) = self.conflict(&grant.charges) {
+            let (policy, account) = (claims[at].policy.clone(), grant.charges[at].account.clone());
+            return vec![Denial::Conflict { policy, account }];
         }
-        let wanted = Wanted { charges: grant.charges.clone(), when: [grant.start, grant.end] };
+        let (charges, when) = (grant.charges.clone(), [grant.start, grant.end]);
+        let wanted = Wanted { charges, when, victims: Vec::new() };
         let books = self.books();
         let obstacles = books.obstacles(&wanted);
         if obstacles.is_empty() {
@@ -546,12 +654,13 @@ impl Model {
         obstacles.into_iter().map(denial).collect()
     }
 
-    fn book(&mut self, proposal: &Proposal, grant: ReservationGrant) {
+    pub(super) fn book(&mut self, proposal: &Proposal, grant: ReservationGrant, victims: Vec<Id>) {
         for charge in &grant.charges {
             if charge.kind == AccountKind::Budget {
                 self.used.entry(charge.account.clone()).or_insert((charge.unit, 0));
             }
         }
+        let workload = proposal.request.subject.workload();
         self.held.push(Rc::new(Held {
             grant,
             request: proposal.request.request_id.clone(),
@@ -561,11 +670,15 @@ impl Model {
             since: self.now,
             cause: None,
             refunded: 0,
+            class: proposal.request.priority_class,
+            milli_gpus: u64::from(workload.gpu_count) * u64::from(workload.gpu_milli),
+            told: None,
+            victims,
         }));
     }
 
     /// The name of the reservation that a request may get.
-    fn reservation_of(&self, caller: &Id, request: &Id) -> Id {
+    pub(super) fn reservation_of(&self, caller: &Id, request: &Id) -> Id {
         let digits = self.digits_of(caller, request);
         Id::new(format!("rsv-{digits}")).expect("hexadecimal digits make a name")
     }
@@ -636,9 +749,14 @@ impl Model {
             (state, _) => return Err(SettleError::AlreadyEnded { state }.into()),
         }
         (held.state, held.since) = (ReservationState::Active, now);
+        let (start, victims) = (held.grant.start, std::mem::take(&mut held.victims));
         let (reservation, epoch) = (held.grant.id.clone(), held.grant.epoch);
         let caller = settle.caller.clone();
         self.append(now, Event::Confirmation { caller, epoch, reservation });
+        self.tell(&victims, Some((start, true)));
+        for held in self.held.iter_mut().filter(|held| victims.contains(&held.grant.id)) {
+            Rc::make_mut(held).grant.epoch += 1;
+        }
         Ok(())
     }
 
@@ -666,7 +784,7 @@ impl Model {
         let books = self.books();
         let mut kinds: BTreeMap<_, _> =
             self.trees.paths().map(|account| (account, AccountKind::Level)).collect();
-        for charge in books.live.iter().flat_map(|grant| &grant.charges) {
+        for charge in books.live.iter().flat_map(|one| &one.held.grant.charges) {
             kinds.insert(&charge.account, charge.kind);
         }
         kinds.extend(self.used.keys().map(|account| (account, AccountKind::Budget)));
@@ -674,5 +792,21 @@ impl Model {
             (account.clone(), kind, books.usage(account))
         };
         kinds.into_iter().map(usage).collect()
+    }
+}
+
+/// Whether what is said of a candidate is longer than a leaf can be.
+fn is_giant(candidate: &Candidate) -> bool {
+    candidate.outcome.warnings.iter().any(|warning| warning.message.len() >= GIANT)
+}
+
+fn admitted(candidate: &Candidate, grant: ReservationGrant, evictions: Vec<Eviction>) -> Verdict {
+    Verdict {
+        denials: Vec::new(),
+        grant: Some(grant),
+        gpu_model: candidate.gpu_model.clone(),
+        evictions,
+        preemption: candidate.outcome.preemption.clone(),
+        too_long: is_giant(candidate),
     }
 }

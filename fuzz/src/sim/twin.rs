@@ -1,11 +1,12 @@
 //! What the process around the ledger should do: what a fault lets through, what a restart finds.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use placet_server::sequencer::{SequencerError, Step};
 use placet_server::store::Fault;
 
-use super::model::{Answer, Model, Predicted};
+use super::model::{Answer, Model, Named, Predicted};
 use super::world::{Revisions, Rules};
 
 /// What should become of a batch.
@@ -118,8 +119,14 @@ impl Twin {
     }
 
     /// A batch: what it should be answered with if it is stored, what becomes of it, and what was
-    /// before.
-    pub(super) fn serve(&mut self, steps: &[Step], clock: u64) -> (Vec<Predicted>, Fate, Model) {
+    /// before. `named` are the victims of what it decides.
+    pub(super) fn serve(
+        &mut self,
+        steps: &[Step],
+        clock: u64,
+        named: Named,
+    ) -> (Vec<Predicted>, Fate, Model) {
+        self.model.named = Rc::new(named);
         if self.is_away {
             if self.take(&[Fault::Reopen]).is_some() {
                 let answers = vec![(unavailable(), false); steps.len()];

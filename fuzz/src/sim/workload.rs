@@ -1,15 +1,18 @@
 //! What happens in a run: out of chance, but leaning to what is interesting. Requests that just
 //! fit or just do not, names of late, deadlines met and missed by a second.
 
+use std::rc::Rc;
+
 use placet_core::{
-    AdmissionRequest, Charge, Claim, Digest, Effect, Id, IsolationLevel, Outcome, PolicyClaim,
-    PriorityClass, Reason, ReservationState, Subject, Warning, Workload, canonical_json,
+    AccountKind, AdmissionRequest, Charge, Claim, Digest, Effect, Id, IsolationLevel, Outcome,
+    PolicyClaim, PreemptionRule, PriorityClass, Reason, ReservationState, Subject, Warning,
+    Workload, canonical_json,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{Candidate, Personal, Proposal, Settle, SettleKind, Step, Target};
 use placet_server::store::Fault;
 
-use super::model::{GIANT, Held, Model};
+use super::model::{GIANT, Held, LEAD, Model};
 use super::rng::Rng;
 use super::world::{
     Account, BEGIN, CALLERS, MODELS, REVISIONS, Revisions, Rules, TENANTS, accounts, activation,
@@ -22,6 +25,8 @@ const BATCH: u64 = 8;
 const RECENT: usize = 6;
 /// More than any account has.
 const MUCH: u64 = 100_000;
+/// Most seconds by which a start mostly lies ahead.
+const AHEAD: u64 = 60;
 /// Most seconds of a lease.
 const LONGEST: u64 = 90;
 
@@ -41,6 +46,21 @@ pub(super) enum Action {
     },
 }
 
+/// What a request is after.
+#[derive(Debug)]
+struct Aim<'a> {
+    gpus: u64,
+    /// Thousandths of each.
+    milli: u32,
+    seconds: u64,
+    /// When it would begin.
+    start: u64,
+    /// Whether others may displace it.
+    is_sold: bool,
+    /// Whom it would displace.
+    victims: &'a [Held],
+}
+
 #[derive(Debug)]
 pub(super) struct Driver {
     rng: Rng,
@@ -53,6 +73,10 @@ pub(super) struct Driver {
     names: u64,
     /// Percent of batches before which a fault is placed.
     faults: u64,
+    /// Whether most of it is sold, and little time passes: so that there are many to displace.
+    is_market: bool,
+    /// Thousandths of a GPU that are sold at a time.
+    sold_milli: u32,
 }
 
 impl Driver {
@@ -65,8 +89,11 @@ impl Driver {
             name: name.chars().take(32).collect(),
         };
         let faults = if rng.percent(25) { 0 } else { rng.within(5, 30) };
+        let is_market = rng.percent(50);
+        let sold_milli = if is_market && rng.percent(50) { 200 } else { 1_000 };
         let (clock, asked) = (BEGIN, Vec::new());
-        Self { rng, rules, clock, view: (0, 0), asked, names: 0, faults }
+        let (view, names) = ((0, 0), 0);
+        Self { rng, rules, clock, view, asked, names, faults, is_market, sold_milli }
     }
 
     /// What happens next, to a process that lives. Whoever sees a full disk makes room before long.
@@ -132,19 +159,19 @@ impl Driver {
     /// Time passes: mostly little, now and then exactly up to a deadline, or back.
     fn tick(&mut self, model: &Model) {
         let by = match self.rng.below(100) {
+            0..70 if self.sold_milli < 1_000 => 0,
             0..40 => 0,
             40..68 => self.rng.within(1, 3),
             68..80 => self.rng.within(4, 20),
             80..92 => {
                 let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
                 let Some(held) = self.rng.recent(&live, RECENT) else { return };
-                let deadline = match held.state {
-                    ReservationState::Reserved => held.grant.confirm_by,
-                    _ => held.grant.end,
-                };
+                let is_ahead = held.grant.start > model.now && self.rng.percent(30);
+                let deadline = if is_ahead { held.grant.start } else { held.due() };
                 // The second before it, its own, and the one after.
                 (deadline + self.rng.below(3)).saturating_sub(1).saturating_sub(self.clock)
             }
+            92..100 if self.is_market => self.rng.within(1, 5),
             92..97 => self.rng.within(20, 120),
             97 => self.rng.within(120, 900),
             _ => {
@@ -176,6 +203,8 @@ impl Driver {
                 Some(proposal) => Step::Propose(proposal),
                 None => Step::Propose(self.propose(model)),
             },
+            50..88 if self.sold_milli < 1_000 => self.settle(model, batch, SettleKind::Confirm),
+            50..80 if self.is_market => self.settle(model, batch, SettleKind::Confirm),
             50..76 => self.settle(model, batch, SettleKind::Confirm),
             76..90 => self.settle(model, batch, SettleKind::Release),
             90..95 => Step::Probe(self.propose(model)),
@@ -232,7 +261,7 @@ impl Driver {
                 epoch: 1,
                 time,
             },
-            _ => match self.target(model) {
+            _ => match self.target(model, kind) {
                 Some(held) => Settle {
                     kind,
                     caller: held.caller.clone(),
@@ -261,11 +290,24 @@ impl Driver {
     }
 
     /// A reservation to settle: mostly one of late that is still held.
-    fn target(&mut self, model: &Model) -> Option<Held> {
+    fn target(&mut self, model: &Model, kind: SettleKind) -> Option<Held> {
         let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+        // What waits for others to go, and those, more often: it is soon over.
+        let told = |held: &&&Rc<Held>| held.told.is_some() || !held.victims.is_empty();
+        let told: Vec<_> = live.iter().copied().filter(|held| told(&held)).collect();
+        let is_open = |held: &&&Rc<Held>| held.state == ReservationState::Reserved;
+        let open: Vec<_> = live.iter().copied().filter(|held| is_open(&held)).collect();
+        let is_confirm = kind == SettleKind::Confirm;
         let chosen = match self.rng.below(10) {
-            0..7 => self.rng.recent(&live, RECENT).map(|held| &***held),
-            7..9 => self.rng.recent(&model.held, RECENT).map(|held| &**held),
+            0..8 if is_confirm && !open.is_empty() && self.sold_milli < 1_000 => {
+                Some(&***self.rng.pick(&open))
+            }
+            0..4 if is_confirm && !open.is_empty() => {
+                self.rng.recent(&open, 2 * RECENT).map(|held| &***held)
+            }
+            4..7 if !told.is_empty() => self.rng.recent(&told, RECENT).map(|held| &***held),
+            0..8 => self.rng.recent(&live, RECENT).map(|held| &***held),
+            8 => self.rng.recent(&model.held, RECENT).map(|held| &**held),
             _ => return None,
         };
         chosen.cloned()
@@ -286,20 +328,33 @@ impl Driver {
 
     fn propose(&mut self, model: &Model) -> Box<Proposal> {
         self.names += 1;
-        let tenant = self.rng.name(&TENANTS);
+        let is_sold = self.rng.percent(if self.is_market { 60 } else { 40 });
+        let victims = if is_sold { Vec::new() } else { self.victims(model) };
+        let tenant = match victims.first() {
+            // Where little is sold at a time, all of it to one.
+            None if is_sold && self.sold_milli < 1_000 => TENANTS[0].to_owned(),
+            Some(victim) if self.rng.percent(60) => victim.tenant.to_string(),
+            _ => self.rng.name(&TENANTS).to_owned(),
+        };
         let caller = self.rng.name(&CALLERS);
         let seconds = match self.rng.below(100) {
             0 => 0,
-            1..30 => self.rng.within(1, 10),
+            _ if is_sold && self.sold_milli < 1_000 => LONGEST,
+            _ if is_sold && self.is_market => self.rng.within(30, LONGEST),
+            1..20 => self.rng.within(1, 10),
             _ => self.rng.within(1, LONGEST),
         };
-        let first = self.rng.below(3);
-        let models: Vec<&str> = match self.rng.below(10) {
-            0..6 => vec![MODELS[usize::try_from(first).unwrap_or(0)]],
-            6..9 => vec![MODELS[0], MODELS[1]],
-            _ => MODELS.to_vec(),
+        let models = self.models(&victims);
+        // Those who may be displaced are small, so that it often takes more than one.
+        let gpus = if is_sold {
+            self.rng.within(1, if self.is_market { 2 } else { 3 })
+        } else {
+            self.rng.within(1, 5)
         };
-        let gpus = self.rng.within(1, 5);
+        let milli = if is_sold { self.sold_milli } else { 1_000 };
+        let may_preempt = self.rng.percent(if victims.is_empty() { 10 } else { 95 });
+        let is_free = victims.is_empty() || self.rng.percent(5);
+        let start = if is_free { self.start(model, seconds) } else { None };
         let workload = Workload {
             checkpoint_jurisdictions: Vec::new(),
             cluster_id: id("c-1"),
@@ -307,12 +362,12 @@ impl Driver {
             duration_seconds: seconds,
             fabric_gbps: 0,
             gpu_count: u32::try_from(gpus).unwrap_or(1),
-            gpu_milli: 1_000,
+            gpu_milli: milli,
             gpu_models: models.iter().map(|model| id(model)).collect(),
             isolation_level: IsolationLevel::Dedicated,
             lease_id: None,
-            may_preempt: false,
-            start: None,
+            may_preempt,
+            start,
             model_ids: Vec::new(),
         };
         let is_job = self.rng.percent(20);
@@ -320,21 +375,86 @@ impl Driver {
             extends: None,
             gang: None,
             principal: None,
-            priority_class: PriorityClass::InternalResearch,
+            priority_class: if is_sold {
+                PriorityClass::ExternalCommercial
+            } else {
+                PriorityClass::InternalResearch
+            },
             request_id: id(&format!("r-{}", self.names)),
             subject: if is_job { Subject::Job(workload) } else { Subject::Lease(workload) },
-            tenant_id: id(tenant),
+            tenant_id: id(&tenant),
         };
         let candidates: Vec<_> = models
             .iter()
             .map(|gpu_model| {
-                let choice = accounts(self.view.1, tenant, gpu_model, self.clock);
-                self.candidate(model, gpu_model, &choice, [gpus, seconds])
+                let at = start.unwrap_or(self.clock);
+                let choice = accounts(self.view.1, &tenant, gpu_model, at);
+                let start = at.max(self.clock).max(model.now);
+                let aim = Aim { gpus, milli, seconds, start, is_sold, victims: &victims };
+                self.candidate(model, gpu_model, &choice, aim)
             })
             .collect();
         let proposal = self.proposal(caller, request, candidates);
         self.asked.push((*proposal).clone());
         proposal
+    }
+
+    /// What is asked for: mostly what the victims have, if there are any.
+    fn models(&mut self, victims: &[Held]) -> Vec<&'static str> {
+        let one = self.rng.name(&MODELS);
+        let used = |model: &&str| victims.iter().any(|victim| runs_on(victim, model));
+        let used: Vec<_> = MODELS.into_iter().filter(used).collect();
+        match self.rng.below(10) {
+            0..6 if !used.is_empty() => used,
+            0..8 if self.is_market => vec![MODELS[0]],
+            0..6 => vec![one],
+            6..9 => vec![MODELS[0], MODELS[1]],
+            _ => MODELS.to_vec(),
+        }
+    }
+
+    /// Whom to displace: up to three that were sold, on some account together.
+    fn victims(&mut self, model: &Model) -> Vec<Held> {
+        let may_go = |held: &&Rc<Held>| {
+            held.class == PriorityClass::ExternalCommercial
+                && held.state == ReservationState::Active
+                && held.told.is_none()
+        };
+        let all: Vec<_> = model.held.iter().filter(may_go).collect();
+        let Some(first) = self.rng.recent(&all, RECENT).filter(|_| self.rng.percent(80)) else {
+            return Vec::new();
+        };
+        let mut victims = vec![Held::clone(first)];
+        for other in all.iter().filter(|other| other.grant.id != first.grant.id) {
+            let charges = &other.grant.charges;
+            let is_near = charges.iter().any(|charge| first.charge(&charge.account).is_some());
+            if victims.len() < 3 && is_near && self.rng.percent(30) {
+                victims.push(Held::clone(other));
+            }
+        }
+        victims
+    }
+
+    /// When it is to begin, if that is said: mostly soon, often right before or behind another, now
+    /// and then too early or too late to be booked.
+    fn start(&mut self, model: &Model, seconds: u64) -> Option<u64> {
+        if !self.rng.percent(30) {
+            return None;
+        }
+        let now = self.clock.max(model.now);
+        let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+        let other = self.rng.recent(&live, RECENT).map(|held| &held.grant);
+        Some(match (self.rng.below(100), other) {
+            (0..3, _) => now.saturating_sub(self.rng.within(1, 3)),
+            (3, _) => now + LEAD - 1 + self.rng.below(3),
+            (4..20, _) => now,
+            // So that it ends when the other begins, or a second later.
+            (20..40, Some(grant)) => {
+                (grant.start + self.rng.below(2)).saturating_sub(seconds).max(now)
+            }
+            (40..60, Some(grant)) => (grant.end - self.rng.below(2)).max(now),
+            _ => now + self.rng.within(1, AHEAD),
+        })
     }
 
     fn proposal(
@@ -381,18 +501,34 @@ impl Driver {
         model: &Model,
         gpu_model: &str,
         choice: &[Account; 8],
-        size: [u64; 2],
+        mut aim: Aim<'_>,
     ) -> Candidate {
         if self.rng.percent(8) {
             return denied(gpu_model, self.rng.percent(50));
         }
-        // Mostly the cluster, the tenant's GPUs and its GPU-seconds; the others now and then.
-        let chances = [60, 80, 60, 40, 20, 20, 20, 8];
+        let preemption = self.rng.percent(if aim.victims.is_empty() { 40 } else { 90 });
+        let preemption = preemption.then(|| self.rule());
+        if let Some(rule) = preemption.as_ref().filter(|_| !aim.victims.is_empty()) {
+            aim.start += u64::from(rule.grace_seconds);
+        }
+        // Mostly the cluster, the tenant's GPUs and its GPU-seconds; the others now and then. What
+        // is sold is seldom on a budget, and what displaces mostly asks for what its victims have.
+        let mut chances = match (aim.is_sold, aim.victims) {
+            (true, _) => [80, 70, 15, 10, 40, 30, 10, 12],
+            (false, []) => [60, 80, 60, 40, 20, 20, 20, 8],
+            (false, _) => [5, 5, 3, 3, 5, 5, 3, 3],
+        };
+        for (chance, account) in chances.iter_mut().zip(choice) {
+            let has = |victim: &Held| victim.charge(&account.path).is_some();
+            if account.kind == AccountKind::Level && aim.victims.iter().any(has) {
+                *chance = 75;
+            }
+        }
         let chosen: Vec<_> =
             choice.iter().zip(chances).filter(|(_, chance)| self.rng.percent(*chance)).collect();
         let (mut claims, mut limits) = (Vec::new(), Vec::new());
         for (account, _) in chosen {
-            let amount = self.amount(model, account, size);
+            let amount = self.amount(model, account, &aim);
             let own = match self.rng.below(20) {
                 0 => Some(account.limit / 2),
                 1 => Some(account.limit * 2),
@@ -404,29 +540,57 @@ impl Driver {
             claims.push(PolicyClaim { claim, policy: id(self.rng.name(&["quota", "fabric"])) });
             limits.push(Some((account.kind, account.unit, account.limit)));
         }
-        let outcome = Outcome { claims, ..permit() };
+        let outcome = Outcome { claims, preemption, ..permit() };
         let mut candidate = Candidate { gpu_model: id(gpu_model), limits, outcome };
         self.spoil(&mut candidate);
         candidate
     }
 
+    /// Whom a policy lets displace whom: mostly as it should be.
+    fn rule(&mut self) -> PreemptionRule {
+        use PriorityClass::{ExternalCommercial, InternalResearch};
+        let victim_classes = match self.rng.below(20) {
+            0 => Vec::new(),
+            1 => vec![InternalResearch],
+            2..5 => vec![InternalResearch, ExternalCommercial],
+            _ => vec![ExternalCommercial],
+        };
+        let numbers = [
+            if self.rng.percent(10) { 0 } else { self.rng.within(1, 12) },
+            if self.rng.percent(10) { self.rng.below(2) * 100 } else { self.rng.within(1, 5) },
+            if self.rng.percent(60) { 0 } else { self.rng.within(1, 15) },
+        ];
+        let [grace_seconds, max_victims, min_runtime_seconds] =
+            numbers.map(|number| u32::try_from(number).unwrap_or(0));
+        PreemptionRule { grace_seconds, max_victims, min_runtime_seconds, victim_classes }
+    }
+
     /// How much is claimed: often exactly what is left, or one more.
-    fn amount(&mut self, model: &Model, account: &Account, [gpus, seconds]: [u64; 2]) -> u64 {
+    fn amount(&mut self, model: &Model, account: &Account, aim: &Aim<'_>) -> u64 {
+        let Aim { gpus, milli, seconds, start, victims, .. } = *aim;
         let usual = match account.unit {
-            placet_core::Unit::MilliGpu => gpus * 1_000,
+            placet_core::Unit::MilliGpu => gpus * u64::from(milli),
             placet_core::Unit::GpuSecond => gpus * seconds.max(1),
             placet_core::Unit::Gbps => gpus * 2,
             placet_core::Unit::Byte | placet_core::Unit::Count => gpus,
         };
-        if !self.rng.percent(30) {
+        let chance = match (aim.is_sold && milli < 1_000, victims) {
+            (true, _) => 5,
+            (false, []) => 30,
+            (false, _) => 85,
+        };
+        if !self.rng.percent(chance) {
             return usual;
         }
-        let now = self.clock.max(model.now);
         let Account { path, kind, unit, limit } = account.clone();
         let charge = Charge { account: path, amount: MUCH, kind, limit, unit };
-        let free = model.books().free(&charge, [now, now + seconds.max(1)]);
+        let mut free = model.books().free(&charge, [start, start + seconds.max(1)]);
+        // What is left once they have made room.
+        let made = victims.iter().filter_map(|victim| victim.charge(&charge.account));
+        free += made.map(|charge| charge.amount).sum::<u64>();
         // Mostly all that is left, or one more than that.
-        if self.rng.percent(66) { free.max(1) } else { free + 1 }
+        let most = if victims.is_empty() { 66 } else { 85 };
+        if self.rng.percent(most) { free.max(1) } else { free + 1 }
     }
 
     /// Rarely a candidate makes no sense.
@@ -457,6 +621,12 @@ impl Driver {
             _ => {}
         }
     }
+}
+
+/// Whether a reservation holds GPUs of a model.
+fn runs_on(held: &Held, model: &str) -> bool {
+    let mut accounts = held.grant.charges.iter().map(|charge| charge.account.as_str());
+    accounts.any(|account| account.strip_suffix(model).is_some_and(|rest| rest.ends_with('/')))
 }
 
 fn permit() -> Outcome {

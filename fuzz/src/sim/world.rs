@@ -12,6 +12,7 @@ use placet_server::signer::Signer;
 use placet_server::store::{Faults, StoreOptions};
 
 pub(super) const ISSUER: &str = "placet.simulation";
+pub(super) const AUDIENCE: [&str; 2] = ["scheduler", "provisioner"];
 pub(super) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 pub(super) const CALLERS: [&str; 2] = ["scheduler-a", "scheduler-b"];
 pub(super) const MODELS: [&str; 3] = ["H100", "A100", "L40"];
@@ -171,7 +172,7 @@ impl World {
         now: u64,
     ) -> Result<Stepper, OpenError> {
         let options = Options {
-            audience: vec!["scheduler".to_owned(), "provisioner".to_owned()],
+            audience: AUDIENCE.map(str::to_owned).to_vec(),
             clock: self.rules.clock,
             confirm_within_seconds: self.rules.confirm_within,
             issuer: ISSUER.to_owned(),

@@ -3,7 +3,8 @@
 
 use placet_core::{ExpiryCause, Id, ReservationState};
 
-use super::{Back, Ended, Ledger, Outcome, Refusal, Reservation, all_of, back, unused};
+use super::cohorts::Segment;
+use super::{Back, Booking, Ended, Ledger, Outcome, Refusal, Reservation, all_of, back, unused};
 
 /// A rule that a ledger does not keep. Only with the feature `defects`, which only the simulation
 /// turns on, can one be asked for; without it nothing of them is compiled.
@@ -71,11 +72,55 @@ pub enum Defect {
     UnknownTakenForFailed,
     /// A batch that failed stays in the ledger.
     FailedBatchNotUndone,
+    /// What is booked in advance keeps nobody out who begins before it.
+    AheadKeepsNobodyOut,
+    /// What is booked in advance is held from now on.
+    AheadHeldFromNow,
+    /// A start that has passed is taken for now.
+    PastStartAccepted,
+    /// What is booked in advance must be confirmed soon after it is decided.
+    AheadConfirmedAtOnce,
+    /// What waits for others to go holds nothing on their accounts.
+    PlanHoldsNothing,
+    /// Victims are displaced before the preemptor is confirmed.
+    EvictionUnconfirmed,
+    /// A preemptor that is confirmed displaces nobody, and holds all of its charges.
+    EvictionOrderIgnored,
+    /// A victim gives its room to the preemptor, and does not end.
+    EvictedStaysActive,
+    /// Victims are displaced also if the preemptor is not confirmed.
+    LostPlanEvicts,
+    /// Victims stay after all if the preemptor ends after it was confirmed.
+    ReleaseRevivesVictims,
+    /// The room of a victim that ends early is anybody's.
+    VictimRoomNotTaken,
+    /// A victim keeps its epoch.
+    VictimKeepsEpoch,
+    /// A victim gets no budget back.
+    EvictionRefundsNothing,
+    /// Victims need not have had the minimum run time.
+    MinRuntimeIgnored,
+    /// Victims have one second.
+    GraceIgnored,
+    /// Classes are displaced that the policy does not name.
+    VictimClassesIgnored,
+    /// Any class displaces any other that the policy names.
+    AnyClassDisplaced,
+    /// Who was told to make room may be told again, by another.
+    ToldTwice,
+    /// As many make room as it takes.
+    MaxVictimsIgnored,
+    /// Those with the most GPUs go, whatever is lost.
+    BiggestVictims,
+    /// The limit of a claim is not looked at where victims leave all that is needed.
+    LowerLimitIgnored,
+    /// Orders of eviction are not logged.
+    OrderNotLogged,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 53] = [
         Self::LimitOffByOne,
         Self::SecondAccountNotChecked,
         Self::RefusedBookingHalfHeld,
@@ -107,6 +152,28 @@ impl Defect {
         Self::RefusedCommitAnswered,
         Self::UnknownTakenForFailed,
         Self::FailedBatchNotUndone,
+        Self::AheadKeepsNobodyOut,
+        Self::AheadHeldFromNow,
+        Self::PastStartAccepted,
+        Self::AheadConfirmedAtOnce,
+        Self::PlanHoldsNothing,
+        Self::EvictionUnconfirmed,
+        Self::EvictionOrderIgnored,
+        Self::EvictedStaysActive,
+        Self::LostPlanEvicts,
+        Self::ReleaseRevivesVictims,
+        Self::VictimRoomNotTaken,
+        Self::VictimKeepsEpoch,
+        Self::EvictionRefundsNothing,
+        Self::MinRuntimeIgnored,
+        Self::GraceIgnored,
+        Self::VictimClassesIgnored,
+        Self::AnyClassDisplaced,
+        Self::ToldTwice,
+        Self::MaxVictimsIgnored,
+        Self::BiggestVictims,
+        Self::LowerLimitIgnored,
+        Self::OrderNotLogged,
     ];
 }
 
@@ -154,6 +221,7 @@ impl Ledger {
             ExpiryCause::Ended if self.breaks(Defect::BudgetFreedAtEnd) => {
                 all_of(reservation).unwrap_or(right)
             }
+            ExpiryCause::Evicted if self.breaks(Defect::EvictionRefundsNothing) => Back::default(),
             ExpiryCause::Unconfirmed
             | ExpiryCause::Ended
             | ExpiryCause::Evicted
@@ -184,6 +252,64 @@ impl Ledger {
     /// Whether a level stays as it is when a reservation ends.
     pub(super) fn spoil_levels(&self, is_released: bool) -> bool {
         is_released && self.breaks(Defect::ReleaseKeepsLevels)
+    }
+
+    /// From when on a part of an interval is held.
+    pub(super) fn spoil_start(&self, start: u64) -> u64 {
+        if self.breaks(Defect::AheadHeldFromNow) { self.now } else { start.max(self.now) }
+    }
+
+    /// For how much of an interval room is looked for.
+    pub(super) fn spoil_look(&self, segment: Segment) -> Segment {
+        let is_short = self.breaks(Defect::AheadKeepsNobodyOut);
+        let end = if is_short { segment.start.saturating_add(1) } else { segment.end };
+        Segment { end, ..segment }
+    }
+
+    /// Up to when a booking must be confirmed.
+    pub(crate) fn spoil_deadline(&self, booking: Booking, within: u64) -> Booking {
+        if !self.breaks(Defect::AheadConfirmedAtOnce) {
+            return booking;
+        }
+        let confirm_by = self.now.saturating_add(within).min(booking.end);
+        Booking { confirm_by, ..booking }
+    }
+
+    /// The latest start of a victim.
+    pub(super) fn spoil_began(&self, booking: &Booking, right: u64) -> u64 {
+        if self.breaks(Defect::MinRuntimeIgnored) { booking.start } else { right }
+    }
+
+    /// The seconds that a victim keeps running.
+    pub(crate) fn spoil_grace(&self, right: u32) -> u32 {
+        if self.breaks(Defect::GraceIgnored) { 1 } else { right }
+    }
+
+    /// A victim whose room the preemptor has.
+    pub(super) fn spoil_victim(&self, mut right: Reservation) -> Reservation {
+        if self.breaks(Defect::VictimKeepsEpoch) {
+            right.epoch = right.epoch.saturating_sub(1);
+        }
+        if self.breaks(Defect::EvictedStaysActive) {
+            right.order = None;
+        }
+        right
+    }
+
+    /// Called before a reservation ends: victims of one that was confirmed may stay after all.
+    pub(super) fn spoil_victims_of(&mut self, ending: &Reservation) {
+        if !self.breaks(Defect::ReleaseRevivesVictims) {
+            return;
+        }
+        let id = &ending.booking.id;
+        let is_told = |held: &&Reservation| {
+            held.order.as_ref().is_some_and(|order| order.effective && order.preemptor == *id)
+        };
+        let told: Vec<Reservation> = self.live.values().filter(is_told).cloned().collect();
+        for mut victim in told {
+            victim.order = None;
+            self.set_live(victim.booking.id.clone(), Some(victim));
+        }
     }
 
     /// Whether a charge that does not fit is let through.

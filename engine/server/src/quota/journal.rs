@@ -3,7 +3,6 @@
 use placet_core::{AccountPath, Id};
 
 use super::cohorts::Nodes;
-use super::preempt::displaceable;
 use super::timeline::TimelineUndo;
 use super::{Account, Budget, Defect, Ended, Ledger, Reservation};
 
@@ -129,7 +128,7 @@ impl Ledger {
         let due = reservation.as_ref().map(Reservation::due);
         let old = self.live.remove(&id);
         let was_due = old.as_ref().map(Reservation::due);
-        let index = |held: &Reservation| (displaceable(held), held.extensions.len());
+        let index = |held: &Reservation| (self.displaceable(held), held.extensions.len());
         let same = old.as_ref().map(index) == reservation.as_ref().map(index);
         if let Some(old) = old.as_ref().filter(|_| !same) {
             self.index(old, false);
@@ -155,7 +154,7 @@ impl Ledger {
     /// A job inside a lease has its place in the lease's list.
     fn index(&mut self, held: &Reservation, there: bool) {
         self.index_inside(held, there);
-        if !displaceable(held) {
+        if !self.displaceable(held) {
             return;
         }
         let entry = (held.booking.start, held.booking.id.clone());

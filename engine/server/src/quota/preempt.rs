@@ -19,7 +19,7 @@ use placet_core::{
 use super::cohorts::Segment;
 use super::reserve::check_booking;
 use super::timeline::{Broken, Timeline};
-use super::{Booking, FIRST_EPOCH, Ledger, Refusal, Reservation, ReserveError};
+use super::{Booking, Defect, FIRST_EPOCH, Ledger, Refusal, Reservation, ReserveError};
 
 /// Most victims of one preemption, whatever a policy allows: each stands in the signed decision.
 pub const MAX_VICTIMS: usize = 64;
@@ -110,6 +110,7 @@ impl Ledger {
         };
         let candidates = self.candidates(booking, rule, &refusals);
         let most = usize::try_from(rule.max_victims).unwrap_or(MAX_VICTIMS).min(MAX_VICTIMS);
+        let most = if self.breaks(Defect::MaxVictimsIgnored) { MAX_VICTIMS } else { most };
         let Some(victims) = self.choose(booking, &candidates, most)? else {
             return Err(ReserveError::Refused(refusals));
         };
@@ -129,7 +130,7 @@ impl Ledger {
         if self.knows(&booking.id) {
             return Err(ReserveError::Malformed("has a name that was used before"));
         }
-        let wrong = |id: &Id| !self.live.get(id).is_some_and(|held| may_go(held, &booking));
+        let wrong = |id: &Id| !self.live.get(id).is_some_and(|held| self.may_go(held, &booking));
         if victims.len() > MAX_VICTIMS || victims.iter().any(wrong) {
             return Err(ReserveError::Malformed("displaces what it cannot displace"));
         }
@@ -158,6 +159,10 @@ impl Ledger {
             plan: (!plan.victims.is_empty()).then_some(plan),
         };
         self.set_live(reservation.booking.id.clone(), Some(reservation.clone()));
+        if self.breaks(Defect::EvictionUnconfirmed) {
+            let cut = victims.iter().try_for_each(|id| self.cut(id));
+            cut.map_err(|Broken| ReserveError::Broken)?;
+        }
         Ok(reservation)
     }
 
@@ -169,18 +174,7 @@ impl Ledger {
         self.book_out(reservation)?;
         let Some(plan) = reservation.plan.take() else { return Err(Broken) };
         for id in &plan.victims {
-            let mut victim = self.live.get(id).cloned().ok_or(Broken)?;
-            let order = victim.order.as_mut().ok_or(Broken)?;
-            order.effective = true;
-            victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
-            let at = order.at;
-            for (start, end, charges) in victim.terms() {
-                for charge in charges.iter().filter(|one| one.kind == AccountKind::Level) {
-                    let part = Segment { start: start.max(at), end, amount: charge.amount };
-                    self.shift(charge, part, false)?;
-                }
-            }
-            self.set_live(id.clone(), Some(victim));
+            self.cut(id)?;
         }
         let (start, end) = (reservation.booking.start, reservation.booking.end);
         for charge in &reservation.booking.charges {
@@ -191,16 +185,44 @@ impl Ledger {
         Ok(())
     }
 
+    /// Cuts one victim.
+    fn cut(&mut self, id: &Id) -> Result<(), Broken> {
+        let mut victim = self.live.get(id).cloned().ok_or(Broken)?;
+        let order = victim.order.as_mut().ok_or(Broken)?;
+        if self.breaks(Defect::EvictionOrderIgnored) {
+            victim.order = None;
+            self.set_live(id.clone(), Some(victim));
+            return Ok(());
+        }
+        order.effective = true;
+        victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
+        let at = order.at;
+        for (start, end, charges) in victim.terms() {
+            for charge in charges.iter().filter(|one| one.kind == AccountKind::Level) {
+                let part = Segment { start: start.max(at), end, amount: charge.amount };
+                self.shift(charge, part, false)?;
+            }
+        }
+        let victim = self.spoil_victim(victim);
+        self.set_live(id.clone(), Some(victim));
+        Ok(())
+    }
+
     /// Called before a reservation ends: an announcement that it made is taken back, and of one
     /// that was made to it the preemptor takes over the room.
     pub(super) fn before_end(&mut self, reservation: &Reservation) -> Result<(), Broken> {
         if let Some(plan) = &reservation.plan {
             for id in &plan.victims {
+                if self.breaks(Defect::LostPlanEvicts) {
+                    self.cut(id)?;
+                    continue;
+                }
                 let mut victim = self.live.get(id).cloned().ok_or(Broken)?;
                 victim.order = None;
                 self.set_live(id.clone(), Some(victim));
             }
         }
+        self.spoil_victims_of(reservation);
         Ok(())
     }
 
@@ -213,6 +235,11 @@ impl Ledger {
         let mut preemptor = self.live.get(&order.preemptor).cloned().ok_or(Broken)?;
         let mut plan = preemptor.plan.clone().ok_or(Broken)?;
         plan.victims.remove(&reservation.booking.id);
+        if self.breaks(Defect::VictimRoomNotTaken) || self.breaks(Defect::PlanHoldsNothing) {
+            preemptor.plan = Some(plan);
+            self.set_live(order.preemptor.clone(), Some(preemptor));
+            return Ok(());
+        }
         let before = plan.parts.clone();
         plan.parts = self.parts(&preemptor.booking, &plan.victims)?;
         for charge in &preemptor.booking.charges {
@@ -288,6 +315,8 @@ impl Ledger {
             return Vec::new();
         }
         let latest = booking.start.saturating_sub(u64::from(rule.min_runtime_seconds));
+        let latest = self.spoil_began(booking, latest);
+        let any = self.breaks(Defect::VictimClassesIgnored);
         for refusal in refusals {
             let Some(those) = self.displaceable.get(&refusal.account) else { continue };
             // The first name that there can be, so that none of the next second is among them.
@@ -298,8 +327,8 @@ impl Ledger {
                     break;
                 }
                 let Some(held) = self.live.get(id) else { continue };
-                let class = rule.victim_classes.contains(&held.booking.class);
-                if class && may_go(held, booking) {
+                let class = any || rule.victim_classes.contains(&held.booking.class);
+                if class && self.may_go(held, booking) {
                     let seconds = booking.start.saturating_sub(*start);
                     let lost = u128::from(held.booking.work.milli_gpus())
                         .saturating_mul(u128::from(seconds));
@@ -330,34 +359,38 @@ impl Ledger {
             let held = search.candidates.get(*at).and_then(|one| self.live.get(&one.id));
             Reverse(held.map_or(0, |held| held.booking.work.milli_gpus()))
         });
-        for order in [&all, &by_room] {
-            search.greedy(self, order)?;
+        if self.breaks(Defect::BiggestVictims) {
+            search.greedy(self, &by_room)?;
+        } else {
+            for order in [&all, &by_room] {
+                search.greedy(self, order)?;
+            }
+            search.descend(self, &mut Vec::new(), 0)?;
         }
-        search.descend(self, &mut Vec::new(), 0)?;
         let best = search.best.map(|(_, chosen)| chosen);
         let name = |at: usize| candidates.get(at).map(|one| one.id.clone());
         Ok(best.map(|chosen| chosen.into_iter().filter_map(name).collect()))
     }
-}
 
-/// Whether a held reservation may have to make room for a booking. What runs inside a lease holds
-/// nothing but the lease.
-fn may_go(held: &Reservation, booking: &Booking) -> bool {
-    let own = &held.booking;
-    booking.class.may_displace(own.class)
-        && held.state == ReservationState::Active
-        && held.order.is_none()
-        && own.work.lease_id.is_none()
-        && own.start <= booking.start
-        && held.end() > booking.start
-}
+    /// Whether a held reservation may have to make room for a booking.
+    fn may_go(&self, held: &Reservation, booking: &Booking) -> bool {
+        self.may_displace(booking.class, held)
+            && held.booking.start <= booking.start
+            && held.end() > booking.start
+    }
 
-/// Whether a reservation is of a class that anybody may displace, and could be now.
-pub(super) fn displaceable(held: &Reservation) -> bool {
-    PriorityClass::InternalResearch.may_displace(held.booking.class)
-        && held.state == ReservationState::Active
-        && held.order.is_none()
-        && held.booking.work.lease_id.is_none()
+    /// Whether a reservation is of a class that anybody may displace, and could be now.
+    pub(super) fn displaceable(&self, held: &Reservation) -> bool {
+        self.may_displace(PriorityClass::InternalResearch, held)
+    }
+
+    /// What runs inside a lease holds nothing but the lease: it makes no room.
+    fn may_displace(&self, class: PriorityClass, held: &Reservation) -> bool {
+        (class.may_displace(held.booking.class) || self.breaks(Defect::AnyClassDisplaced))
+            && held.state == ReservationState::Active
+            && (held.order.is_none() || self.breaks(Defect::ToldTwice))
+            && held.booking.work.lease_id.is_none()
+    }
 }
 
 /// What a charge holds, and when.

@@ -109,6 +109,7 @@ impl Ledger {
             until,
         };
         for segment in footprint((booking.start, booking.end), charge, parts) {
+            let segment = self.spoil_look(segment);
             let Some(found) = self.obstacle(account, segment, *limit)? else { continue };
             let free = if parts.is_some() || !detail {
                 0
@@ -124,7 +125,8 @@ impl Ledger {
             return Ok(Some(refusal(found.binding, found.limit, found.peak, free, found.until)));
         }
         // Where nothing more is needed than victims leave, use may yet be above a lower limit.
-        for part in parts.into_iter().flatten().filter(|part| part.needed == 0) {
+        let looks = !self.breaks(Defect::LowerLimitIgnored);
+        for part in parts.into_iter().flatten().filter(|part| looks && part.needed == 0) {
             let peak = self.peak(account, part.start, part.end)?;
             if peak.saturating_sub(part.left) > *limit {
                 return Ok(Some(refusal(account.clone(), *limit, peak, 0, None)));
@@ -139,6 +141,9 @@ impl Ledger {
         booking: &Booking,
         parts: Option<&Vec<Part>>,
     ) -> Result<(), Broken> {
+        if parts.is_some() && self.breaks(Defect::PlanHoldsNothing) {
+            return Ok(());
+        }
         if charge.kind == AccountKind::Level {
             let segments = footprint((booking.start, booking.end), charge, parts);
             return segments.into_iter().try_for_each(|part| self.shift(charge, part, true));
@@ -156,6 +161,9 @@ impl Ledger {
     /// Takes what a reservation holds off its level accounts, from now on.
     pub(super) fn book_out(&mut self, reservation: &Reservation) -> Result<(), Broken> {
         for (charge, parts) in reservation.holdings() {
+            if reservation.waits(charge) && self.breaks(Defect::PlanHoldsNothing) {
+                continue;
+            }
             for part in parts {
                 self.shift(charge, part, false)?;
             }
@@ -172,7 +180,7 @@ impl Ledger {
         part: Segment,
         more: bool,
     ) -> Result<(), Broken> {
-        let part = Segment { start: part.start.max(self.now), ..part };
+        let part = Segment { start: self.spoil_start(part.start), ..part };
         if part.start >= part.end {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use placet_core::{
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
 use crate::quota::{
-    Booking, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, Refusal, Reservation,
+    Booking, Defect, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, Refusal, Reservation,
     ReserveError, Work,
 };
 
@@ -110,7 +110,8 @@ pub(super) fn judge(
     extend_new(&mut denial.reasons, proposal.rejected.iter().cloned());
     let start = proposal.request.start_at(ledger.now()).unwrap_or_else(|reason| {
         // It may have lain ahead when the request was evaluated, and have passed while it waited.
-        if denial.reasons.is_empty() {
+        let is_taken = ledger.breaks(Defect::PastStartAccepted);
+        if denial.reasons.is_empty() && !is_taken {
             denial.reasons.push(*reason);
         }
         ledger.now()
@@ -183,7 +184,8 @@ fn preempt(
         return Ok(None);
     }
     // Victims have a second at least: nobody is gone before they are told.
-    let start = ledger.now().saturating_add(u64::from(rule.grace_seconds.max(1)));
+    let grace = ledger.spoil_grace(rule.grace_seconds).max(1);
+    let start = ledger.now().saturating_add(u64::from(grace));
     let booking = booking(proposal, candidate, reservation, start, 0);
     let Ok(charges) = charges(ledger, candidate, &booking)? else { return Ok(None) };
     let confirm_by = ledger.now().saturating_add(confirm_within_seconds).min(start);
@@ -281,7 +283,10 @@ fn hold(
         Err(unknown) => return Ok(Err(unknown)),
     };
     let held = match extends {
-        None => ledger.reserve(booking.clone()).map(granted),
+        None => {
+            booking = ledger.spoil_deadline(booking, confirm_within_seconds);
+            ledger.reserve(booking.clone()).map(granted)
+        }
         Some(extends) => match ledger.extend(booking.clone(), extends) {
             Ok(held) => {
                 let Reservation { epoch, .. } = held;

@@ -322,7 +322,9 @@ impl<'w> Stage<'w> {
         let decision = DraftDecision { command, caller, decision };
         staged.drafts.push(Draft::Decision(Box::new(decision)));
         let order = |order| Draft::Order(command, Box::new(order));
-        staged.drafts.extend(orders.into_iter().map(order));
+        if !self.ledger.breaks(Defect::OrderNotLogged) {
+            staged.drafts.extend(orders.into_iter().map(order));
+        }
         draft
     }
 

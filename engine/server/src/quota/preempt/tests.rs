@@ -175,7 +175,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// Reservations that might be displaced: what every preemption makes fewer, and nothing but a sale
 /// that is confirmed, or an announcement that is taken back, makes more.
 fn potential(ledger: &Ledger) -> usize {
-    ledger.live.values().filter(|held| displaceable(held)).count()
+    ledger.live.values().filter(|held| ledger.displaceable(held)).count()
 }
 
 struct Run {
