@@ -44,8 +44,14 @@ const LOADING_MS: u64 = 60;
 /// Milliseconds after the store was locked within which a kill comes that is to fall into folding
 /// the log.
 const RECOVERY_MS: u64 = 4;
+/// Milliseconds for which no server runs after a kill: so that what is due meanwhile is the next
+/// one's to end, and reservations have the time to become old enough to be displaced.
+const DEAD_MS: u64 = 400;
+/// Seconds for which the last server of a store goes on when all is answered: the longest grace of
+/// an eviction, and one more.
+const REST_SECONDS: u64 = 3;
 /// Cycles of the run that is doctored: it is audited once for every lie, and so kept short.
-const DOCTORED_CYCLES: u64 = 3;
+const DOCTORED_CYCLES: u64 = 6;
 /// Turns of the scheduler that a kill waits at most once it is due, so that it falls into any part
 /// of a batch.
 const TURNS: u64 = 64;
@@ -90,7 +96,8 @@ impl World {
         let records = folder.join("records");
         std::fs::create_dir(&records).unwrap();
         let mut runner = Record::new(&records.join("runner.jsonl"));
-        runner.line(&json!({"event": "limits", "limits": load::limits()}));
+        runner.line(&load::terms());
+        runner.line(&load::told_facts());
         let record = Record::new(&records.join("marks.jsonl"));
         let marks = Marks { record, asked: 0, first: None };
         let via = |number| if number < UNARY { Via::Unary } else { Via::Stream };
@@ -111,6 +118,8 @@ impl World {
     /// cycle of a store waits until everything is answered first.
     fn cycle(&mut self, number: u64, last: bool) -> String {
         let phase = if last { Phase::Load } else { Phase::draw(&mut self.dice) };
+        let dead = self.dice.below(DEAD_MS);
+        self.runtime.block_on(moment(dead));
         let (said, phase) = match phase {
             Phase::Loading | Phase::Recovery => self.kill_at_start(phase),
             Phase::First | Phase::Load => self.kill_under_load(number, phase, last),
@@ -186,8 +195,9 @@ impl World {
                 while let Some(client) = running.join_next().await {
                     ended.push(client.unwrap());
                 }
-                // What the first clients left unconfirmed expires before the end.
-                while marks.ask(&cycle).await <= load::CONFIRM_WITHIN {
+                // Who was told to go goes before the end, and what nobody confirmed expires.
+                let answered = marks.ask(&cycle).await;
+                while marks.ask(&cycle).await <= answered + REST_SECONDS {
                     moment(50).await;
                 }
             }
@@ -268,7 +278,7 @@ struct Summary {
     counts: BTreeMap<String, u64>,
     /// By code.
     denials: BTreeMap<String, u64>,
-    /// The most that an account ever had, and its limit.
+    /// The most that an account ever had, and its limit then.
     peaks: BTreeMap<String, (u64, u64)>,
     findings: Vec<String>,
 }
@@ -291,7 +301,8 @@ impl Summary {
         *self.counts.entry("signatures verified".into()).or_default() += number(&found["verified"]);
         for (account, peak) in found["peaks"].as_object().expect("an object") {
             let entry = self.peaks.entry(account.clone()).or_default();
-            *entry = (entry.0.max(number(&peak[0])), number(&peak[1]));
+            let peak = (number(&peak[0]), number(&peak[1]));
+            *entry = if peak.0 > entry.0 { peak } else { *entry };
         }
         let findings = found["findings"].as_array().expect("a list");
         let of_store = |finding: &Value| format!("{}: {finding}", folder.display());
@@ -364,6 +375,10 @@ fn twenty_kills_lose_and_double_nothing() {
         ("asks by stream", 300),
         ("asks repeated", 50),
         ("denials worked out again: level", 20),
+        ("denials worked out again: cohort", 20),
+        ("permits in advance", 20),
+        ("permits on borrowed quota", 20),
+        ("permits that displace others", 2),
         ("leaves: expiry", 10),
         ("signatures verified", 250),
     ] {

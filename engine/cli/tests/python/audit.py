@@ -5,7 +5,8 @@ usage: audit.py STORE RECORDS [--format human|json]
 STORE is the SQLite file; a copy of it is read, so that even the write-ahead log of a killed server stays as it was.
 RECORDS is a directory of JSONL files: `runner.jsonl` of whoever started and killed the server, one file for each
 client. Everything is derived again from the leaves and the records: the tree, who held what and when, refunds,
-expiries, and the arithmetic of denials. Exit 0 if nothing was found, 1 if something was, 2 if it could not be read.
+expiries, evictions, and the arithmetic of denials. Exit 0 if nothing was found, 1 if something was, 2 if it could not
+be read.
 
 A finding is `CODE position-or-request: what is wrong`. The codes:
 
@@ -23,8 +24,17 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   DEADLINE   a reservation was confirmed after its deadline
   EXPIRY     what was due did not expire, or expired at another time or for another cause
   REFUND     a refund is not what the rule gives
-  LIMIT      an account held more than its limit
+  LIMIT      an account held more than its limit, or was charged under another
+  BORROWED   an account in a tree held more than its quota and its borrowing limit
+  LENT       a cohort held more than it has and its members lend
+  FACTS      the log's trees of quotas, or a decision, are not those of the active facts
+  START      a reservation begins at another second than it may, or a start that has passed was not denied
   DENIAL     a denial says that less was free than there was, or more
+  VICTIM     somebody was told to go who may not be, or need not be
+  SPARED     nobody was told to go, or others, although it would have cost less
+  ORDER      an order of eviction is missing, or not the one that the decision asks for
+  EVICTED    a reservation was evicted that nobody displaced, or not when it had to go
+  EPOCH      a reservation was settled or ended in another epoch than it is in
   LOST       a client's answer is not in the log
   CHANGED    a client was given two answers, or another than the log has
   UNASKED    the log has a decision that no client asked for
@@ -35,7 +45,9 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
 import argparse
 import base64
 import collections
+import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import re
@@ -44,14 +56,21 @@ import sqlite3
 import sys
 import tempfile
 
+import books
+
 try:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 except ImportError:
     Ed25519PublicKey = None
 
-# `account X: asked A, free F of L`, as the ledger words a denial.
-ROOM = re.compile(r"^account `([^`]+)`: asked (\d+), free (\d+) of (\d+)")
+# `account X: asked A, free F of L`, as the ledger words a denial, or what is in use of one above it.
+ROOM = re.compile(
+    r"^account `([^`]+)`: asked (\d+), free (\d+)(?: of (\d+)|[^:]*: `([^`]+)` has (\d+) of (\d+) in use)"
+)
+DECISION, ORDER = "placet-decision+jwt", "placet-eviction+jwt"
+# Candidates up to which every set of victims is tried.
+TRIED = 8
 # Findings that are printed in full; a broken store has one for nearly every leaf.
 SHOWN = 50
 
@@ -71,12 +90,14 @@ class Audit:
         self.findings = []
         self.counts = collections.Counter()
         self.codes = collections.Counter()
-        self.peaks = {}
-        self.limits, self.patterns, self.keys = {}, [], {}
+        self.peaks, self.keys = {}, {}
+        # Facts by revision, those that are active, and the digests of what is; a change of trees that goes on.
+        self.facts, self.active, self.digests, self.changing = {}, None, {}, None
+        self.terms = {}
         # By request id: claims and position; by reservation id: what is known of it.
         self.decisions, self.reservations = {}, {}
-        # Live reservations alone, and budget use by account: the rest of the log need not be looked at again.
-        self.live, self.spent, self.budgets = {}, collections.Counter(), set()
+        # What is held now, and orders of eviction that have to follow.
+        self.books, self.orders = books.Books(), collections.deque()
         # What clients asked, by request id, and the callers that the log names.
         self.asked, self.callers = {}, set()
         self.verified, self.root = 0, None
@@ -85,10 +106,34 @@ class Audit:
         self.findings.append(f"{code} {where}: {what}")
 
     def hard_limit(self, account):
-        if account not in self.limits:
+        """Most that an account may hold by the active facts; `None` if they do not know it."""
+        if account in self.books.trees:
+            return self.books.trees[account].limit
+        return self.active.limit(account) if self.active is not None else None
+
+    def limit_for(self, account, priority_class):
+        """The same for a class: claims may be tighter."""
+        hard = self.hard_limit(account)
+        tighter = self.terms.get("limits", {}).get(priority_class, {}).get(account)
+        return min((limit for limit in (hard, tighter) if limit is not None), default=None)
+
+
+class Facts:
+    """Limits and trees of quotas, as the runner wrote them down."""
+
+    def __init__(self, line):
+        self.nodes = {node["account"]: node for node in line["trees"]}
+        self.patterns = [
+            (re.compile(re.escape(account).replace(re.escape("{month}"), r"\d{4}-\d{2}")), limit)
+            for account, limit in line["limits"].items()
+        ]
+        self.known = {}
+
+    def limit(self, account):
+        if account not in self.known:
             found = [limit for pattern, limit in self.patterns if pattern.fullmatch(account)]
-            self.limits[account] = min(found) if found else None
-        return self.limits[account]
+            self.known[account] = min(found) if found else None
+        return self.known[account]
 
 
 # --- The records ------------------------------------------------------------------------------------------------
@@ -121,10 +166,10 @@ def read_asks(audit, lines):
 
 
 def read_runner(audit, line):
-    if line["event"] == "limits":
-        for account, limit in line["limits"].items():
-            pattern = re.escape(account).replace(re.escape("{month}"), r"\d{4}-\d{2}")
-            audit.patterns.append((re.compile(pattern), limit))
+    if line["event"] == "facts":
+        audit.facts[line["revision"]] = Facts(line)
+    elif line["event"] == "terms":
+        audit.terms = line
     elif line["event"] == "ready":
         audit.counts["starts"] += 1
         for key in line["jwks"]["keys"]:
@@ -170,19 +215,27 @@ def parse(audit, position, raw):
         return None
 
 
-def claims_of(audit, position, token):
+@functools.cache
+def verify(key, token):
+    """Raises an error if the key did not sign the token."""
+    signed, signature = token.rsplit(".", 1)
+    Ed25519PublicKey.from_public_bytes(unpadded(key)).verify(unpadded(signature), signed.encode())
+
+
+def claims_of(audit, position, token, kind):
     """The claims of a token, verified if there is a library for it."""
     try:
-        header, payload, signature = token.split(".")
+        header, payload, _ = token.split(".")
         head = json.loads(unpadded(header))
         claims = json.loads(unpadded(payload))
     except ValueError as error:
         audit.find("CLAIMS", position, f"no token: {error}")
         return None
+    if head.get("typ") != kind:
+        audit.find("SIGNATURE", position, f"the token is of type {head.get('typ')}, not {kind}")
     if Ed25519PublicKey is not None:
         try:
-            key = Ed25519PublicKey.from_public_bytes(unpadded(audit.keys[head["kid"]]))
-            key.verify(unpadded(signature), f"{header}.{payload}".encode())
+            verify(audit.keys[head["kid"]], token)
             audit.verified += 1
         except (InvalidSignature, KeyError, ValueError) as error:
             audit.find("SIGNATURE", position, f"{type(error).__name__} {error}")
@@ -190,7 +243,7 @@ def claims_of(audit, position, token):
 
 
 def fold(audit, leaves, high_water):
-    """Goes through the log with a model of its own: lists of intervals."""
+    """Goes through the log with a model of its own."""
     now = 0
     for position, raw in enumerate(leaves):
         parsed = parse(audit, position, raw)
@@ -202,39 +255,81 @@ def fold(audit, leaves, high_water):
         now = max(now, time)
         kind = event.get("kind")
         audit.counts[f"leaves: {kind}"] += 1
+        if audit.orders and kind != "eviction_order":
+            missing(audit, position)
+        if audit.changing is not None and kind != "quotas":
+            audit.find("FACTS", position, "a change of the trees is not complete")
+            audit.changing = None
         if kind == "expiry":
             expire(audit, position, time, event)
             continue
         overdue(audit, position, now)
-        if kind == "decision":
-            decide(audit, position, time, event)
-        elif kind == "confirmation":
-            confirm(audit, position, time, event)
-        elif kind == "release":
-            release(audit, position, time, event)
+        if kind in FOLDED:
+            FOLDED[kind](audit, position, time, event)
         elif (kind == "genesis") != (position == 0):
             audit.find("LEAF", position, "the log does not begin with its genesis, and only begin")
-        elif kind not in ("genesis", "bundle_activation", "facts_activation"):
+        elif kind != "genesis":
             audit.find("LEAF", position, f"this auditor does not know a `{kind}`")
+    if audit.orders:
+        missing(audit, "the end")
     if high_water < now:
         audit.find("TIME", "the store", f"its time {high_water} is before that of the last leaf, {now}")
     overdue(audit, "the store", high_water)
 
 
 def due(held):
-    return held["confirm_by"] if held["confirmed"] is None else held["end"]
+    return held["confirm_by"] if held["confirmed"] is None else held["until"]
 
 
 def overdue(audit, position, now):
-    for name, held in list(audit.live.items()):
+    for name, held in list(audit.books.live.items()):
         if due(held) <= now:
-            audit.find("EXPIRY", position, f"`{name}` was due at {due(held)} and is still held at {now}")
+            code = "EVICTED" if held["cut"] else "EXPIRY"
+            audit.find(code, position, f"`{name}` was due at {due(held)} and is still held at {now}")
             end(audit, name, due(held), {})
+
+
+# --- Facts ------------------------------------------------------------------------------------------------------
+
+
+def change_quotas(audit, position, time, event):
+    """The trees of quotas change; with the last of the leaves that say so."""
+    if audit.changing is None:
+        audit.changing = {path: node.own for path, node in audit.books.trees.items()}
+    for path in event["removed"]:
+        audit.changing.pop(path, None)
+    audit.changing.update((node["account"], node) for node in event["changed"])
+    if event["more"]:
+        return
+    audit.counts["changes of the trees while something was held"] += bool(audit.books.live)
+    owns, audit.changing = audit.changing, None
+    try:
+        audit.books.trees = books.forest(owns.values())
+    except KeyError as error:
+        audit.find("FACTS", position, f"the cohort {error} is not there")
+
+
+def activate_bundle(audit, position, time, event):
+    audit.digests["bundle_digest"] = event["digest"]
+
+
+def activate_facts(audit, position, time, event):
+    audit.digests["facts_digest"] = event["digest"]
+    audit.active = audit.facts.get(event["revision"])
+    if audit.active is None:
+        audit.find("FACTS", position, f"nobody wrote facts `{event['revision']}`")
+        return
+    logged = {path: node.own for path, node in audit.books.trees.items()}
+    if logged != audit.active.nodes:
+        audit.find("FACTS", position, f"the trees are not those of facts `{event['revision']}`")
+
+
+# --- Decisions --------------------------------------------------------------------------------------------------
 
 
 def decide(audit, position, time, event):
     token = event["token"]
-    claims = claims_of(audit, position, token)
+    claims = claims_of(audit, position, token, DECISION)
     if claims is None:
         return
     request = (event["caller"], claims["request_id"])
@@ -247,71 +342,292 @@ def decide(audit, position, time, event):
         audit.find("CLAIMS", position, f"decided at {claims['iat']}, logged at {time}")
     if (claims["effect"] == "PERMIT") != (grant is not None) or (grant is None) == (not claims["reasons"]):
         audit.find("CLAIMS", position, "effect, reasons and reservation contradict each other")
-    if grant is None:
-        audit.codes.update({reason["code"] for reason in claims["reasons"]})
-        check_denial(audit, position, claims)
-        return
-    reserve(audit, position, claims, grant)
-
-
-def check_denial(audit, position, claims):
-    """Where a denial says how much was free, that much was: no reservation leaked when the server died."""
+    if {name: claims[name] for name in audit.digests} != audit.digests:
+        audit.find("FACTS", position, "it was decided under another bundle or other facts than the active ones")
     what = audit.asked.get(claims["request_id"], {}).get("what")
-    for reason in claims["reasons"]:
-        room = ROOM.match(reason["message"])
-        if room is None or what is None:
-            continue
-        account, (asked, free, limit) = room[1], map(int, room.groups()[1:])
-        if account in audit.budgets:
-            kind, use = "budget", audit.spent[account]
-        else:
-            kind, use = "level", peak(audit, account, claims["iat"], claims["iat"] + what["duration_seconds"])
-        audit.counts[f"denials worked out again: {kind}"] += 1
-        if free != max(0, limit - use) or asked <= free:
-            audit.find("DENIAL", position, f"`{account}` with {use} of {limit} has not {free} free for {asked}")
+    if grant is None:
+        codes = {reason["code"] for reason in claims["reasons"]}
+        audit.codes.update(codes)
+        if claims.get("evictions"):
+            audit.find("CLAIMS", position, "a denial sends others away")
+        if what is not None:
+            check_denial(audit, position, claims, what, codes)
+        return
+    reserve(audit, position, claims, grant, what)
 
 
-def reserve(audit, position, claims, grant):
-    name, start = grant["id"], grant["start"]
+def check_denial(audit, position, claims, what, codes):
+    """Where a denial says how much was free, that much was: no reservation leaked when the server died."""
+    start = what["start"] or claims["iat"]
+    passed = start < claims["iat"]
+    if passed != ("START_IN_THE_PAST" in codes) and "UNKNOWN_TENANT" not in codes:
+        audit.find("START", position, f"decided at {claims['iat']}, asked for {start}, denied for {sorted(codes)}")
+    if passed:
+        return
+    rooms = [(room, reason) for reason in claims["reasons"] if (room := ROOM.match(reason["message"]))]
+    for room, reason in rooms:
+        fault = check_room(audit, room, claims["priority_class"], start, start + what["duration_seconds"])
+        if fault is not None:
+            audit.find("DENIAL", position, f"{reason['message']}: {fault}")
+    if rooms and len(rooms) == len(claims["reasons"]):
+        check_spared(audit, position, claims, what)
+
+
+def check_room(audit, room, priority_class, start, stop):
+    """What is wrong with a denial's numbers."""
+    account, asked, free = room[1], int(room[2]), int(room[3])
+    own = audit.limit_for(account, priority_class)
+    if own is None:
+        return "nobody set a limit"
+    if account in audit.books.budgets:
+        audit.counts["denials worked out again: budget"] += 1
+        use = audit.books.spent[account]
+    else:
+        use = audit.books.peak(account, start, stop)
+    if room[4] is not None:
+        audit.counts["denials worked out again: level"] += account not in audit.books.budgets
+        right = (int(room[4]), free) == (own, max(0, own - use))
+        return None if right and asked > free else f"{use} of {own} are in use"
+    audit.counts["denials worked out again: cohort"] += 1
+    binding, in_use, limit = room[5], int(room[6]), int(room[7])
+    if binding not in audit.books.trees:
+        return f"`{binding}` is in no tree"
+    seconds = range(start, stop)
+    levels = [audit.books.total(binding, second) for second in seconds]
+    charge = {"account": account, "amount": asked, "limit": own}
+    obstacles = [audit.books.obstacle(charge, second, asked, 0) for second in seconds]
+    if not any(obstacle is not None and obstacle[0] == binding for obstacle in obstacles):
+        return f"`{binding}` is not in the way"
+    if in_use not in levels or audit.books.trees[binding].limit != limit:
+        return f"`{binding}` has {levels} of {audit.books.trees[binding].limit}"
+    most = min(min(own - audit.books.total(account, at), audit.books.room(account, at)) for at in seconds)
+    return None if free == max(0, min(most, asked - 1)) else f"{most} are free"
+
+
+def reserve(audit, position, claims, grant, what):
+    name, start, evictions = grant["id"], grant["start"], claims.get("evictions", [])
     if name in audit.reservations:
         audit.find("DOUBLED", position, f"reservation `{name}` was given at {audit.reservations[name]['position']} too")
         return
-    if not claims["iat"] <= start < grant["end"] or not claims["iat"] < grant["confirm_by"] <= grant["end"]:
+    if not claims["iat"] <= start < grant["end"] <= start + books.LONGEST or not claims["iat"] < grant["confirm_by"]:
         audit.find("CLAIMS", position, "the reservation's times make no sense")
-    held = dict(grant, position=position, tenant=claims["tenant_id"])
-    held.update(confirmed=None, over=None, released=False, refunds={})
-    audit.reservations[name] = audit.live[name] = held
+        return
+    if what is not None:
+        check_start(audit, position, claims, grant, what)
+    victims = check_victims(audit, position, claims, grant)
     for charge in grant["charges"]:
+        limit = audit.limit_for(charge["account"], claims["priority_class"])
+        if charge["limit"] != limit:
+            audit.find("LIMIT", position, f"`{charge['account']}` is charged below {charge['limit']}, not {limit}")
+            charge["limit"] = min(charge["limit"], limit or 0)
+    for charge, (account, use, limit) in audit.books.misfits(grant["charges"], start, grant["end"], victims):
+        code = "LIMIT"
+        if account in audit.books.trees:
+            code = "BORROWED" if account == charge["account"] else "LENT"
+        audit.find(code, position, f"`{account}` has {use} of {limit}")
+    held = dict(grant, position=position, priority_class=claims["priority_class"], tenant_id=claims["tenant_id"])
+    held.update(milli=claims["workload"]["gpu_count"] * claims["workload"]["gpu_milli"], trees=audit.books.trees)
+    held.update(confirmed=None, over=None, released=False, refunds={}, settled_in={})
+    held.update(until=grant["end"], cut=False, told_by=None, waits_for=[victim["id"] for victim in victims])
+    audit.reservations[name] = audit.books.live[name] = held
+    audit.books.hold(held)
+    audit.books.spend(grant["charges"])
+    for victim in victims:
+        victim["told_by"] = name
+        audit.counts["orders: GPUs told to go"] += victim["milli"] // 1000
+    audit.orders.extend((claims, name, eviction) for eviction in evictions)
+    audit.counts["permits that displace others"] += bool(evictions)
+    note_peaks(audit, held)
+
+
+def note_peaks(audit, held):
+    """The most that accounts ever had, and whether this one borrows."""
+    borrows = False
+    for charge in held["charges"]:
         account = charge["account"]
         if charge["kind"] == "budget":
-            audit.budgets.add(account)
-            audit.spent[account] += charge["amount"]
-            use = audit.spent[account]
-        else:
-            use = peak(audit, account, start, grant["end"])
-        hard = audit.hard_limit(account)
-        audit.peaks[account] = max(audit.peaks.get(account, 0), use)
-        if hard is None:
-            audit.find("LIMIT", position, f"nobody set a limit for `{account}`")
-        elif use > min(charge["limit"], hard):
-            audit.find("LIMIT", position, f"`{account}` has {use} of {min(charge['limit'], hard)}")
+            note_peak(audit, account, audit.books.spent[account], audit.hard_limit(account))
+            continue
+        for path in (account, *(node.own["account"] for node in audit.books.above(account))):
+            note_peak(audit, path, audit.books.peak(path, held["start"], held["end"]), audit.hard_limit(path))
+        node = audit.books.trees.get(account)
+        if node is not None and node.cohort is not None:
+            over = audit.books.peak(account, held["start"], held["end"]) - node.quota
+            borrows |= over > 0
+            note_peak(audit, f"{account}, borrowed", over, node.limit - node.quota)
+    audit.counts["permits on borrowed quota"] += borrows
 
 
-def peak(audit, account, start, stop):
-    """The most that live reservations hold of a level account within an interval."""
-    on = [
-        (held["start"], held["end"], charge["amount"])
-        for held in audit.live.values()
-        for charge in held["charges"]
-        if charge["account"] == account
+def note_peak(audit, account, use, limit):
+    if use > audit.peaks.get(account, (0, 0))[0]:
+        audit.peaks[account] = (use, limit)
+
+
+def check_start(audit, position, claims, grant, what):
+    """It begins when it was asked for, at once, or when its victims are gone, and is to be confirmed before that."""
+    now, within, rule = claims["iat"], audit.terms["confirm_within"], claims.get("preemption")
+    asks = what["may_preempt"] and claims["priority_class"] == "INTERNAL_RESEARCH"
+    if rule != (audit.terms["rules"].get(what["tenant_id"]) if asks else None):
+        audit.find("CLAIMS", position, f"its rule of preemption is not the policy's: {rule}")
+    begins = what["start"] or now
+    at = {(begins, min(begins + within, grant["end"]))}
+    if asks and rule is not None and not what["start"]:
+        later = now + max(1, rule["grace_seconds"])
+        displaces = {(later, min(now + within, later))}
+        at = displaces if claims.get("evictions") else at | displaces
+    audit.counts["permits in advance"] += begins > now
+    if (grant["start"], grant["confirm_by"]) not in at:
+        found = grant["start"], grant["confirm_by"]
+        audit.find("START", position, f"it begins and is to be confirmed by {found}, not {at}")
+    length = grant["end"] - grant["start"]
+    if grant["start"] > begins and not audit.books.misfits(grant["charges"], begins, begins + length):
+        audit.find("START", position, "it would have fitted at once")
+
+
+# --- Preemption -------------------------------------------------------------------------------------------------
+
+
+def check_victims(audit, position, claims, grant):
+    """Whether those may be told to go that are, and have to be; the victims."""
+    victims, rule, start = [], claims.get("preemption"), grant["start"]
+    evictions = claims.get("evictions", [])
+    if not evictions:
+        return []
+    accounts = no_room(audit, grant["charges"], start, grant["end"])
+    candidates = {held["id"]: held for held in those_who_may_go(audit, rule, start, accounts)}
+    if rule is None or claims["priority_class"] != "INTERNAL_RESEARCH" or len(evictions) > rule["max_victims"]:
+        audit.find("VICTIM", position, f"it may not displace {len(evictions)} others")
+    names = [eviction["reservation"] for eviction in evictions]
+    if names != sorted(set(names)):
+        audit.find("VICTIM", position, "victims are named twice, or not in order")
+    for eviction in evictions:
+        held = audit.books.live.get(eviction["reservation"])
+        if eviction["reservation"] not in candidates:
+            audit.find("VICTIM", position, f"`{eviction['reservation']}` may not be told to go: {held}")
+        if held is None:
+            continue
+        if (eviction["evict_by"], eviction["tenant_id"]) != (start, held["tenant_id"]):
+            audit.find("VICTIM", position, f"`{held['id']}` is told wrongly: {eviction}")
+        if eviction["epoch"] != held["epoch"] + 1:
+            audit.find("EPOCH", position, f"`{held['id']}` is in {held['epoch']}, not before {eviction['epoch']}")
+        victims.append(held)
+    for spared in victims:
+        others = [victim for victim in victims if victim is not spared]
+        if not audit.books.misfits(grant["charges"], start, grant["end"], others):
+            audit.find("VICTIM", position, f"`{spared['id']}` need not go")
+    check_cheapest(audit, position, (grant["charges"], start, grant["end"]), rule, candidates.values(), victims)
+    return victims
+
+
+def no_room(audit, charges, start, stop):
+    """The level accounts without room for charges; none if room in a budget or a cohort is missing too."""
+    found = audit.books.misfits(charges, start, stop)
+    direct = all(charge["kind"] == "level" and charge["account"] == account for charge, (account, _, _) in found)
+    return {charge["account"] for charge, _ in found} if direct else set()
+
+
+def those_who_may_go(audit, rule, start, accounts):
+    """Confirmed reservations of the rule's classes that charge an account without room and ran long enough."""
+    return [
+        held
+        for held in audit.books.live.values()
+        if rule is not None
+        and held["confirmed"] is not None
+        and held["told_by"] is None
+        and held["priority_class"] == "EXTERNAL_COMMERCIAL"
+        and held["priority_class"] in rule["victim_classes"]
+        and held["start"] + rule["min_runtime_seconds"] <= start < held["end"]
+        and any(charge["account"] in accounts for charge in books.levels(held["charges"]))
     ]
-    instants = {start} | {begin for begin, _, _ in on if start <= begin < stop}
-    return max(sum(amount for begin, over, amount in on if begin <= at < over) for at in instants)
+
+
+def work_lost(victims, start):
+    """What a set of victims costs: GPUs times seconds since their start, then their number."""
+    return sum(victim["milli"] * (start - victim["start"]) for victim in victims), len(victims)
+
+
+def check_cheapest(audit, position, asked, rule, candidates, victims):
+    """With few candidates no other set would have cost less; without victims, none makes room at all."""
+    candidates = list(candidates)
+    if not candidates or len(candidates) > TRIED:
+        return
+    audit.counts["searches for victims done again"] += 1
+    charges, start, stop = asked
+    if not victims and audit.books.misfits(charges, start, stop, candidates):
+        return
+    for size in range(1, min(len(candidates), rule["max_victims"]) + 1):
+        for others in itertools.combinations(candidates, size):
+            cheaper = not victims or work_lost(others, start) < work_lost(victims, start)
+            if cheaper and not audit.books.misfits(charges, start, stop, others):
+                names = [other["id"] for other in others]
+                audit.find("SPARED", position, f"{names} cost {work_lost(others, start)}, {work_lost(victims, start)}")
+                return
+
+
+def check_spared(audit, position, claims, what):
+    """A request that may displace others and was denied all the same: nobody could make room for any of its models."""
+    rule = audit.terms.get("rules", {}).get(what["tenant_id"])
+    if not what["may_preempt"] or what["start"] or claims["priority_class"] != "INTERNAL_RESEARCH" or rule is None:
+        return
+    audit.counts["denials of who may displace others"] += 1
+    start = claims["iat"] + max(1, rule["grace_seconds"])
+    stop = start + what["duration_seconds"]
+    if any(ROOM.match(reason["message"])[1] in audit.books.budgets for reason in claims["reasons"]):
+        return
+    for model in what["gpu_models"]:
+        accounts = {
+            f"cluster/{what['cluster_id']}/gpu/{model}": "milli-gpu",
+            f"cluster/{what['cluster_id']}/fabric-gbps": "gbps",
+            f"tenant/{what['tenant_id']}/gpu": "milli-gpu",
+        }
+        charges = [
+            {"account": account, "kind": "level", "amount": amount, "limit": audit.hard_limit(account) or 0}
+            for account, unit in sorted(accounts.items())
+            if (amount := amounts(what)[unit]) > 0
+        ]
+        without = no_room(audit, charges, start, stop)
+        candidates = those_who_may_go(audit, rule, start, without)
+        check_cheapest(audit, position, (charges, start, stop), rule, candidates, [])
+
+
+def amounts(what):
+    """What a request charges, by unit. GPU-seconds are rounded up."""
+    milli = what["gpu_count"] * what["gpu_milli"]
+    return {
+        "milli-gpu": milli,
+        "gpu-second": -(-milli * what["duration_seconds"] // 1000),
+        "gbps": what["fabric_gbps"],
+    }
+
+
+def order(audit, position, time, event):
+    """An order of eviction: the next of those that the decision before it asks for, signed."""
+    if not audit.orders:
+        audit.find("ORDER", position, "no decision asks for it")
+        return
+    claims, preemptor, eviction = audit.orders.popleft()
+    ours = (eviction["epoch"], eviction["evict_by"], preemptor, eviction["reservation"])
+    if (event["epoch"], event["evict_by"], event["preemptor"], event["victim"]) != ours or time != claims["iat"]:
+        audit.find("ORDER", position, f"it is not the one that the decision asks for: {eviction}")
+    signed = claims_of(audit, position, event["token"], ORDER)
+    victim = audit.reservations.get(eviction["reservation"], {})
+    said = dict(eviction, preemptor=preemptor, exp=victim.get("end"), placet=1)
+    said.update({name: claims[name] for name in ("aud", "iss", "iat", "jti")})
+    if signed is not None and signed != said:
+        audit.find("ORDER", position, f"it says {signed}, not {said}")
+
+
+def missing(audit, position):
+    audit.find("ORDER", position, f"{len(audit.orders)} orders of eviction are missing before it")
+    audit.orders.clear()
+
+
+# --- What becomes of reservations -------------------------------------------------------------------------------
 
 
 def settle(audit, position, time, event):
     """The live reservation that an event names."""
-    held = audit.live.get(event["reservation"])
+    held = audit.books.live.get(event["reservation"])
     if held is None:
         late = audit.reservations.get(event["reservation"])
         if event["kind"] == "confirmation" and late is not None and late["confirmed"] is None:
@@ -319,7 +635,7 @@ def settle(audit, position, time, event):
             return None
         audit.find("SETTLED", position, f"`{event['reservation']}` is not held")
     elif event["epoch"] != held["epoch"]:
-        audit.find("SETTLED", position, f"epoch {event['epoch']} is not {held['epoch']}")
+        audit.find("EPOCH", position, f"epoch {event['epoch']} is not {held['epoch']}")
     return held
 
 
@@ -329,34 +645,46 @@ def confirm(audit, position, time, event):
         return
     if held["confirmed"] is not None:
         audit.find("SETTLED", position, f"`{held['id']}` was confirmed before")
-    held["confirmed"] = time
+    held["confirmed"], held["settled_in"]["confirm"] = time, event["epoch"]
+    audit.counts["preemptors: confirmed"] += bool(held["waits_for"])
+    audit.counts["confirmations before the start"] += time < held["start"]
+    audit.books.cut(held)
 
 
 def release(audit, position, time, event):
     held = settle(audit, position, time, event)
     if held is None:
         return
-    refunds = {}
-    for charge in held["charges"]:
-        if charge["kind"] == "budget":
-            left = held["end"] - max(time, held["start"])
-            part = charge["amount"] * left // (held["end"] - held["start"])
-            refunds[charge["account"]] = charge["amount"] if held["confirmed"] is None else part
-    held["released"] = True
-    give_back(audit, position, time, event, refunds)
+    audit.counts["preemptors: released unconfirmed"] += bool(held["waits_for"])
+    if held["told_by"] is not None:
+        kind = "before the preemptor was confirmed" if not held["cut"] else "after it"
+        audit.counts[f"victims released {kind}"] += 1
+    audit.counts["releases before the start"] += time < held["start"]
+    whole = held["confirmed"] is None
+    held["released"], held["settled_in"]["release"] = True, event["epoch"]
+    give_back(audit, position, time, event, refunds(held, None if whole else time))
+
+
+def refunds(held, since):
+    """The budget that is given back of an interval's rest; of all of it if there was no use."""
+    length = held["end"] - held["start"]
+    left = length if since is None else held["end"] - max(since, held["start"])
+    budgets = (charge for charge in held["charges"] if charge["kind"] == "budget")
+    return {charge["account"]: charge["amount"] * left // length for charge in budgets}
 
 
 def expire(audit, position, time, event):
     held = settle(audit, position, time, event)
     if held is None:
         return
-    unconfirmed = held["confirmed"] is None
-    cause = "unconfirmed" if unconfirmed else "ended"
+    cause = "unconfirmed" if held["confirmed"] is None else "evicted" if held["cut"] else "ended"
     audit.counts[f"expiries: {cause}"] += 1
+    audit.counts["preemptors: not confirmed"] += bool(held["waits_for"])
     if (event["cause"], time) != (cause, due(held)):
-        audit.find("EXPIRY", position, f"`{held['id']}` is {cause} at {due(held)}, not {event['cause']} at {time}")
-    budgets = (charge for charge in held["charges"] if charge["kind"] == "budget")
-    give_back(audit, position, time, event, {c["account"]: c["amount"] for c in budgets} if unconfirmed else {})
+        code = "EVICTED" if "evicted" in (event["cause"], cause) else "EXPIRY"
+        audit.find(code, position, f"`{held['id']}` is {cause} at {due(held)}, not {event['cause']} at {time}")
+    back = {"unconfirmed": refunds(held, None), "evicted": refunds(held, time), "ended": {}}
+    give_back(audit, position, time, event, back[cause])
 
 
 def give_back(audit, position, time, event, expected):
@@ -367,28 +695,65 @@ def give_back(audit, position, time, event, expected):
     end(audit, event["reservation"], time, logged)
 
 
-def end(audit, name, time, refunds):
-    held = audit.live.pop(name)
-    held["over"], held["refunds"] = time, refunds
-    for account, amount in refunds.items():
-        audit.spent[account] -= amount
+def end(audit, name, time, given):
+    held = audit.books.live[name]
+    audit.books.end(held)
+    held["over"], held["refunds"] = time, given
+    for account, amount in given.items():
+        audit.books.spent[account] -= amount
+
+
+FOLDED = {
+    "decision": decide,
+    "confirmation": confirm,
+    "release": release,
+    "eviction_order": order,
+    "quotas": change_quotas,
+    "bundle_activation": activate_bundle,
+    "facts_activation": activate_facts,
+}
+
+
+# --- Once more, and without the order of the log ----------------------------------------------------------------
 
 
 def sweep(audit):
-    """Once more, and without the order of the log: at every second, what was really held is within the limits."""
-    changes = collections.defaultdict(list)
+    """At every second, what was really held is within the limits, and so is what flowed up the trees."""
+    seconds = collections.defaultdict(list)
     for held in audit.reservations.values():
         over = held["end"] if held["over"] is None else held["over"]
-        for charge in held["charges"]:
-            if charge["kind"] == "level" and held["start"] < over:
-                # What ends in a second leaves before what begins in it.
-                changes[charge["account"]] += [(held["start"], 1, charge["amount"]), (over, 0, -charge["amount"])]
-    for account, steps in changes.items():
-        use, hard = 0, audit.hard_limit(account)
-        for time, _, amount in sorted(steps):
-            use += amount
-            if hard is None or use > hard:
-                audit.find("LIMIT", f"second {time}", f"`{account}` has {use} of {hard}")
+        for second in range(held["start"], min(over, held["start"] + books.LONGEST)):
+            seconds[second].append(held)
+    for second, those in sorted(seconds.items()):
+        use, limits = collections.Counter(), {}
+        for held in those:
+            for charge in books.levels(held["charges"]):
+                use[charge["account"]] += charge["amount"]
+                limits[charge["account"]] = max(charge["limit"], limits.get(charge["account"], 0))
+        for account, amount in use.items():
+            if amount > limits[account]:
+                audit.find("LIMIT", f"second {second}", f"`{account}` has {amount} of {limits[account]}")
+        # Where the trees changed meanwhile, more may be held than may be admitted now.
+        trees = those[0]["trees"]
+        if trees and all(held["trees"] is trees for held in those):
+            audit.counts["seconds at which cohorts were added up again"] += 1
+            sweep_trees(audit, second, use, trees)
+
+
+def sweep_trees(audit, second, use, trees):
+    """From the leaves up, and with no model of what was admitted."""
+    totals = collections.Counter({account: use[account] for account in trees})
+
+    def depth(node):
+        return 0 if node.cohort is None else 1 + depth(trees[node.cohort])
+
+    for node in sorted(trees.values(), key=depth, reverse=True):
+        held = totals[node.own["account"]]
+        if held > node.limit:
+            code = "BORROWED" if node.cohort is not None else "LENT"
+            audit.find(code, f"second {second}", f"`{node.own['account']}` has {held} of {node.limit}")
+        if node.cohort is not None:
+            totals[node.cohort] += max(0, held - node.kept)
 
 
 # --- What is stored beside the log ------------------------------------------------------------------------------
@@ -496,20 +861,13 @@ def check_decision(audit, request, what, answer):
     claims, grant = decision["claims"], decision["claims"].get("reservation")
     got = claims["workload"]
     length = what["duration_seconds"] if grant is None else grant["end"] - grant["start"]
-    if (claims["effect"], claims["tenant_id"], got["cluster_id"], got["gpu_count"], length) != (
-        answer["effect"],
-        what["tenant_id"],
-        what["cluster_id"],
-        what["gpu_count"],
-        what["duration_seconds"],
-    ):
+    ours = [answer["effect"], *(what[name] for name in ("kind", "priority_class", "tenant_id", "cluster_id"))]
+    theirs = [claims[name] for name in ("effect", "kind", "priority_class", "tenant_id")] + [got["cluster_id"]]
+    if theirs != ours or (got["gpu_count"], length) != (what["gpu_count"], what["duration_seconds"]):
         audit.find("CLAIMS", decision["position"], f"it does not answer {what}")
     for charge in (grant or {"charges": []})["charges"]:
-        milli = what["gpu_count"] * what["gpu_milli"]
-        # GPU-seconds are rounded up.
-        due = {"milli-gpu": milli, "gpu-second": -(-milli * length // 1000), "gbps": what["fabric_gbps"]}
-        if charge["amount"] != due[charge["unit"]]:
-            audit.find("CLAIMS", decision["position"], f"{charge} instead of {due[charge['unit']]}")
+        if charge["amount"] != amounts(what)[charge["unit"]]:
+            audit.find("CLAIMS", decision["position"], f"{charge} instead of {amounts(what)[charge['unit']]}")
 
 
 def by_name(audit, request):
@@ -537,8 +895,12 @@ def check_settlement(audit, request, ask, answer):
     if held is None:
         audit.find("LOST", request, f"the client was told {state} of what the log never reserved")
         return
-    if what["epoch"] != held["epoch"] or what["tenant_id"] != held["tenant"]:
+    # A confirmation that is repeated names the epoch of then: that of the reservation, or the next one.
+    of_then = held["settled_in"].get(ask["ask"], held["epoch"])
+    if not of_then <= what["epoch"] <= held["epoch"] or what["tenant_id"] != held["tenant_id"]:
         audit.find("CHANGED", request, "settled with a stale epoch or by another tenant")
+    if answer["epoch"] != what["epoch"]:
+        audit.find("CHANGED", request, f"the client was told of epoch {answer['epoch']}, not {what['epoch']}")
     given = {
         "confirm": ("ACTIVE", held["confirmed"], 0),
         "release": ("RELEASED", held["over"], gpu_seconds(held)),
@@ -566,7 +928,7 @@ def check_refusal(audit, request, ask, answer):
         "CONFIRM_DEADLINE_PASSED": held and held["confirmed"] is None and held["over"] is not None,
         "RESERVATION_ENDED": held and held["over"] is not None,
         "STALE_EPOCH": held and what["epoch"] != held["epoch"],
-        "NOT_YOURS": held and what["tenant_id"] != held["tenant"],
+        "NOT_YOURS": held and what["tenant_id"] != held["tenant_id"],
         "RESERVATION_NOT_FOUND": held is None,
     }
     if not true.get(code):
@@ -640,7 +1002,7 @@ def report(audit):
                 "verified": audit.verified if Ed25519PublicKey is not None else None,
                 "counts": dict(sorted(audit.counts.items())),
                 "denials": dict(sorted(audit.codes.items())),
-                "peaks": {a: [most, audit.hard_limit(a)] for a, most in sorted(audit.peaks.items())},
+                "peaks": audit.peaks,
                 "findings": audit.findings,
             }
         )
@@ -652,8 +1014,8 @@ def tell(audit):
         print(f"{name:45} {count:>10}")
     for code, count in sorted(audit.codes.items()):
         print(f"{'denials: ' + code:45} {count:>10}")
-    for account, most in sorted(audit.peaks.items()):
-        print(f"{'peak of ' + account:45} {most:>10} of {audit.hard_limit(account)}")
+    for account, (most, limit) in sorted(audit.peaks.items()):
+        print(f"{'peak of ' + account:45} {most:>10} of {limit}")
     if Ed25519PublicKey is None:
         print("signatures were not verified: the Python library `cryptography` is missing")
     for finding in audit.findings[:SHOWN]:

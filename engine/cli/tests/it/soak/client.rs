@@ -111,9 +111,8 @@ pub(super) struct Client {
     pending: VecDeque<Ask>,
     /// Admissions that were answered, the latest last.
     decided: VecDeque<Ask>,
-    /// Admissions whose reservations are to be released, with the reservation's name if it is
-    /// known.
-    held: VecDeque<(Ask, Option<String>)>,
+    /// Admissions whose reservations are to be released, and how these are named.
+    held: VecDeque<(Ask, Named)>,
 }
 
 /// Whether an error says something about the request: others say that the server is not there, or
@@ -146,6 +145,11 @@ fn answer_of(result: Result<Answer, Status>) -> Option<Answer> {
             }
         })
         .ok()
+}
+
+/// A reservation, by the admission that made it.
+fn by_request(ask: &Ask) -> Named {
+    Named::Admission(ask.request_id.clone())
 }
 
 pub(super) async fn call(service: &mut Service, ask: &Ask) -> Option<Answer> {
@@ -262,6 +266,12 @@ impl Client {
     fn take(&mut self, cycle: &Cycle, ask: &Ask, answer: &Answer, again: bool) {
         self.record.answered(cycle.number, &ask.request_id, answer);
         cycle.answers.send_modify(|answers| *answers += 1);
+        if let Answer::Error(error) = answer
+            && error.code == "STALE_EPOCH"
+            && let Some(ask) = load::in_next_epoch(ask)
+        {
+            self.pending.push_back(ask);
+        }
         let Answer::Admitted(admitted) = answer else { return };
         if again || self.decided.iter().any(|one| one.request_id == ask.request_id) {
             return;
@@ -273,32 +283,33 @@ impl Client {
         let decision: Decision = claims(&admitted.token);
         let Some(reservation) = decision.reservation else { return };
         if self.via == Via::Unary {
-            self.follow_up(ask, reservation.id.as_str());
+            let id = reservation.id.to_string();
+            self.settle(ask, |dice| {
+                let itself = dice.once_in(2);
+                if itself { Named::Itself(id.clone()) } else { by_request(ask) }
+            });
         }
     }
 
-    /// What a unary client does with a permit: most are confirmed and released again, some are
-    /// confirmed alone, a few are forgotten.
-    fn follow_up(&mut self, ask: &Ask, reservation: &str) {
+    /// What becomes of an admission, which is named somehow: most are confirmed and released again
+    /// at once or later, some are confirmed alone, a few are forgotten or released without having
+    /// been confirmed. What is sold is kept longer, so that there is somebody to displace.
+    fn settle(&mut self, ask: &Ask, named: impl Fn(&mut Dice) -> Named) {
         let fate = self.dice.below(20);
-        let named = |dice: &mut Dice| {
-            if dice.once_in(2) {
-                Named::Itself(reservation.to_owned())
-            } else {
-                Named::Admission(ask.request_id.clone())
-            }
-        };
-        let number = self.number();
-        if fate > 1 {
-            let wrong = self.dice.once_in(40);
-            let named = named(&mut self.dice);
+        if fate > 2 {
+            let (wrong, named) = (self.dice.once_in(40), named(&mut self.dice));
+            let number = self.number();
             self.pending.push_back(load::settle(true, number, ask, named, wrong));
         }
+        let kept = if load::sells(ask) { 16 } else { 10 };
         match fate {
-            0..4 => {}
-            4..8 => self.held.push_back((ask.clone(), Some(reservation.to_owned()))),
-            _ => {
+            0 | 1 | 3..6 => {}
+            6.. if fate < kept => {
                 let named = named(&mut self.dice);
+                self.held.push_back((ask.clone(), named));
+            }
+            _ => {
+                let (number, named) = (self.number(), named(&mut self.dice));
                 self.pending.push_back(load::settle(false, number, ask, named, false));
             }
         }
@@ -311,8 +322,7 @@ impl Client {
 
     /// Adds something new to what is pending.
     fn draw(&mut self) {
-        if let Some((ask, reservation)) = self.take_held() {
-            let named = reservation.map_or(Named::Admission(ask.request_id.clone()), Named::Itself);
+        if let Some((ask, named)) = self.take_held() {
             let number = self.number();
             self.pending.push_back(load::settle(false, number, &ask, named, false));
             return;
@@ -327,29 +337,14 @@ impl Client {
         let ask = load::admit(format!("{}-{number}", self.name), &mut self.dice);
         self.pending.push_back(ask.clone());
         if self.via == Via::Stream {
-            self.settle_unseen(&ask);
-        }
-    }
-
-    /// What a stream does with an admission, without waiting for its answer.
-    fn settle_unseen(&mut self, ask: &Ask) {
-        let fate = self.dice.below(20);
-        let named = Named::Admission(ask.request_id.clone());
-        let number = self.number();
-        if fate > 1 {
-            let wrong = self.dice.once_in(40);
-            self.pending.push_back(load::settle(true, number, ask, named.clone(), wrong));
-        }
-        match fate {
-            0..4 => {}
-            4..8 => self.held.push_back((ask.clone(), None)),
-            _ => self.pending.push_back(load::settle(false, number, ask, named, false)),
+            // A stream does not wait for the answer.
+            self.settle(&ask, |_| by_request(&ask));
         }
     }
 
     /// A reservation to release now, a while after it was made.
-    fn take_held(&mut self) -> Option<(Ask, Option<String>)> {
-        if self.held.is_empty() || !self.dice.once_in(6) {
+    fn take_held(&mut self) -> Option<(Ask, Named)> {
+        if self.held.is_empty() || !self.dice.once_in(8) {
             return None;
         }
         let at = self.dice.below(u64::try_from(self.held.len()).unwrap());

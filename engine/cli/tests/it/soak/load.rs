@@ -1,8 +1,10 @@
 //! What the clients of the crash test ask, and the small world that they ask it in.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use placet_proto::admission::v1 as pb;
+use placet_proto::admission::v1::admit_request::Subject;
 use placet_proto::admission::v1::stream_request::Event;
 use serde_json::{Value, json};
 
@@ -10,14 +12,27 @@ use crate::server::root;
 
 /// Seconds within which a reservation must be confirmed: short, so that some expire in every run.
 pub(super) const CONFIRM_WITHIN: u64 = 2;
-/// Shortest and longest lease in seconds: both end within a run.
+/// Shortest and longest lease or job in seconds: both end within a run.
 const SECONDS: (u64, u64) = (3, 8);
-/// Who asks, of which class.
-const TENANTS: [(&str, pb::PriorityClass); 3] = [
+/// Seconds by which the farthest of those that are booked ahead are.
+const LEAD: u64 = 4;
+/// An epoch that no reservation comes to.
+const WRONG_EPOCH: u64 = 9;
+/// Who asks, of which class; the house's own sell as well.
+const ASKERS: [(&str, pb::PriorityClass); 6] = [
+    ("research", pb::PriorityClass::InternalResearch),
     ("research", pb::PriorityClass::InternalResearch),
     ("laboratory", pb::PriorityClass::InternalResearch),
+    ("laboratory", pb::PriorityClass::ExternalCommercial),
     ("customer", pb::PriorityClass::ExternalCommercial),
+    ("partner", pb::PriorityClass::ExternalCommercial),
 ];
+/// Tenants, and whether they belong to the house.
+const TENANTS: [(&str, bool); 4] =
+    [("research", true), ("laboratory", true), ("customer", false), ("partner", false)];
+/// For each of the house's own, the terms on which it displaces others: seconds of grace, least
+/// seconds of run time, most victims. All of it short and small, so that it happens often.
+const RULES: [(&str, u64, u64, u64); 2] = [("research", 1, 1, 3), ("laboratory", 2, 1, 2)];
 
 /// GPUs of one model in a cluster: model, how many, and how many of them are the safety buffer.
 type Pool = (&'static str, u64, u64);
@@ -26,58 +41,101 @@ type Cluster = (&'static str, &'static [Pool], u64);
 
 /// Tight for most of a run.
 const CLUSTERS: [Cluster; 2] =
-    [("c1", &[("H100", 400, 80), ("A100", 60, 10)], 900), ("c2", &[("H100", 40, 8)], 200)];
-/// Kind, unit and limit of the tenants' accounts. Some levels are tight for most of a run, two of
-/// the budgets towards its end.
-const QUOTAS: [(&str, &str, &str, u64); 6] = [
-    ("tenant/research/gpu", "level", "milli-gpu", 300_000),
-    ("tenant/laboratory/gpu", "level", "milli-gpu", 60_000),
-    ("tenant/customer/gpu", "level", "milli-gpu", 120_000),
-    ("tenant/research/gpu-seconds/{month}", "budget", "gpu-second", 10_000_000),
-    ("tenant/laboratory/gpu-seconds/{month}", "budget", "gpu-second", 300),
-    ("tenant/customer/gpu-seconds/{month}", "budget", "gpu-second", 600),
+    [("c1", &[("H100", 80, 16), ("A100", 60, 10)], 600), ("c2", &[("H100", 40, 8)], 200)];
+/// Share of the fabric, in percent, that sold work may have.
+const EXTERNAL_FABRIC: u64 = 80;
+/// Limits of the tenants' budgets in GPU-seconds; two are tight towards the end of a run.
+const BUDGETS: [(&str, u64); 4] = [
+    ("tenant/research/gpu-seconds/{month}", 10_000_000),
+    ("tenant/laboratory/gpu-seconds/{month}", 700),
+    ("tenant/customer/gpu-seconds/{month}", 10_000_000),
+    ("tenant/partner/gpu-seconds/{month}", 220),
 ];
-/// Two policies of the reference bundle: those that claim. The others would only make starting
-/// slower, and with it every cycle.
-const BUNDLE: &str = "\
-schema: placet.bundle/v1
-revision: soak
-required:
-  lease: [capacity, quota]
-policies:
-  - name: capacity
-    source: capacity/capacity.rego
-    params_schema: capacity/capacity.schema.json
-    params: {external_fabric_percent: 80}
-  - name: quota
-    source: quota/quota.rego
-    params_schema: quota/quota.schema.json
-    params:
-      max_duration_seconds: {INTERNAL_RESEARCH: 3600, EXTERNAL_COMMERCIAL: 3600}
-";
+
+/// A level account of thousandths of a GPU: its name, what it brings in, its cohort, what it may
+/// borrow and what it lends.
+type Quota = (&'static str, u64, Option<&'static str>, Option<u64>, Option<u64>);
+
+/// Two cohorts below a third: tight, so that who borrows meets every kind of limit.
+const QUOTAS: [Quota; 7] = [
+    ("pool/all", 0, None, None, None),
+    ("pool/own", 0, Some("pool/all"), Some(20_000), Some(40_000)),
+    ("pool/sold", 10_000, Some("pool/all"), Some(30_000), None),
+    ("tenant/customer/gpu", 25_000, Some("pool/sold"), Some(30_000), Some(15_000)),
+    ("tenant/laboratory/gpu", 25_000, Some("pool/own"), Some(20_000), None),
+    ("tenant/partner/gpu", 15_000, Some("pool/sold"), None, None),
+    ("tenant/research/gpu", 110_000, Some("pool/own"), None, Some(50_000)),
+];
+
+/// Three policies of the reference bundle: those that claim, and the one that lets displace. The
+/// others would only make starting slower, and with it every cycle.
+const POLICIES: [&str; 3] = ["capacity", "preemption", "quota"];
 
 /// Writes bundle and facts into a folder.
 pub(super) fn write_world(folder: &Path) {
     let (shipped, bundle) = (root().join("policies/reference"), folder.join("bundle"));
-    for policy in ["capacity", "quota"] {
+    for policy in POLICIES {
         std::fs::create_dir_all(bundle.join(policy)).unwrap();
         for file in [format!("{policy}.rego"), format!("{policy}.schema.json")] {
             let path = Path::new(policy).join(file);
             std::fs::copy(shipped.join(&path), bundle.join(&path)).unwrap();
         }
     }
-    std::fs::write(bundle.join("bundle.yaml"), BUNDLE).unwrap();
     // JSON is YAML.
+    std::fs::write(bundle.join("bundle.yaml"), manifest().to_string()).unwrap();
+    write_facts(folder);
+}
+
+/// Writes facts into a folder, in one step.
+pub(super) fn write_facts(folder: &Path) {
     std::fs::write(folder.join("facts.yaml"), facts().to_string()).unwrap();
 }
 
-fn facts() -> Value {
-    let tenant = |(id, class): &(&str, pb::PriorityClass)| {
-        let internal = *class == pb::PriorityClass::InternalResearch;
+/// The bundle's manifest: each of the house's own displaces others on terms of its own.
+fn manifest() -> Value {
+    let policy = |name: &str, source: &str, params: Value| {
         json!({
-            "id": id, "kind": if internal { "OWN" } else { "CUSTOMER" },
+            "name": name, "source": format!("{source}/{source}.rego"),
+            "params_schema": format!("{source}/{source}.schema.json"), "params": params,
+        })
+    };
+    let seconds = json!({"INTERNAL_RESEARCH": 3600, "EXTERNAL_COMMERCIAL": 3600});
+    let mut policies = vec![
+        policy("capacity", "capacity", json!({"external_fabric_percent": EXTERNAL_FABRIC})),
+        policy("quota", "quota", json!({"max_duration_seconds": seconds})),
+    ];
+    for (tenant, rule) in rules() {
+        let mut own = policy(&format!("preemption-of-{tenant}"), "preemption", rule);
+        own["select"] = json!({"tenants": [tenant]});
+        policies.push(own);
+    }
+    json!({
+        "schema": "placet.bundle/v1", "revision": "soak", "policies": policies,
+        "required": {"lease": ["capacity", "quota"], "job": ["capacity", "quota"]},
+    })
+}
+
+fn rules() -> serde_json::Map<String, Value> {
+    let rule = |(tenant, grace, least, most): (&str, u64, u64, u64)| {
+        let rule = json!({
+            "grace_seconds": grace, "min_runtime_seconds": least, "max_victims": most,
+            "victim_classes": ["EXTERNAL_COMMERCIAL"],
+        });
+        (tenant.to_owned(), rule)
+    };
+    RULES.map(rule).into_iter().collect()
+}
+
+fn facts() -> Value {
+    let tenant = |(id, own): &(&str, bool)| {
+        let class = |(_, class): &&(&str, pb::PriorityClass)| class.as_str_name();
+        let mut classes: Vec<&str> =
+            ASKERS.iter().filter(|(asker, _)| asker == id).map(|asker| class(&asker)).collect();
+        classes.dedup();
+        json!({
+            "id": id, "kind": if *own { "OWN" } else { "CUSTOMER" },
             "allowed_jurisdictions": [], "attestations": [], "licensed_models": [],
-            "min_isolation": "SHARED", "priority_classes": [class.as_str_name()],
+            "min_isolation": "SHARED", "priority_classes": classes,
         })
     };
     let pool = |pool: &Pool| {
@@ -90,20 +148,43 @@ fn facts() -> Value {
             "fabric_gbps": fabric, "gpus": pools.iter().map(pool).collect::<Vec<_>>(),
         })
     };
-    let quota = |quota: &(&str, &str, &str, u64)| {
-        let (account, kind, unit, limit) = quota;
-        json!({"account": account, "kind": kind, "unit": unit, "limit": limit})
+    let quota = |quota: &Quota| {
+        let mut node = node(quota);
+        node["kind"] = "level".into();
+        node["limit"] = node["nominal"].take();
+        node.as_object_mut().expect("an object").remove("nominal");
+        node
     };
+    let quotas: Vec<Value> =
+        BUDGETS.iter().map(budget_entry).chain(QUOTAS.iter().map(quota)).collect();
     json!({
         "schema": "placet.facts/v1", "revision": "soak", "datasets": [], "models": [],
         "tenants": TENANTS.iter().map(tenant).collect::<Vec<_>>(),
         "clusters": CLUSTERS.iter().map(cluster).collect::<Vec<_>>(),
-        "quotas": QUOTAS.iter().map(quota).collect::<Vec<_>>(),
+        "quotas": quotas,
     })
 }
 
-/// The hard limit of every account, for the auditor.
-pub(super) fn limits() -> Value {
+fn budget_entry((account, limit): &(&str, u64)) -> Value {
+    json!({"account": account, "kind": "budget", "unit": "gpu-second", "limit": limit})
+}
+
+/// An account in a tree, as the log has it.
+fn node((account, nominal, cohort, borrowing, lending): &Quota) -> Value {
+    let mut node = json!({"account": account, "nominal": nominal, "unit": "milli-gpu"});
+    if let Some(cohort) = cohort {
+        node["cohort"] = (*cohort).into();
+    }
+    for (name, limit) in [("borrowing_limit", borrowing), ("lending_limit", lending)] {
+        if let Some(limit) = limit {
+            node[name] = (*limit).into();
+        }
+    }
+    node
+}
+
+/// What the facts say, for the auditor: the trees, and the limit of every account beside them.
+pub(super) fn told_facts() -> Value {
     let mut limits = serde_json::Map::new();
     for (id, pools, fabric) in CLUSTERS {
         limits.insert(format!("cluster/{id}/fabric-gbps"), fabric.into());
@@ -111,8 +192,26 @@ pub(super) fn limits() -> Value {
             limits.insert(format!("cluster/{id}/gpu/{model}"), (count * 1_000).into());
         }
     }
-    limits.extend(QUOTAS.map(|(account, _, _, limit)| (account.to_owned(), limit.into())));
-    limits.into()
+    limits.extend(BUDGETS.map(|(account, limit)| (account.to_owned(), limit.into())));
+    let trees: Vec<Value> = QUOTAS.iter().map(node).collect();
+    json!({"event": "facts", "revision": "soak", "limits": limits, "trees": trees})
+}
+
+/// What the policies say, for the auditor: limits by class that are tighter than the facts', and
+/// who may displace others on which terms.
+pub(super) fn terms() -> Value {
+    let mut limits = serde_json::Map::new();
+    for (id, pools, fabric) in CLUSTERS {
+        let share = fabric * EXTERNAL_FABRIC / 100;
+        limits.insert(format!("cluster/{id}/fabric-gbps"), share.into());
+        for (model, count, buffer) in pools {
+            limits.insert(format!("cluster/{id}/gpu/{model}"), ((count - buffer) * 1_000).into());
+        }
+    }
+    json!({
+        "event": "terms", "confirm_within": CONFIRM_WITHIN, "rules": rules(),
+        "limits": {"EXTERNAL_COMMERCIAL": limits},
+    })
 }
 
 /// Something to ask, as often as it takes to be answered.
@@ -135,12 +234,19 @@ impl Ask {
     }
 }
 
-/// A lease, drawn.
+/// A lease or a job, drawn: one in five is booked ahead, one in forty for a second that has passed,
+/// half of the house's own may displace others.
 pub(super) fn admit(request_id: String, dice: &mut Dice) -> Ask {
-    let (tenant, class) = *dice.one(&TENANTS);
-    let (cluster, pools, _) = if dice.once_in(4) { CLUSTERS[1] } else { CLUSTERS[0] };
+    let (tenant, class) = *dice.one(&ASKERS);
+    let (cluster, pools, _) = if dice.once_in(3) { CLUSTERS[1] } else { CLUSTERS[0] };
     // The first is preferred; another one is tried where there is no room.
     let models: Vec<String> = pools.iter().rev().map(|(model, _, _)| (*model).to_owned()).collect();
+    let start = match dice.below(40) {
+        0 => now() - 1,
+        1..=8 => now() + 1 + dice.below(LEAD),
+        _ => 0,
+    };
+    let internal = class == pb::PriorityClass::InternalResearch;
     let lease = pb::Lease {
         cluster_id: cluster.to_owned(),
         gpu_count: u32::try_from(1 + dice.below(8)).unwrap(),
@@ -149,9 +255,18 @@ pub(super) fn admit(request_id: String, dice: &mut Dice) -> Ask {
         gpu_models: models,
         gpu_milli: *dice.one(&[1_000, 1_000, 1_000, 250]),
         fabric_gbps: u32::try_from(dice.below(3) * 10).unwrap(),
+        may_preempt: dice.once_in(if internal { 2 } else { 50 }),
+        start,
         ..pb::Lease::default()
     };
-    admission(request_id, tenant, class, lease)
+    admission(request_id, (tenant, class), lease, dice.once_in(4))
+}
+
+/// The system's time, in seconds since 1970-01-01 UTC: the server's too.
+fn now() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "what is booked ahead is so by the clock")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// A lease of a tenant that nobody knows: denied, and so a decision that holds nothing.
@@ -165,15 +280,24 @@ pub(super) fn probe(request_id: String) -> Ask {
         gpu_milli: 1_000,
         ..pb::Lease::default()
     };
-    admission(request_id, "nobody", pb::PriorityClass::InternalResearch, lease)
+    admission(request_id, ("nobody", pb::PriorityClass::InternalResearch), lease, false)
 }
 
-fn admission(request_id: String, tenant: &str, class: pb::PriorityClass, lease: pb::Lease) -> Ask {
+fn admission(
+    request_id: String,
+    (tenant, class): (&str, pb::PriorityClass),
+    lease: pb::Lease,
+    as_job: bool,
+) -> Ask {
     let what = json!({
-        "tenant_id": tenant, "cluster_id": lease.cluster_id, "gpu_count": lease.gpu_count,
-        "gpu_milli": lease.gpu_milli, "duration_seconds": lease.duration_seconds,
-        "fabric_gbps": lease.fabric_gbps,
+        "tenant_id": tenant, "priority_class": class.as_str_name(),
+        "kind": if as_job { "job" } else { "lease" },
+        "cluster_id": lease.cluster_id, "gpu_count": lease.gpu_count,
+        "gpu_milli": lease.gpu_milli, "gpu_models": lease.gpu_models,
+        "duration_seconds": lease.duration_seconds, "fabric_gbps": lease.fabric_gbps,
+        "may_preempt": lease.may_preempt, "start": lease.start,
     });
+    let subject = if as_job { Subject::Job(job_like(lease)) } else { Subject::Lease(lease) };
     let request = pb::AdmitRequest {
         request_id: request_id.clone(),
         tenant_id: tenant.to_owned(),
@@ -184,9 +308,30 @@ fn admission(request_id: String, tenant: &str, class: pb::PriorityClass, lease: 
         }),
         extends: None,
         priority_class: class.into(),
-        subject: Some(pb::admit_request::Subject::Lease(lease)),
+        subject: Some(subject),
     };
     Ask { request_id, event: Event::Admit(request), what }
+}
+
+fn job_like(lease: pb::Lease) -> pb::Job {
+    pb::Job {
+        cluster_id: lease.cluster_id,
+        gpu_count: lease.gpu_count,
+        duration_seconds: lease.duration_seconds,
+        isolation_level: lease.isolation_level,
+        gpu_models: lease.gpu_models,
+        gpu_milli: lease.gpu_milli,
+        fabric_gbps: lease.fabric_gbps,
+        may_preempt: lease.may_preempt,
+        start: lease.start,
+        ..pb::Job::default()
+    }
+}
+
+/// Whether what is asked for is sold.
+pub(super) fn sells(ask: &Ask) -> bool {
+    let sold = i32::from(pb::PriorityClass::ExternalCommercial);
+    matches!(&ask.event, Event::Admit(admit) if admit.priority_class == sold)
 }
 
 /// How a reservation is named: by itself, or by the admission that made it.
@@ -202,7 +347,29 @@ pub(super) fn settle(confirm: bool, number: u64, of: &Ask, named: Named, wrong: 
     let request_id = format!("{verb}-{}-{number}", of.request_id);
     let Event::Admit(admission) = &of.event else { panic!("only what was admitted is settled") };
     let tenant_id = admission.tenant_id.clone();
-    let epoch = if wrong { 2 } else { 1 };
+    settle_in(if wrong { WRONG_EPOCH } else { 1 }, confirm, request_id, tenant_id, named)
+}
+
+/// A release once more, in the epoch that an eviction has brought about; `None` if it was in that
+/// already, or is no release.
+pub(super) fn in_next_epoch(ask: &Ask) -> Option<Ask> {
+    let Event::Release(release) = &ask.event else { return None };
+    let reservation = release.reservation.as_ref().filter(|of| of.epoch == 1)?;
+    let named = match reservation.target.clone()? {
+        pb::reservation_ref::Target::ReservationId(id) => Named::Itself(id),
+        pb::reservation_ref::Target::AdmitRequestId(id) => Named::Admission(id),
+    };
+    let request_id = format!("{}-again", ask.request_id);
+    Some(settle_in(2, false, request_id, release.tenant_id.clone(), named))
+}
+
+fn settle_in(
+    epoch: u64,
+    confirm: bool,
+    request_id: String,
+    tenant_id: String,
+    named: Named,
+) -> Ask {
     let mut what = json!({"tenant_id": tenant_id, "epoch": epoch});
     let target = match named {
         Named::Itself(id) => {
