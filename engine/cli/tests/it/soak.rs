@@ -19,10 +19,13 @@ use std::time::Duration;
 use placet_core::Decision;
 use placet_proto::admission::v1::admission_service_client::AdmissionServiceClient;
 use placet_proto::admission::v1::stream_response::Answer;
+use placet_proto::control::v1::control_service_client::ControlServiceClient;
+use placet_proto::control::v1::{ActivateRequest, Source};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::Code;
 
 use crate::server::{READY, Starting, claims, root};
 use client::{Client, Cycle, Record, Via};
@@ -50,6 +53,8 @@ const DEAD_MS: u64 = 400;
 /// Seconds for which the last server of a store goes on when all is answered: the longest grace of
 /// an eviction, and one more.
 const REST_SECONDS: u64 = 3;
+/// One in how many cycles under load has other facts, with other trees of quotas, put into place.
+const REPLACED: u64 = 5;
 /// Cycles of the run that is doctored: it is audited once for every lie, and so kept short.
 const DOCTORED_CYCLES: u64 = 6;
 /// Turns of the scheduler that a kill waits at most once it is due, so that it falls into any part
@@ -88,6 +93,8 @@ struct World {
     runner: Record,
     marks: Marks,
     dice: Dice,
+    /// States of the facts that were written so far, the first left out.
+    states: u64,
 }
 
 impl World {
@@ -97,7 +104,8 @@ impl World {
         std::fs::create_dir(&records).unwrap();
         let mut runner = Record::new(&records.join("runner.jsonl"));
         runner.line(&load::terms());
-        runner.line(&load::told_facts());
+        runner.line(&load::told_facts(0));
+        load::write_facts(&folder, 0);
         let record = Record::new(&records.join("marks.jsonl"));
         let marks = Marks { record, asked: 0, first: None };
         let via = |number| if number < UNARY { Via::Unary } else { Via::Stream };
@@ -105,7 +113,7 @@ impl World {
             .map(|number| Client::new(&records, number, via(number), seed))
             .collect();
         let (runtime, dice) = (Runtime::new().unwrap(), Dice::new(seed, u64::MAX));
-        Self { folder, runtime, clients, runner, marks, dice }
+        Self { folder, runtime, clients, runner, marks, dice, states: 0 }
     }
 
     fn start(&self) -> Starting {
@@ -156,14 +164,34 @@ impl World {
         (said, fell)
     }
 
+    /// Puts another state of the facts into place at some time up to a kill that comes after so
+    /// many answers; it may fall into that.
+    fn other_facts(
+        &mut self,
+        cycle: &Cycle,
+        count: watch::Receiver<u64>,
+        due: u64,
+    ) -> impl Future<Output = ()> + 'static + use<> {
+        self.states += 1;
+        self.runner.line(&load::told_facts(self.states));
+        let after = self.dice.below(due + 1);
+        replace_facts((self.folder.clone(), self.states), count, after, cycle.url.clone())
+    }
+
     fn kill_under_load(&mut self, number: u64, phase: Phase, last: bool) -> (String, &'static str) {
-        let folder = self.folder.display();
+        let folder = self.folder.display().to_string();
         let mut server = self.start().ready();
         let jwks: Value = serde_json::from_str(&published_keys(server.http)).unwrap();
         self.runner.line(&json!({"event": "ready", "cycle": number, "jwks": jwks}));
+        let due = match phase {
+            Phase::Load => ANSWERS.0 + self.dice.below(ANSWERS.1),
+            _ => self.dice.below(FIRST_ANSWERS),
+        };
         let (answers, mut count) = watch::channel(0);
         let drain = Arc::new(AtomicBool::new(false));
         let cycle = Cycle { number, url: server.grpc_url(), drain: Arc::clone(&drain), answers };
+        let replaced = phase == Phase::Load && !last && self.dice.once_in(REPLACED);
+        let replace = replaced.then(|| self.other_facts(&cycle, count.clone(), due));
         let clients = std::mem::take(&mut self.clients);
         let (dice, marks, all) = (&mut self.dice, &mut self.marks, clients.len());
         let (said, clients) = self.runtime.block_on(async {
@@ -174,10 +202,7 @@ impl World {
             for client in clients {
                 running.spawn(client.run(cycle.clone()));
             }
-            let due = match phase {
-                Phase::Load => ANSWERS.0 + dice.below(ANSWERS.1),
-                _ => dice.below(FIRST_ANSWERS),
-            };
+            let replacing = replace.map(tokio::spawn);
             let mut ended = Vec::new();
             while ended.len() < all {
                 tokio::select! {
@@ -195,11 +220,7 @@ impl World {
                 while let Some(client) = running.join_next().await {
                     ended.push(client.unwrap());
                 }
-                // Who was told to go goes before the end, and what nobody confirmed expires.
-                let answered = marks.ask(&cycle).await;
-                while marks.ask(&cycle).await <= answered + REST_SECONDS {
-                    moment(50).await;
-                }
+                marks.rest(&cycle).await;
             }
             for _ in 0..dice.below(TURNS) {
                 tokio::task::yield_now().await;
@@ -207,6 +228,9 @@ impl World {
             let said = server.kill();
             while let Some(client) = running.join_next().await {
                 ended.push(client.unwrap());
+            }
+            if let Some(replacing) = replacing {
+                replacing.await.unwrap();
             }
             (said, ended)
         });
@@ -218,6 +242,24 @@ impl World {
             Phase::First | Phase::Loading | Phase::Recovery => "the first batches",
         };
         (said, fell)
+    }
+}
+
+/// Writes another state of the facts after so many answers, and has the server take it, which may
+/// be killed over it: then the next one takes it at its start.
+async fn replace_facts(
+    (folder, number): (PathBuf, u64),
+    mut count: watch::Receiver<u64>,
+    after: u64,
+    url: String,
+) {
+    count.wait_for(|count| *count >= after).await.expect("the cycle keeps the sender");
+    load::write_facts(&folder, number);
+    let Ok(mut service) = ControlServiceClient::connect(url).await else { return };
+    let request = ActivateRequest { sources: vec![Source::Facts.into()], ..Default::default() };
+    if let Err(status) = service.activate(request).await {
+        let refused = status.code() == Code::FailedPrecondition;
+        assert!(!refused, "the facts of {} were refused: {status}", folder.display());
     }
 }
 
@@ -235,6 +277,14 @@ struct Marks {
 }
 
 impl Marks {
+    /// Waits until who was told to go is gone, and what nobody confirmed has expired.
+    async fn rest(&mut self, cycle: &Cycle) {
+        let answered = self.ask(cycle).await;
+        while self.ask(cycle).await <= answered + REST_SECONDS {
+            moment(50).await;
+        }
+    }
+
     /// Asks something new; how many seconds, by the server's clock, after the first time.
     ///
     /// The first of a process is asked before anybody else asks: what the log has before it was

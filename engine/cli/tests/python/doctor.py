@@ -261,6 +261,18 @@ def a_denial_says_that_more_was_free(run):
     run.sign(full[2], change)
 
 
+@lie("DENIAL")
+def a_denial_says_that_a_cohort_had_one_more(run):
+    def change(claims):
+        for reason in claims["reasons"]:
+            room = audit.ROOM.match(reason["message"])
+            if room is not None and room[5] is not None:
+                reason["message"] = reason["message"].replace(f"free {room[3]}", f"free {int(room[3]) + 1}", 1)
+
+    by_cohort = (p for p in run.decisions("DENY") if any(" in use" in r["message"] for r in run.claims(p)["reasons"]))
+    run.sign(next(by_cohort), change)
+
+
 @lie("LIMIT")
 def more_is_admitted_than_the_decision_says_there_is(run):
     def change(claims):
@@ -518,6 +530,16 @@ def the_trees_are_not_those_of_the_facts(run):
 @lie("FACTS")
 def a_change_of_the_trees_is_not_complete(run):
     run.events("quotas")[-1][1]["more"] = True
+
+
+@lie("FACTS")
+def facts_are_active_that_nobody_wrote(run):
+    run.events("facts_activation")[-1][1]["revision"] += "0"
+
+
+@lie("FACTS")
+def the_trees_did_not_change_with_the_facts(run):
+    run.forget(run.events("quotas")[-1][0])
 
 
 @lie("FACTS")

@@ -67,6 +67,34 @@ const QUOTAS: [Quota; 7] = [
     ("tenant/research/gpu", 110_000, Some("pool/own"), None, Some(50_000)),
 ];
 
+/// How many states of the facts there are: the first, and those that differ in one account.
+const STATES: u64 = 6;
+
+/// The trees in a state of the facts: an account lends less, moves to another cohort, leaves the
+/// trees, or more comes in and may be borrowed.
+fn quotas(state: u64) -> [Quota; 7] {
+    let mut quotas = QUOTAS;
+    let all = |quota: &mut Quota| quota.1 = 30_000;
+    match state {
+        0 => {}
+        1 => change(&mut quotas, "tenant/research/gpu", |quota| quota.4 = Some(10_000)),
+        2 => change(&mut quotas, "tenant/laboratory/gpu", |quota| quota.2 = Some("pool/sold")),
+        3 => change(&mut quotas, "tenant/partner/gpu", |quota| quota.2 = None),
+        4 => change(&mut quotas, "pool/all", all),
+        _ => change(&mut quotas, "tenant/customer/gpu", |quota| quota.3 = Some(5_000)),
+    }
+    quotas
+}
+
+fn change(quotas: &mut [Quota], account: &str, how: impl Fn(&mut Quota)) {
+    how(quotas.iter_mut().find(|quota| quota.0 == account).expect("it is one of them"));
+}
+
+/// Whether an account stands in a tree: it has a cohort or is one.
+fn shares(quota: &Quota, all: &[Quota]) -> bool {
+    quota.2.is_some() || all.iter().any(|other| other.2 == Some(quota.0))
+}
+
 /// Three policies of the reference bundle: those that claim, and the one that lets displace. The
 /// others would only make starting slower, and with it every cycle.
 const POLICIES: [&str; 3] = ["capacity", "preemption", "quota"];
@@ -83,12 +111,18 @@ pub(super) fn write_world(folder: &Path) {
     }
     // JSON is YAML.
     std::fs::write(bundle.join("bundle.yaml"), manifest().to_string()).unwrap();
-    write_facts(folder);
 }
 
-/// Writes facts into a folder, in one step.
-pub(super) fn write_facts(folder: &Path) {
-    std::fs::write(folder.join("facts.yaml"), facts().to_string()).unwrap();
+/// Writes a state of the facts into a folder, in one step.
+pub(super) fn write_facts(folder: &Path, number: u64) {
+    let beside = folder.join("facts.new");
+    std::fs::write(&beside, facts(number).to_string()).unwrap();
+    std::fs::rename(beside, folder.join("facts.yaml")).unwrap();
+}
+
+/// What a state of the facts calls itself.
+fn revision(number: u64) -> String {
+    format!("soak-{number}")
 }
 
 /// The bundle's manifest: each of the house's own displaces others on terms of its own.
@@ -126,7 +160,7 @@ fn rules() -> serde_json::Map<String, Value> {
     RULES.map(rule).into_iter().collect()
 }
 
-fn facts() -> Value {
+fn facts(number: u64) -> Value {
     let tenant = |(id, own): &(&str, bool)| {
         let class = |(_, class): &&(&str, pb::PriorityClass)| class.as_str_name();
         let mut classes: Vec<&str> =
@@ -148,17 +182,11 @@ fn facts() -> Value {
             "fabric_gbps": fabric, "gpus": pools.iter().map(pool).collect::<Vec<_>>(),
         })
     };
-    let quota = |quota: &Quota| {
-        let mut node = node(quota);
-        node["kind"] = "level".into();
-        node["limit"] = node["nominal"].take();
-        node.as_object_mut().expect("an object").remove("nominal");
-        node
-    };
+    let levels = quotas(number % STATES);
     let quotas: Vec<Value> =
-        BUDGETS.iter().map(budget_entry).chain(QUOTAS.iter().map(quota)).collect();
+        BUDGETS.iter().map(budget_entry).chain(levels.iter().map(level_entry)).collect();
     json!({
-        "schema": "placet.facts/v1", "revision": "soak", "datasets": [], "models": [],
+        "schema": "placet.facts/v1", "revision": revision(number), "datasets": [], "models": [],
         "tenants": TENANTS.iter().map(tenant).collect::<Vec<_>>(),
         "clusters": CLUSTERS.iter().map(cluster).collect::<Vec<_>>(),
         "quotas": quotas,
@@ -167,6 +195,14 @@ fn facts() -> Value {
 
 fn budget_entry((account, limit): &(&str, u64)) -> Value {
     json!({"account": account, "kind": "budget", "unit": "gpu-second", "limit": limit})
+}
+
+fn level_entry(quota: &Quota) -> Value {
+    let mut entry = node(quota);
+    entry["kind"] = "level".into();
+    entry["limit"] = entry["nominal"].take();
+    entry.as_object_mut().expect("an object").remove("nominal");
+    entry
 }
 
 /// An account in a tree, as the log has it.
@@ -184,7 +220,7 @@ fn node((account, nominal, cohort, borrowing, lending): &Quota) -> Value {
 }
 
 /// What the facts say, for the auditor: the trees, and the limit of every account beside them.
-pub(super) fn told_facts() -> Value {
+pub(super) fn told_facts(number: u64) -> Value {
     let mut limits = serde_json::Map::new();
     for (id, pools, fabric) in CLUSTERS {
         limits.insert(format!("cluster/{id}/fabric-gbps"), fabric.into());
@@ -193,8 +229,12 @@ pub(super) fn told_facts() -> Value {
         }
     }
     limits.extend(BUDGETS.map(|(account, limit)| (account.to_owned(), limit.into())));
-    let trees: Vec<Value> = QUOTAS.iter().map(node).collect();
-    json!({"event": "facts", "revision": "soak", "limits": limits, "trees": trees})
+    let quotas = quotas(number % STATES);
+    let (shared, alone): (Vec<&Quota>, Vec<&Quota>) =
+        quotas.iter().partition(|quota| shares(quota, &quotas));
+    limits.extend(alone.iter().map(|quota| (quota.0.to_owned(), quota.1.into())));
+    let trees: Vec<Value> = shared.into_iter().map(node).collect();
+    json!({"event": "facts", "revision": revision(number), "limits": limits, "trees": trees})
 }
 
 /// What the policies say, for the auditor: limits by class that are tighter than the facts', and
