@@ -45,6 +45,7 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
 import argparse
 import base64
 import collections
+import datetime
 import functools
 import hashlib
 import itertools
@@ -71,6 +72,8 @@ ROOM = re.compile(
 DECISION, ORDER = "placet-decision+jwt", "placet-eviction+jwt"
 # Candidates up to which every set of victims is tried.
 TRIED = 8
+# One in how many denials is asked what would have been admitted instead: every answer takes dozens of tries.
+SAMPLED = 4
 # Findings that are printed in full; a broken store has one for nearly every leaf.
 SHOWN = 50
 
@@ -371,6 +374,8 @@ def check_denial(audit, position, claims, what, codes):
             audit.find("DENIAL", position, f"{reason['message']}: {fault}")
     if rooms and len(rooms) == len(claims["reasons"]):
         check_spared(audit, position, claims, what)
+        if position % SAMPLED == 0:
+            check_instead(audit, position, claims, what, start)
 
 
 def check_room(audit, room, priority_class, start, stop):
@@ -575,19 +580,71 @@ def check_spared(audit, position, claims, what):
     if any(ROOM.match(reason["message"])[1] in audit.books.budgets for reason in claims["reasons"]):
         return
     for model in what["gpu_models"]:
-        accounts = {
-            f"cluster/{what['cluster_id']}/gpu/{model}": "milli-gpu",
-            f"cluster/{what['cluster_id']}/fabric-gbps": "gbps",
-            f"tenant/{what['tenant_id']}/gpu": "milli-gpu",
-        }
-        charges = [
-            {"account": account, "kind": "level", "amount": amount, "limit": audit.hard_limit(account) or 0}
-            for account, unit in sorted(accounts.items())
-            if (amount := amounts(what)[unit]) > 0
-        ]
+        charges = books.levels(charges_of(audit, what, model, start))
         without = no_room(audit, charges, start, stop)
         candidates = those_who_may_go(audit, rule, start, without)
         check_cheapest(audit, position, (charges, start, stop), rule, candidates, [])
+
+
+def charges_of(audit, what, model, start):
+    """What a request charges for one of its models, and under which limits, in the order of the accounts."""
+    month = datetime.datetime.fromtimestamp(start, datetime.UTC).strftime("%Y-%m")
+    accounts = {
+        f"cluster/{what['cluster_id']}/gpu/{model}": ("level", "milli-gpu"),
+        f"cluster/{what['cluster_id']}/fabric-gbps": ("level", "gbps"),
+        f"tenant/{what['tenant_id']}/gpu": ("level", "milli-gpu"),
+        f"tenant/{what['tenant_id']}/gpu-seconds/{month}": ("budget", "gpu-second"),
+    }
+    return [
+        {
+            "account": account,
+            "amount": amounts(what)[unit],
+            "kind": kind,
+            "limit": audit.limit_for(account, what["priority_class"]) or 0,
+            "unit": unit,
+        }
+        for account, (kind, unit) in sorted(accounts.items())
+        if amounts(what)[unit] > 0
+    ]
+
+
+def check_instead(audit, position, claims, what, start):
+    """What a denial says would have been admitted: the most GPUs, the longest duration, the earliest start."""
+    audit.counts["denials asked what would have been admitted"] += 1
+    told = []
+    for reason in claims["reasons"]:
+        instead = dict(reason.get("counterfactual", {}))
+        instead.pop("account", None)
+        told.append((ROOM.match(reason["message"])[1], instead))
+    expected = []
+    for model in what["gpu_models"]:
+        charges = charges_of(audit, what, model, start)
+        refused = audit.books.misfits(charges, start, start + what["duration_seconds"])
+        instead = fit_instead(audit, charges, what, start)
+        expected += [one for charge, _ in refused if (one := (charge["account"], instead)) not in expected]
+    if told != expected:
+        audit.find("DENIAL", position, f"{told} would have been admitted instead, not {expected}")
+
+
+def fit_instead(audit, charges, what, start):
+    """The most GPUs, the longest duration and the earliest later start that fit, each tried one after the other."""
+    gpus, length = what["gpu_count"], what["duration_seconds"]
+
+    def fits(begin, seconds, part, whole, units):
+        scaled = [
+            dict(charge, amount=-(-charge["amount"] * part // whole)) if charge["unit"] in units else charge
+            for charge in charges
+        ]
+        return not audit.books.misfits(scaled, begin, begin + seconds)
+
+    latest = max((held["until"] for held in audit.books.live.values()), default=start)
+    ways = {
+        "gpu_count": (n for n in range(gpus - 1, 0, -1) if fits(start, length, n, gpus, ("milli-gpu", "gpu-second"))),
+        "duration_seconds": (n for n in range(length - 1, 0, -1) if fits(start, n, n, length, ("gpu-second",))),
+        "start": (at for at in range(start + 1, latest + 1) if fits(at, length, 1, 1, ())),
+    }
+    best = {name: next(way, None) for name, way in ways.items()}
+    return {name: value for name, value in best.items() if value is not None}
 
 
 def amounts(what):

@@ -273,6 +273,16 @@ def a_denial_says_that_a_cohort_had_one_more(run):
     run.sign(next(by_cohort), change)
 
 
+@lie("DENIAL")
+def a_denial_names_a_later_start_than_would_have_been_admitted(run):
+    def change(claims):
+        for reason in claims["reasons"]:
+            reason["counterfactual"]["start"] += 1
+
+    denials = [(p, run.claims(p)["reasons"]) for p in run.decisions("DENY") if p % audit.SAMPLED == 0]
+    run.sign(next(p for p, reasons in denials if all("start" in r.get("counterfactual", {}) for r in reasons)), change)
+
+
 @lie("LIMIT")
 def more_is_admitted_than_the_decision_says_there_is(run):
     def change(claims):
