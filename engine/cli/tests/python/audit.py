@@ -485,7 +485,7 @@ def check_start(audit, position, claims, grant, what):
         found = grant["start"], grant["confirm_by"]
         audit.find("START", position, f"it begins and is to be confirmed by {found}, not {at}")
     length = grant["end"] - grant["start"]
-    if grant["start"] > begins and not audit.books.misfits(grant["charges"], begins, begins + length):
+    if grant["start"] > begins and audit.books.fits(grant["charges"], begins, begins + length):
         audit.find("START", position, "it would have fitted at once")
 
 
@@ -518,7 +518,7 @@ def check_victims(audit, position, claims, grant):
         victims.append(held)
     for spared in victims:
         others = [victim for victim in victims if victim is not spared]
-        if not audit.books.misfits(grant["charges"], start, grant["end"], others):
+        if audit.books.fits(grant["charges"], start, grant["end"], others):
             audit.find("VICTIM", position, f"`{spared['id']}` need not go")
     check_cheapest(audit, position, (grant["charges"], start, grant["end"]), rule, candidates.values(), victims)
     return victims
@@ -558,12 +558,12 @@ def check_cheapest(audit, position, asked, rule, candidates, victims):
         return
     audit.counts["searches for victims done again"] += 1
     charges, start, stop = asked
-    if not victims and audit.books.misfits(charges, start, stop, candidates):
+    if not victims and not audit.books.fits(charges, start, stop, candidates):
         return
     for size in range(1, min(len(candidates), rule["max_victims"]) + 1):
         for others in itertools.combinations(candidates, size):
             cheaper = not victims or work_lost(others, start) < work_lost(victims, start)
-            if cheaper and not audit.books.misfits(charges, start, stop, others):
+            if cheaper and audit.books.fits(charges, start, stop, others):
                 names = [other["id"] for other in others]
                 audit.find("SPARED", position, f"{names} cost {work_lost(others, start)}, {work_lost(victims, start)}")
                 return
@@ -635,7 +635,7 @@ def fit_instead(audit, charges, what, start):
             dict(charge, amount=-(-charge["amount"] * part // whole)) if charge["unit"] in units else charge
             for charge in charges
         ]
-        return not audit.books.misfits(scaled, begin, begin + seconds)
+        return audit.books.fits(scaled, begin, begin + seconds)
 
     latest = max((held["until"] for held in audit.books.live.values()), default=start)
     ways = {

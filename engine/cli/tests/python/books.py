@@ -105,9 +105,10 @@ class Books:
     def total(self, account, second):
         """What is charged to an account, and what flows up to it: use above what its members keep."""
         node = self.trees.get(account)
-        members = node.members if node is not None else ()
-        flow = sum(max(0, self.total(one.own["account"], second) - one.kept) for one in members)
-        return self.use[account][second] + flow
+        total = self.use[account][second]
+        for member in node.members if node is not None else ():
+            total += max(0, self.total(member.own["account"], second) - member.kept)
+        return total
 
     def above(self, account):
         """The accounts above one in its tree."""
@@ -143,11 +144,17 @@ class Books:
     def peak(self, account, start, stop):
         return max(self.total(account, second) for second in range(start, stop))
 
-    def misfits(self, charges, start, stop, victims=()):
+    def fits(self, charges, start, stop, victims=()):
+        """Whether all charges fit over an interval from which victims are gone."""
+        return not self.misfits(charges, start, stop, victims, one_is_enough=True)
+
+    def misfits(self, charges, start, stop, victims=(), one_is_enough=False):
         """The charges that do not fit over an interval from which victims are gone, each with an obstacle: the account
         itself if it is one at any second, otherwise the first above it."""
         found, added = [], []
         for charge in charges:
+            if found and one_is_enough:
+                break
             if charge["kind"] == "budget":
                 spent = self.spent[charge["account"]]
                 if spent + charge["amount"] > charge["limit"]:
@@ -157,9 +164,13 @@ class Books:
             for second in range(start, stop):
                 leaves = rest(victims, charge["account"], second)
                 needed, left = max(0, charge["amount"] - leaves), max(0, leaves - charge["amount"])
-                obstacles.append(self.obstacle(charge, second, needed, left))
                 rows.append((second, needed))
-            obstacles = [obstacle for obstacle in obstacles if obstacle is not None]
+                obstacle = self.obstacle(charge, second, needed, left)
+                if obstacle is not None:
+                    obstacles.append(obstacle)
+                    # Nothing is nearer than the account itself.
+                    if one_is_enough or obstacle[0] == charge["account"]:
+                        break
             own = (obstacle for obstacle in obstacles if obstacle[0] == charge["account"])
             if obstacles:
                 found.append((charge, next(own, obstacles[0])))
