@@ -204,6 +204,11 @@ impl Simulation {
         let pages = room.map(|room| self.world.pages().saturating_add(room));
         match (self.world.open(active, pages, clock), fate) {
             (Ok(stepper), Fate::Done) => {
+                // What it began with is what the whole log folds to.
+                if stepper.check_snapshot()?.is_some() {
+                    let is_torn = std::mem::take(&mut self.world.is_torn);
+                    self.auditor.count(if is_torn { "snapshot torn" } else { "snapshot taken up" });
+                }
                 let reader = stepper.reader().clone();
                 self.stepper = Some(stepper);
                 self.auditor.read_on(&reader, &self.twin.model)?;

@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 51] = [
+const REACHED: [&str; 53] = [
     "activated",
     "already ended",
     "another leaf",
@@ -61,6 +61,8 @@ const REACHED: [&str; 51] = [
     "repeated",
     "request id reused",
     "settled",
+    "snapshot taken up",
+    "snapshot torn",
     "stale epoch",
     "stopped",
     "stopped in order",

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use placet_server::store::SNAPSHOT_EVERY;
+
 use crate::exit::Failure;
 
 /// Largest settings file in bytes: a hundred times what all settings take.
@@ -133,6 +135,10 @@ pub(crate) struct Given {
     /// Seconds within which a reservation must be confirmed, 1 to 86400 [default: 300]
     #[arg(long, env = "PLACET_CONFIRM_WITHIN", value_name = "SECONDS")]
     pub(crate) confirm_within: Option<u64>,
+    /// Leaves of the log behind a snapshot of the ledger when the next is made, 0 for no snapshots
+    /// [default: 100000]
+    #[arg(long, env = "PLACET_SNAPSHOT_EVERY", value_name = "LEAVES")]
+    pub(crate) snapshot_every: Option<u64>,
     /// Seconds between looks at bundle and facts for changes, 0 for never [default: 1]
     #[arg(long, env = "PLACET_WATCH", value_name = "SECONDS")]
     pub(crate) watch: Option<u64>,
@@ -157,7 +163,7 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "audience",
     "bundle",
     "bundle-keys",
@@ -172,6 +178,7 @@ const NAMES: [&str; 20] = [
     "log-format",
     "log-level",
     "operator",
+    "snapshot-every",
     "store",
     "tls-cert",
     "tls-client-ca",
@@ -259,6 +266,7 @@ impl Given {
             clock: self.clock.or(file.clock),
             workers: self.workers.or(file.workers),
             confirm_within: self.confirm_within.or(file.confirm_within),
+            snapshot_every: self.snapshot_every.or(file.snapshot_every),
             watch: self.watch.or(file.watch),
             operator: self.operator.or(file.operator),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -307,6 +315,7 @@ impl Given {
             workers: self.workers.unwrap_or_else(default_workers),
             confirm_within_seconds: self.confirm_within.unwrap_or(DEFAULT_CONFIRM_WITHIN),
             operators,
+            snapshot_every: self.snapshot_every.unwrap_or(SNAPSHOT_EVERY),
             watch: watch.map(std::time::Duration::from_secs),
             tls,
         };

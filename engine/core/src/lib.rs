@@ -19,6 +19,7 @@ pub mod merkle;
 mod request;
 mod resource;
 mod signature;
+mod snapshot;
 mod token;
 mod utc;
 mod verdict;
@@ -49,6 +50,10 @@ pub use request::{
 };
 pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
 pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};
+pub use snapshot::{
+    MAX_SNAPSHOT_CLAIMS_BYTES, SNAPSHOT_TYP, SnapshotClaims, SnapshotClaimsError,
+    read_snapshot_claims, sign_snapshot, verify_snapshot,
+};
 pub use token::{
     CLOCK_LEEWAY_SECONDS, Expect, MAX_TOKEN_BYTES, SignError, Verifier, VerifyError, sign_decision,
 };

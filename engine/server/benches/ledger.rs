@@ -1,9 +1,11 @@
 //! What the ledger costs as it fills, and what a start costs as the log grows.
 //!
-//! `cargo bench --workspace --bench ledger`. Three tables: the rules alone with 10, 10,000 and
+//! `cargo bench --workspace --bench ledger`. Four tables: the rules alone with 10, 10,000 and
 //! 1,000,000 live reservations; durable reservations a second by the size of the batch and by how
-//! many accounts they contend for; the time to start on a log of so many decisions. Words on the
-//! command line choose among `rules`, `durable` and `start`.
+//! many accounts they contend for; the time to start on a log of so many decisions, all of them
+//! held, by folding it and from a snapshot; what a writer and its callers feel of a snapshot that
+//! is made beside it. Words on the command line choose among `rules`, `preemption`, `durable`,
+//! `start` and `beside`.
 
 #![expect(
     clippy::print_stdout,
@@ -26,6 +28,7 @@ use placet_core::{
 use placet_server::quota::{Booking, Ledger, ReserveError, Work};
 use placet_server::sequencer::{Proposal, SequencerHandle};
 use placet_server::signer::Signer;
+use placet_server::store::{SNAPSHOT_EVERY, StoreOptions};
 
 #[path = "../tests/it/world.rs"]
 #[expect(dead_code, reason = "the benchmark uses a part of the tests' world")]
@@ -174,25 +177,7 @@ fn rules() {
             ledger.fit(&booking, 1).unwrap();
         });
         row("what would be admitted instead", live, &told);
-        let preempted = timed(TIMED / 100, |number| {
-            let start = NOW + 60;
-            let booking = Booking {
-                class: PriorityClass::InternalResearch,
-                confirm_by: start,
-                ..lease(live + 4 * TIMED + number, start, full)
-            };
-            let rule = PreemptionRule {
-                grace_seconds: 60,
-                max_victims: 8,
-                min_runtime_seconds: 60,
-                victim_classes: vec![PriorityClass::ExternalCommercial],
-            };
-            let id = booking.id.clone();
-            ledger.preempt(&booking, &rule).unwrap();
-            ledger.release(&id, 1).unwrap();
-            ledger.keep();
-        });
-        row("a preemption, taken back", live, &preempted);
+        preempted(&mut ledger, live);
         drop(ledger);
         let mut ledger = filled(live, true);
         let borrowed = timed(TIMED, |number| {
@@ -204,6 +189,39 @@ fn rules() {
         });
         row("reserve and release in a cohort", live, &borrowed);
         println!("bytes of each live reservation: {}", bytes / live);
+    }
+}
+
+/// Preemptions by a booking for which there is no room, each taken back.
+fn preempted(ledger: &mut Ledger, live: u64) {
+    let full = live * 1_000;
+    let preempted = timed(TIMED / 100, |number| {
+        let start = NOW + 60;
+        let booking = Booking {
+            class: PriorityClass::InternalResearch,
+            confirm_by: start,
+            ..lease(live + 4 * TIMED + number, start, full)
+        };
+        let rule = PreemptionRule {
+            grace_seconds: 60,
+            max_victims: 8,
+            min_runtime_seconds: 60,
+            victim_classes: vec![PriorityClass::ExternalCommercial],
+        };
+        let id = booking.id.clone();
+        ledger.preempt(&booking, &rule).unwrap();
+        ledger.release(&id, 1).unwrap();
+        ledger.keep();
+    });
+    row("a preemption, taken back", live, &preempted);
+}
+
+/// Preemptions alone.
+fn preemption() {
+    println!("preemption, microseconds");
+    println!("{:<34} {:>9} {:>9} {:>9} {:>9}", "", "live", "p50", "p99", "max");
+    for live in LIVE {
+        preempted(&mut filled(live, false), live);
     }
 }
 
@@ -220,8 +238,10 @@ fn lease_of(number: u64, accounts: u64) -> Box<Proposal> {
     asked
 }
 
-fn started(store: &std::path::Path, signer: &Signer) -> SequencerHandle {
-    SequencerHandle::start(store, world::options(), signer.clone(), world::activation()).unwrap()
+fn started(store: &std::path::Path, signer: &Signer, snapshot_every: u64) -> SequencerHandle {
+    let options = StoreOptions { snapshot_every, ..StoreOptions::default() };
+    let (of, active) = (world::options(), world::activation());
+    SequencerHandle::start_with(store, of, options, signer.clone(), active).unwrap()
 }
 
 /// Decides so many leases, so many at a time, and tells how long it took.
@@ -260,7 +280,7 @@ fn durable(folder: &std::path::Path) {
     for accounts in [1, 1_000] {
         for batch in [1, 8, 64, 256] {
             let store = folder.join(format!("durable-{accounts}-{batch}.db"));
-            let sequencer = started(&store, &signer);
+            let sequencer = started(&store, &signer, 0);
             let all = (batch * 200).min(20_000);
             let spent = decide(&sequencer, 0, all, batch, accounts);
             println!("{batch:>9} {accounts:>9} {:>12.0}", all as f64 / spent.as_secs_f64());
@@ -270,22 +290,98 @@ fn durable(folder: &std::path::Path) {
     }
 }
 
+/// Seconds for which the process has had a core (Linux, proc(5): the fields 14 and 15, counted from
+/// behind its name, in hundredths): what a busy machine does not make longer.
+fn core_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok());
+    f64::from(ticks.sum::<u32>()) / 100.0
+}
+
+/// Starts, and stops again: seconds, those with a core, and reservations that were held.
+fn restarted(store: &std::path::Path, signer: &Signer, snapshot_every: u64) -> ((f64, f64), usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (begun, before) = (Instant::now(), core_seconds());
+    let sequencer = started(store, signer, snapshot_every);
+    let spent = (begun.elapsed().as_secs_f64(), core_seconds() - before);
+    let live = runtime.block_on(sequencer.inspect()).unwrap().live;
+    runtime.block_on(sequencer.close());
+    (spent, live)
+}
+
+fn snapshot_of(store: &std::path::Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".snapshot");
+    name.into()
+}
+
 fn start(folder: &std::path::Path) {
-    println!("a start");
-    println!("{:>12} {:>9}", "decisions", "seconds");
+    println!("a start, seconds and of these with a core: without a snapshot, the same and one is");
+    println!("written, and from it");
+    println!(
+        "{:>12} {:>9} {:>15} {:>15} {:>15} {:>12}",
+        "decisions", "held", "without", "writing", "from it", "its bytes"
+    );
     let signer = Signer::new(SigningKey::generate().unwrap());
     let store = folder.join("start.db");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut decided = 0_u64;
     for all in [1_000_u64, 10_000, 100_000, 1_000_000] {
-        let sequencer = started(&store, &signer);
+        let sequencer = started(&store, &signer, 0);
         let more = (all - decided).next_multiple_of(256);
         decide(&sequencer, decided, more, 256, 1_000);
         decided += more;
         runtime.block_on(sequencer.close());
-        let begun = Instant::now();
-        let sequencer = started(&store, &signer);
-        println!("{decided:>12} {:>9.2}", begun.elapsed().as_secs_f64());
+        let (without, live) = restarted(&store, &signer, 0);
+        let (writing, _) = restarted(&store, &signer, 1);
+        let (with, _) = restarted(&store, &signer, u64::MAX);
+        let file = snapshot_of(&store);
+        let bytes = std::fs::metadata(&file).unwrap().len();
+        let shown = |(all, core): (f64, f64)| format!("{all:.2} {core:.2}");
+        let [without, writing, with] = [without, writing, with].map(shown);
+        println!("{decided:>12} {live:>9} {without:>15} {writing:>15} {with:>15} {bytes:>12}");
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+/// One decision after another, while nothing else is done and while a snapshot is made.
+fn beside(folder: &std::path::Path) {
+    println!("a decision alone, microseconds, on top of so many that are held");
+    println!("{:<34} {:>9} {:>9} {:>9} {:>9}", "", "held", "p50", "p99", "max");
+    let signer = Signer::new(SigningKey::generate().unwrap());
+    let store = folder.join("beside.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let held = 100_096;
+    let sequencer = started(&store, &signer, 0);
+    decide(&sequencer, 0, held, 256, 1_000);
+    runtime.block_on(sequencer.close());
+    restarted(&store, &signer, 1);
+    let file = snapshot_of(&store);
+    let made = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    for (what, every) in [("no snapshot", 0), ("snapshots all the time", 1_000)] {
+        let sequencer = started(&store, &signer, every);
+        let (mut number, before) = (held + every * 1_000, made());
+        // Until the first one is to be made: what is behind it has to be a quarter of its items.
+        let more = if every == 0 { 0 } else { SNAPSHOT_EVERY / 4 };
+        decide(&sequencer, number, more.next_multiple_of(256), 256, 1_000);
+        number += more.next_multiple_of(256);
+        let mut latencies = Histogram::new(3).unwrap();
+        // A while, or until the snapshot is made.
+        let ended = |count| if every == 0 { count == TIMED / 5 } else { made() > before };
+        for count in 0.. {
+            if ended(count) {
+                break;
+            }
+            let lease = lease_of(number + count, 1_000);
+            let one = timed(1, |_| {
+                runtime
+                    .block_on(async { sequencer.propose(lease.clone()).await.unwrap().await })
+                    .unwrap();
+            });
+            latencies.add(one).unwrap();
+        }
+        row(what, held, &latencies);
         runtime.block_on(sequencer.close());
     }
 }
@@ -301,10 +397,16 @@ fn main() {
     if wanted("rules") {
         rules();
     }
+    if chosen.iter().any(|chosen| chosen == "preemption") {
+        preemption();
+    }
     if wanted("durable") {
         durable(folder.path());
     }
     if wanted("start") {
         start(folder.path());
+    }
+    if wanted("beside") {
+        beside(folder.path());
     }
 }

@@ -23,7 +23,7 @@ use crate::sequencer::{
 };
 use crate::settings::Settings;
 use crate::signer::Signer;
-use crate::store::Reader;
+use crate::store::{Reader, StoreOptions};
 use crate::workers::{Active, Workers};
 
 /// How often an activation of unknown outcome is asked for again before it is given up.
@@ -201,7 +201,10 @@ impl Admission {
             issuer: settings.issuer.clone(),
         };
         let workers = Workers::start(settings.workers, &metrics).map_err(OpenError::Threads)?;
-        let sequencer = SequencerHandle::start(&settings.store, options, signer, active.names())
+        let store =
+            StoreOptions { snapshot_every: settings.snapshot_every, ..StoreOptions::default() };
+        let names = active.names();
+        let sequencer = SequencerHandle::start_with(&settings.store, options, store, signer, names)
             .map_err(|source| OpenError::Store { path: path(&settings.store), source })?;
         let (clock, attempts) = (settings.clock, Attempts::default());
         for source in Source::ALL {

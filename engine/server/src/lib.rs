@@ -27,6 +27,7 @@ pub use admission::{Admission, Explained, OpenError, Prepared};
 pub use clock::{Clock, MAX_FORWARD_SECONDS};
 pub use error::AdmitError;
 pub use grpc::convert;
-pub use offline::{BackupError, Verified, VerifyError, backup, verify};
+pub use log::SnapshotError;
+pub use offline::{BackupError, SnapshotFound, Verified, VerifyError, backup, verify};
 pub use serve::{Ready, ServeError, serve};
 pub use settings::{MAX_WORKERS, Settings, SettingsError, TlsSettings};

@@ -1,6 +1,9 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -10,8 +13,15 @@ use placet_core::{
     MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
 };
 
+use crate::activation::chain;
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome, Work};
-use crate::store::{RESTORE, ReadError, Store};
+use crate::signer::Signer;
+use crate::store::{Faults, RESTORE, ReadError, Reader, Store};
+pub use snapshot::SnapshotError;
+pub(crate) use snapshot::{Comparison, WriteError, path_of};
+
+/// How often a long fold says how far it is, in leaves: every second or two.
+const PROGRESS: u64 = 100_000;
 
 /// Leaves and root of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +79,7 @@ pub enum LogError {
 
 /// The tree of a log as far as appending and its root need it: the hashes of the largest complete
 /// subtrees.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tree {
     size: u64,
     /// Length of the row of stored hashes.
@@ -80,6 +90,22 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// The tree of the first `size` leaves of a log, and its root.
+    fn at(
+        size: u64,
+        mut hashes: impl FnMut(&[u64]) -> Result<Vec<Digest>, ReadError>,
+    ) -> Result<(Self, Digest), LogError> {
+        let mut peaks = Vec::new();
+        let root = merkle::root(size, |numbers| {
+            let found = hashes(numbers)?;
+            peaks.extend(numbers.iter().copied().zip(found.iter().copied()));
+            Ok::<_, ReadError>(found)
+        });
+        let root = root.map_err(|_no_root| LogError::Hashes)?;
+        let row = merkle::stored_count(size).map_err(|_beyond| LogError::Full)?;
+        Ok((Self { size, row, peaks }, root))
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -156,6 +182,11 @@ pub(crate) struct Folded {
     pub(crate) name: String,
     pub(crate) bundle: Option<(Digest, String)>,
     pub(crate) facts: Option<(Digest, String)>,
+    /// Time of the last leaf, in seconds since 1970-01-01 UTC: the ledger's may be later.
+    last: u64,
+    /// Leaves and items of the snapshot that it goes on from, if it does not begin with the first
+    /// leaf.
+    pub(crate) begun: Option<(u64, u64)>,
     /// Changes of the trees of quotas of which not all leaves were folded.
     quotas: (Vec<QuotaNode>, Vec<AccountPath>),
     more_quotas: bool,
@@ -164,49 +195,173 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
+    /// Reads the log of a store: behind its snapshot if that can be used, else all of it, and says
+    /// why.
+    ///
+    /// # Errors
+    /// [`LogError`], whatever the snapshot is.
+    pub(crate) fn open(store: &Store, path: &Path, signer: &Signer) -> Result<Self, LogError> {
+        match Self::go_on_from(store, path, signer) {
+            Ok(Some(folded)) => return Ok(folded),
+            Ok(None) => {}
+            Err(error) => {
+                let reason = chain(&error).replace('\n', "; ");
+                tracing::warn!(
+                    snapshot = %path.display(),
+                    reason,
+                    "the snapshot is not used: the whole log is folded"
+                );
+            }
+        }
+        Self::read(store)
+    }
+
+    /// Goes on from the snapshot of a store: `None` if there is none.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: it is not to be used.
+    pub(crate) fn go_on_from(
+        store: &Store,
+        path: &Path,
+        signer: &Signer,
+    ) -> Result<Option<Self>, SnapshotError> {
+        let log = |error: LogError| SnapshotError::Log(Box::new(error));
+        let size = store.size().map_err(|error| log(error.into()))?;
+        let hashes = |numbers: &[u64]| store.hashes(numbers);
+        let taken = Self::take_up((path, signer), store.faults(), (size, hashes), &|| false)?;
+        let Some(mut folded) = taken else { return Ok(None) };
+        let (behind, leaves) = (folded.tree.size(), size);
+        tracing::info!(behind, leaves, "a snapshot was taken up: only what is behind it is folded");
+        match folded.go_on(store, |_| Ok(())) {
+            Ok(()) => Ok(Some(folded)),
+            Err(LogError::Ledger(error)) => Err(SnapshotError::Ledger(error)),
+            Err(error) => Err(log(error)),
+        }
+    }
+
     /// Reads the whole log of a store. Every leaf is parsed, checked for its place and folded; the
     /// tree is built again from the leaves, and its peaks, which cover all of them, must be the
     /// stored ones.
+    ///
+    /// # Errors
+    /// [`LogError`].
     pub(crate) fn read(store: &Store) -> Result<Self, LogError> {
-        let mut folded = Self::default();
-        #[cfg(feature = "defects")]
-        folded.ledger.set_defect(store.faults().defect());
-        let read = store.for_each_leaf(0, |bytes| {
-            let position = folded.tree.size();
-            folded.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;
-            folded.tree.append(bytes)?;
-            // Nothing of a leaf that is in the log is ever taken back.
-            folded.ledger.keep();
-            Ok::<(), LogError>(())
+        Self::read_with(store, |_| Ok(()))
+    }
+
+    /// The same, and calls `each` before every leaf and behind the last.
+    ///
+    /// # Errors
+    /// [`LogError`], or the first error of `each`.
+    pub(crate) fn read_with(
+        store: &Store,
+        each: impl FnMut(&Self) -> Result<(), LogError>,
+    ) -> Result<Self, LogError> {
+        let mut folded = Self::new(store.faults());
+        folded.go_on(store, each)?;
+        Ok(folded)
+    }
+
+    /// Nothing is folded.
+    pub(crate) fn new(faults: &Faults) -> Self {
+        Self { ledger: empty(faults), ..Self::default() }
+    }
+
+    /// Folds the leaves that are behind those that were, and checks the whole.
+    fn go_on(
+        &mut self,
+        store: &Store,
+        mut each: impl FnMut(&Self) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let begin = self.tree.size();
+        let size = store.size().map_err(LogError::from);
+        let read = size.and_then(|leaves| {
+            store.for_each_leaf(begin, |bytes| {
+                each(self)?;
+                self.fold_leaf(bytes)?;
+                let folded = self.tree.size();
+                if folded.saturating_sub(begin).is_multiple_of(PROGRESS) {
+                    tracing::info!(folded, leaves, "folding the log");
+                }
+                Ok::<(), LogError>(())
+            })
         });
-        let position = folded.tree.size();
+        let position = self.tree.size();
         read.map_err(|error| match error {
             LogError::Read(source) => LogError::Unreadable { position, source },
             other => other,
         })?;
-        let numbers: Vec<u64> = folded.tree.peaks.iter().map(|(number, _)| *number).collect();
+        each(self)?;
         // Equal in number too: a log that lost its tail would else look like a shorter one.
-        if store.hash_count()? != folded.tree.row()
-            || store.hashes(&numbers)? != folded.tree.read(&numbers)?
-        {
+        if store.hash_count()? != self.tree.row() {
             return Err(LogError::Hashes);
         }
-        if folded.more_quotas || !folded.orders.is_empty() {
-            let what = "what begins before it is not complete".to_owned();
-            return Err(LogError::Leaf { position: folded.tree.size(), what });
-        }
+        self.check_end(|numbers| store.hashes(numbers))?;
         let high_water = store.high_water()?;
-        if high_water < folded.ledger.now() {
-            return Err(LogError::Time { high_water, last: folded.ledger.now() });
+        if high_water < self.ledger.now() {
+            return Err(LogError::Time { high_water, last: self.ledger.now() });
         }
-        let expired = folded.ledger.advance(high_water);
+        let expired = self.ledger.advance(high_water);
         if !expired.is_ok_and(|expired| expired.is_empty()) {
             let what = "something that was due before the store's time did not happen".to_owned();
-            return Err(LogError::Leaf { position: folded.tree.size(), what });
+            return Err(LogError::Leaf { position: self.tree.size(), what });
         }
-        folded.ledger.keep();
-        folded.ledger.audit().map_err(LogError::Ledger)?;
-        Ok(folded)
+        self.ledger.keep();
+        self.ledger.audit().map_err(LogError::Ledger)
+    }
+
+    /// Folds the leaves of a log, read beside its writer, up to a size at which a batch of it
+    /// ended; then checks the whole.
+    ///
+    /// # Errors
+    /// [`LogError`]. Otherwise whether it was not cut short.
+    pub(crate) fn follow(
+        &mut self,
+        reader: &Reader,
+        size: u64,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<bool, LogError> {
+        while self.tree.size() < size {
+            let leaves = reader.leaves(self.tree.size(), size)?;
+            if leaves.is_empty() {
+                return Err(ReadError::Damaged("a leaf is missing").into());
+            }
+            for leaf in leaves {
+                self.fold_leaf(&leaf)?;
+            }
+            if is_over() {
+                return Ok(false);
+            }
+        }
+        self.check_end(|numbers| reader.hashes(numbers))?;
+        self.ledger.audit().map_err(LogError::Ledger)?;
+        Ok(true)
+    }
+
+    fn fold_leaf(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        let position = self.tree.size();
+        self.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;
+        self.tree.append(bytes)?;
+        // Nothing of a leaf that is in the log is ever taken back.
+        self.ledger.keep();
+        Ok(())
+    }
+
+    /// Whether the leaves that were folded are those of the stored tree, and nothing is half done
+    /// behind them.
+    fn check_end(
+        &self,
+        hashes: impl Fn(&[u64]) -> Result<Vec<Digest>, ReadError>,
+    ) -> Result<(), LogError> {
+        let numbers: Vec<u64> = self.tree.peaks.iter().map(|(number, _)| *number).collect();
+        if hashes(&numbers)? != self.tree.read(&numbers)? {
+            return Err(LogError::Hashes);
+        }
+        if self.more_quotas || !self.orders.is_empty() {
+            let what = "what begins before it is not complete".to_owned();
+            return Err(LogError::Leaf { position: self.tree.size(), what });
+        }
+        Ok(())
     }
 
     fn fold(&mut self, position: u64, bytes: &[u8]) -> Result<(), String> {
@@ -226,6 +381,7 @@ impl Folded {
         if !self.orders.is_empty() && !matches!(leaf.event, Event::EvictionOrder { .. }) {
             return Err("an order of eviction is missing before it".to_owned());
         }
+        self.last = leaf.time;
         if let Event::Expiry { .. } = &leaf.event {
             return self.fold_expiry(&leaf);
         }
@@ -343,6 +499,19 @@ impl Folded {
     }
 }
 
+/// A ledger that holds nothing; in tests it may break a rule.
+fn empty(faults: &Faults) -> Ledger {
+    #[cfg(not(feature = "defects"))]
+    let (ledger, _) = (Ledger::default(), faults);
+    #[cfg(feature = "defects")]
+    let ledger = {
+        let mut ledger = Ledger::default();
+        ledger.set_defect(faults.defect());
+        ledger
+    };
+    ledger
+}
+
 fn must_change(outcome: &Outcome) -> Result<(), String> {
     if outcome.changed { Ok(()) } else { Err("it changes nothing".to_owned()) }
 }
@@ -420,6 +589,9 @@ mod tests {
             assert_eq!(tree.head(), Head { size, root: merkle::root(size, read).unwrap() });
             let bits = usize::try_from(size.count_ones()).unwrap();
             assert_eq!(tree.peaks.len(), bits, "one peak for each bit");
+            let at = |number: &u64| row[usize::try_from(*number).unwrap()];
+            let hashes = |numbers: &[u64]| Ok(numbers.iter().map(at).collect());
+            assert_eq!(Tree::at(size, hashes).unwrap(), (tree.clone(), tree.head().root));
             row.extend(tree.append(&size.to_be_bytes()).unwrap());
         }
     }
@@ -503,5 +675,49 @@ mod tests {
             let error = fold(events.clone()).unwrap_err();
             assert!(error.contains(says), "{events:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_compared_with_the_fold_item_by_item() {
+        let folded = |events: Vec<(u64, Event)>| {
+            let mut folded = Folded::default();
+            let genesis = Event::Genesis { origin: "placet".to_owned(), store: "00".to_owned() };
+            for (time, event) in [(0, genesis)].into_iter().chain(events) {
+                folded.fold_leaf(&leaf_bytes(&leaf(time, event)).unwrap()).unwrap();
+            }
+            folded
+        };
+        let events = || vec![(100, permit(100)), (120, confirm())];
+        let directory = tempfile::tempdir().unwrap();
+        let path = path_of(&directory.path().join("s"));
+        let signer = Signer::new(placet_core::SigningKey::generate().unwrap());
+        let compared = |written: &Folded| {
+            written.write_snapshot(&path, &signer, &|| false).unwrap();
+            let comparison = Comparison::open(&path).unwrap().unwrap();
+            assert_eq!(comparison.size(), 3);
+            comparison.with(&folded(events())).map_err(|error| error.to_string())
+        };
+        assert_eq!(compared(&folded(events())), Ok(()));
+        // Written by whoever has the key: the root is that of the log, the ledger is not.
+        let mut forged = folded(events());
+        forged.ledger.release(&id("rsv-1"), 1).unwrap();
+        forged.ledger.keep();
+        let error = compared(&forged).unwrap_err();
+        assert!(error.contains("first 3 leaves") && error.contains("`budget/a`"), "{error}");
+        let mut forged = folded(events());
+        forged.ledger.advance(110).unwrap();
+        forged.bundle = Some((Digest::of(b"other"), "7".to_owned()));
+        assert!(compared(&forged).unwrap_err().contains("what is active"));
+        // A start takes it: the signature is what keeps others from writing one.
+        let hashes = |numbers: &[u64]| Ok(forged.tree.read(numbers).unwrap());
+        let faults = Faults::default();
+        let taken = Folded::take_up((&path, &signer), &faults, (3, hashes), &|| false);
+        assert_eq!(taken.unwrap().unwrap().bundle, forged.bundle);
+        let taken = Folded::take_up((&path, &signer), &faults, (2, hashes), &|| false);
+        assert!(taken.unwrap_err().to_string().contains("ahead of the log"));
+        let is_over = || true;
+        let given_up = forged.write_snapshot(&path, &signer, &is_over);
+        assert!(matches!(given_up, Err(WriteError::Stopped)));
+        assert!(path.exists() && std::fs::read_dir(directory.path()).unwrap().count() == 1);
     }
 }

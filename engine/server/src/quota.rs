@@ -30,6 +30,7 @@ mod lease;
 mod preempt;
 mod report;
 mod reserve;
+mod snapshot;
 mod timeline;
 
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use report::{
     AccountNames, AccountUse, Accounts, Due, Filter, MAX_LOOKED_AT, MAX_PAGE_CHARGES,
     MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE,
 };
+pub(crate) use snapshot::{FORMAT, ItemError, MAX_ITEM_BYTES, Restoring, VisitError, subject};
 use timeline::{Broken, Timeline};
 
 /// Ended reservations that are remembered, the latest to end: enough for every retry that is still

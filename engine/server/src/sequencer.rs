@@ -8,6 +8,7 @@
 mod decide;
 mod report;
 mod sign;
+mod snapshots;
 mod stage;
 mod stepper;
 mod writer;

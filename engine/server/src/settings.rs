@@ -7,6 +7,7 @@ use std::time::Duration;
 use placet_core::Id;
 
 use crate::clock::Clock;
+use crate::store::SNAPSHOT_EVERY;
 
 /// Everything that `placet serve` can be told.
 #[derive(Debug, Clone)]
@@ -40,6 +41,9 @@ pub struct Settings {
     pub confirm_within_seconds: u64,
     /// Callers who may make another bundle or other facts active.
     pub operators: Vec<Id>,
+    /// Leaves of the log behind a snapshot of the ledger when the next one is made: 0 if none are
+    /// made and none are used, else 1,000..=1,000,000,000.
+    pub snapshot_every: u64,
     /// Time between two looks at the files of bundle and facts: at most an hour; absent if only
     /// operators say when they are read.
     pub watch: Option<Duration>,
@@ -67,6 +71,11 @@ pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
 
 /// Longest time between two looks at the files of bundle and facts: an hour.
 pub(crate) const MAX_WATCH: Duration = Duration::from_secs(3_600);
+
+/// Fewest and most leaves behind a snapshot when the next one is made. Folding a thousand takes
+/// milliseconds, and a snapshot of even an empty ledger two syncs of the disk; a thousand million
+/// take hours to fold.
+const SNAPSHOT_RANGE: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000;
 
 /// A setting that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +131,7 @@ impl Settings {
             workers: 2,
             confirm_within_seconds: 300,
             operators: Vec::new(),
+            snapshot_every: SNAPSHOT_EVERY,
             watch: None,
             tls: None,
         }
@@ -146,6 +156,11 @@ impl Settings {
         if let Some(watch) = self.watch.filter(|watch| watch.is_zero() || *watch > MAX_WATCH) {
             let (value, range) = (watch.as_secs(), "1..=3600 seconds");
             return Err(SettingsError::Range { name: "watch", value, range });
+        }
+        let every = Some(self.snapshot_every).filter(|every| *every > 0);
+        if let Some(value) = every.filter(|every| !SNAPSHOT_RANGE.contains(every)) {
+            let range = "0 or 1000..=1000000000 leaves";
+            return Err(SettingsError::Range { name: "snapshot-every", value, range });
         }
         if self.issuer.is_empty() {
             return Err(SettingsError::Empty { name: "issuer" });
@@ -191,6 +206,7 @@ mod tests {
             (Settings { confirm_within_seconds: 0, ..good() }, "confirm-within"),
             (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
             (Settings { watch: Some(Duration::ZERO), ..good() }, "`watch` is 0, but must be 1..="),
+            (Settings { snapshot_every: 999, ..good() }, "`snapshot-every` is 999"),
             (Settings { audience: vec![], ..good() }, "audience"),
             (Settings { issuer: String::new(), ..good() }, "issuer"),
         ] {

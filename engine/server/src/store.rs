@@ -18,7 +18,7 @@ pub(crate) use copy::Copy;
 pub use copy::CopyError;
 pub use faults::{Fault, Faults};
 pub use open::OpenError;
-pub(crate) use open::RESTORE;
+pub(crate) use open::{RESTORE, owner_only};
 pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredDecision};
 use schema::{
     INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST, SELECT_NAME,
@@ -83,14 +83,27 @@ pub enum CommitError {
     Unknown(#[source] rusqlite::Error),
 }
 
+/// Leaves behind a snapshot of the ledger when the next one is made, unless somebody says
+/// otherwise: folding as many takes a start a second or two.
+pub const SNAPSHOT_EVERY: u64 = 100_000;
+
 /// Settings for special uses; the default is right for a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// Most pages of 4,096 bytes that the file may have: a full disk, for tests. Absent means no
     /// bound.
     pub max_pages: Option<u32>,
     /// What goes wrong, for tests.
     pub faults: Faults,
+    /// Leaves behind a snapshot of the ledger when the next one is made: 1 or more; 0 if none are
+    /// made and none are used.
+    pub snapshot_every: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { max_pages: None, faults: Faults::default(), snapshot_every: SNAPSHOT_EVERY }
+    }
 }
 
 /// The one writer of a store, and the lock on it. Dropping it lets others open the file.

@@ -23,6 +23,7 @@ use effort::Effort;
 pub(crate) use queue::Lane;
 use room::{Hall, Seated};
 use threads::Threads;
+pub(crate) use threads::stand_back;
 
 use crate::metrics::{Metrics, Stage, Stopwatch};
 use crate::sequencer::{Candidate, Personal, Proposal};

@@ -29,6 +29,9 @@ pub(super) const BEGIN: u64 = 1_000;
 /// PKCS#8 (RFC 8410 section 7) up to the 32 bytes of the key, here of the digest of a word: the
 /// same signatures in every run.
 const KEY_PREFIX: [u8; 16] = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
+/// Leaves behind a snapshot of the ledger when the next one is made: few, so that every restart
+/// begins with one.
+const SNAPSHOT_EVERY: u64 = 7;
 /// Where files stay in memory, on Linux: a sync that reaches a disk would take most of a run's
 /// time, and nothing in a run cuts the power.
 const MEMORY: &str = "/dev/shm";
@@ -137,6 +140,8 @@ pub(super) struct World {
     directory: PathBuf,
     /// Each kill leaves the file behind as it was, and goes on with a copy.
     generation: u64,
+    /// Whether the last kill left a part of the snapshot only, which nobody has looked at yet.
+    pub(super) is_torn: bool,
     pub(super) faults: Faults,
     pub(super) rules: Rules,
     signer: Signer,
@@ -154,7 +159,7 @@ impl World {
         der.extend_from_slice(Digest::of(b"simulation").as_bytes());
         let key = SigningKey::from_pkcs8(&der).map_err(|error| error.to_string())?;
         let signer = Signer::new(key);
-        Ok(Self { directory, generation: 0, faults, rules, signer })
+        Ok(Self { directory, generation: 0, is_torn: false, faults, rules, signer })
     }
 
     pub(super) fn jwks(&self) -> String {
@@ -177,7 +182,8 @@ impl World {
             confirm_within_seconds: self.rules.confirm_within,
             issuer: ISSUER.to_owned(),
         };
-        let store = StoreOptions { max_pages, faults: self.faults.clone() };
+        let faults = self.faults.clone();
+        let store = StoreOptions { max_pages, faults, snapshot_every: SNAPSHOT_EVERY };
         let (signer, told) = (self.signer.clone(), (&*self.rules.name, now));
         Stepper::open(&self.file(""), options, store, signer, activation(active), told)
     }
@@ -191,9 +197,10 @@ impl World {
     /// What a killed process leaves behind: the files as they are while it still has them open.
     /// Closing them properly would tidy them up.
     pub(super) fn kill(&mut self, stepper: Stepper) -> Result<(), String> {
-        let old = [self.file(""), self.file("-wal")];
+        let files = |world: &Self| ["", "-wal", ".snapshot"].map(|ending| world.file(ending));
+        let old = files(self);
         self.generation += 1;
-        let new = [self.file(""), self.file("-wal")];
+        let new = files(self);
         for (old, new) in old.iter().zip(&new) {
             if old.exists() {
                 fs::copy(old, new).map_err(|error| format!("{old:?}: {error}"))?;
@@ -201,6 +208,15 @@ impl World {
         }
         drop(stepper);
         let _gone = old.map(fs::remove_file);
+        // A snapshot is renamed when it is whole; one that is not must do no harm all the same.
+        let snapshot = &new[2];
+        let bytes = fs::metadata(snapshot).map_or(0, |file| file.len());
+        if bytes > 0 && self.generation % 4 == 3 {
+            self.is_torn = true;
+            let file = fs::File::options().write(true).open(snapshot);
+            let cut = file.and_then(|file| file.set_len(bytes - bytes / 8));
+            cut.map_err(|error| format!("{snapshot:?}: {error}"))?;
+        }
         Ok(())
     }
 }

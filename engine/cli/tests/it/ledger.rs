@@ -263,6 +263,19 @@ fn a_store_is_verified_while_no_server_has_it() {
     }
 
     let replace = [(text(folder.path()), "DIR")];
+    assert!(told["snapshot"].is_null(), "{told}");
+    let snapshot = folder.path().join("placet.db.snapshot");
+    std::fs::write(&snapshot, "half a page").unwrap();
+    let beside = ledger(&["verify", "--store", text(&store)]);
+    insta::assert_snapshot!(beside.shown(&replace), @r"
+    exit 1
+    --- stdout
+    --- stderr
+    error: the store `DIR/placet.db` is whole, the file beside it is not: the snapshot `DIR/placet.db.snapshot` cannot be used: it is cut short
+     hint: delete it: a start without it folds the whole log, and is right
+    ");
+    std::fs::remove_file(&snapshot).unwrap();
+
     let nothing = folder.path().join("nothing.db");
     let missing = ledger(&["verify", "--store", text(&nothing)]);
     insta::assert_snapshot!(missing.shown(&replace), @r"

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::server::{READY, Starting, claims, root};
+use crate::server::{READY, Starting, claims, placet, root};
 use client::{Client, Cycle, Record, Via};
 use load::Dice;
 
@@ -118,7 +118,9 @@ impl World {
 
     fn start(&self) -> Starting {
         let within = load::CONFIRM_WITHIN.to_string();
-        let more = ["--confirm-within", &within, "--watch", "0"];
+        // Several snapshots in the life of a store, so that kills fall into making and using them.
+        let every = ["--snapshot-every", "1000"];
+        let more = ["--confirm-within", &within, "--watch", "0", every[0], every[1]];
         Starting::new(&self.folder, &self.folder.join("bundle"), &more)
     }
 
@@ -334,6 +336,22 @@ struct Summary {
 }
 
 impl Summary {
+    /// A snapshot beside the store is what its log folds to, whatever it was killed over.
+    fn verify(&mut self, folder: &Path) {
+        let store = folder.join("placet.db");
+        let mut command = placet();
+        command.args(["ledger", "verify", "--format", "json", "--store"]).arg(&store);
+        let output = command.output().unwrap();
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            self.findings.push(format!("{}: {said}", folder.display()));
+            return;
+        }
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        *self.counts.entry("snapshots compared".into()).or_default() +=
+            u64::from(told["snapshot"].is_u64());
+    }
+
     fn audit(&mut self, folder: &Path) {
         let format = Path::new("--format=json");
         let (store, records) = (folder.join("placet.db"), folder.join("records"));
@@ -402,6 +420,7 @@ fn soak(cycles: u64, seed: u64, mut tell: impl FnMut(&str)) -> Summary {
         }
         drop(world);
         let before = summary.findings.len();
+        summary.verify(&path);
         summary.audit(&path);
         let found = summary.findings.len() - before;
         tell(&format!("store {}: {found} findings", path.display()));
@@ -431,6 +450,7 @@ fn twenty_kills_lose_and_double_nothing() {
         ("permits that displace others", 2),
         ("leaves: expiry", 10),
         ("signatures verified", 250),
+        ("snapshots compared", 1),
     ] {
         assert!(summary.count(name) >= least, "{name}:\n{}", summary.to_text());
     }

@@ -31,7 +31,8 @@ impl Ledger {
         self.audit_trees()?;
         self.audit_jobs()?;
         let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
-        for (_, reservation) in self.live_by_name() {
+        // In no order: each account's are summed up, and a million need not be sorted for that.
+        self.live.values().for_each(|reservation| {
             for (charge, parts) in reservation.holdings() {
                 // What was displaced before it began holds nothing, though it is still there.
                 let ahead = |part: &Segment| part.start.max(self.now) < part.end;
@@ -44,7 +45,7 @@ impl Ledger {
                     held.entry(&charge.account).or_default().push((charge, Vec::new()));
                 }
             }
-        }
+        });
         let accounts: BTreeMap<_, _> = self.accounts.iter().collect();
         for account in held.keys() {
             if !accounts.contains_key(account) {
@@ -139,10 +140,10 @@ impl Ledger {
         });
         let mut orders: Vec<_> = orders.collect();
         orders.sort_unstable();
-        let mut plans: Vec<(&Id, Id)> = Vec::new();
-        for (id, _) in self.live_by_name() {
-            plans.extend(self.victims(id).into_iter().map(|victim| (id, victim)));
-        }
+        let planning = self.live.iter().filter(|(_, held)| held.plan.is_some());
+        let mut plans: Vec<(&Id, Id)> = planning
+            .flat_map(|(id, _)| self.victims(id).into_iter().map(move |victim| (id, victim)))
+            .collect();
         plans.sort_unstable();
         if orders != plans.iter().map(|(id, victim)| (*id, victim)).collect::<Vec<_>>() {
             return wrong("an announcement does not stand with both".to_owned());

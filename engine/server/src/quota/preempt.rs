@@ -49,9 +49,9 @@ pub struct Order {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// In the order of their names.
-    victims: BTreeSet<Id>,
+    pub(super) victims: BTreeSet<Id>,
     /// By account that a victim charges too: what is held beyond the rests of the victims.
-    parts: Parts,
+    pub(super) parts: Parts,
 }
 
 /// For accounts that victims charge too.

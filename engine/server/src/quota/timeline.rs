@@ -120,6 +120,32 @@ impl Timeline {
         self.base == 0 && self.changes == Tree::Empty
     }
 
+    /// A timeline that began with a level at a second; its changes are still to come.
+    pub(super) fn from(from: u64, base: u64) -> Self {
+        Self { from, base, changes: Tree::Empty }
+    }
+
+    /// The second from which on it is known, and the level there.
+    pub(super) fn begin(&self) -> (u64, u64) {
+        (self.from, self.base)
+    }
+
+    /// Every change behind its beginning, in the order of time.
+    pub(super) fn each_change<E>(
+        &self,
+        visit: &mut impl FnMut(u64, i64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.changes.each(visit)
+    }
+
+    /// Puts a change back, which is not 0 and behind its beginning.
+    pub(super) fn put_change(&mut self, at: u64, by: i64) -> Result<(), Broken> {
+        if at <= self.from || by == 0 {
+            return Err(Broken);
+        }
+        self.change(at, by, &mut |_| {})
+    }
+
     /// The levels: the second where each begins, and the level.
     pub(super) fn levels(&self) -> Result<Vec<(u64, u64)>, Broken> {
         let mut levels = vec![(self.from, self.base)];
@@ -127,7 +153,7 @@ impl Timeline {
         self.changes.each(&mut |at, change| {
             level = level.checked_add_signed(change).ok_or(Broken)?;
             levels.push((at, level));
-            Ok(())
+            Ok::<(), Broken>(())
         })?;
         Ok(levels)
     }
@@ -351,7 +377,7 @@ impl Tree {
     }
 
     /// Every change, in the order of time.
-    fn each(&self, visit: &mut impl FnMut(u64, i64) -> Result<(), Broken>) -> Result<(), Broken> {
+    fn each<E>(&self, visit: &mut impl FnMut(u64, i64) -> Result<(), E>) -> Result<(), E> {
         match self {
             Self::Empty => Ok(()),
             Self::Leaf { at, change } => visit(*at, *change),

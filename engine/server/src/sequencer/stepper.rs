@@ -83,6 +83,15 @@ impl Stepper {
         answers.into_iter().map(answer).collect()
     }
 
+    /// Folds the log from its first leaf on, and once more behind its snapshot, and compares all of
+    /// it: the leaves of the snapshot, if there is one.
+    ///
+    /// # Errors
+    /// What differs, why the snapshot cannot be used, or why the last one was not made.
+    pub fn check_snapshot(&self) -> Result<Option<u64>, String> {
+        self.writer.check_snapshot()
+    }
+
     /// Whether it lives: false once a fault made it die. Its files are open until it is dropped, so
     /// that they can be copied as a process leaves them that is killed.
     #[must_use]

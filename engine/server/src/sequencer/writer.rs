@@ -9,13 +9,14 @@ use std::time::Duration;
 use placet_core::{Decision, Event, SignError};
 use tokio::sync::watch;
 
+use super::snapshots::Snapshots;
 use super::stage::{Abort, Answer, Draft, Stage, Staged, decided};
 use super::{
     Activation, Command, MAX_BATCH, OpenError, Options, Queued, Reply, SequencerError, Shared,
     Snapshot, sign,
 };
 use crate::clock::{Clock, Steady};
-use crate::log::{self, Folded, LogError, Tree};
+use crate::log::{self, LogError, Tree};
 use crate::quota::{AccountNames, Defect, Ledger};
 use crate::signer::Signer;
 use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
@@ -27,6 +28,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Everything that the one thread owns.
 #[derive(Debug)]
 pub(super) struct Writer {
+    /// Ahead of the store: whoever makes one is waited for before the store is closed.
+    snapshots: Snapshots,
     store: Store,
     pub(super) ledger: Ledger,
     /// Of the accounts of `ledger`, as far as it is kept.
@@ -90,8 +93,11 @@ impl Writer {
         shared: Arc<Shared>,
         told: Option<Told>,
     ) -> Result<Self, OpenError> {
+        let every = store.snapshot_every;
         let store = Store::open(path, store).map_err(OpenError::Store)?;
-        let folded = Folded::read(&store).map_err(OpenError::Log)?;
+        let mut snapshots = Snapshots::new(path, every, signer.clone(), told.is_some());
+        let folded = snapshots.fold(&store).map_err(OpenError::Log)?;
+        snapshots.begin(&folded);
         let (bundle, facts) = (folded.bundle.clone(), folded.facts.clone());
         let is_new = folded.tree.size() == 0;
         let name = match (is_new, &told) {
@@ -106,6 +112,7 @@ impl Writer {
                 Some(told) => Steady::still(told.now.max(ledger.now())),
                 None => Steady::begin(Clock::now().max(ledger.now())),
             },
+            snapshots,
             store,
             ledger,
             tree,
@@ -164,6 +171,10 @@ impl Writer {
             Committed::No(error) => Err(error),
             Committed::Crash => Err(SequencerError::Stopped),
         }
+    }
+
+    pub(super) fn check_snapshot(&self) -> Result<Option<u64>, String> {
+        self.snapshots.check(&self.store)
     }
 
     pub(super) fn reader(&self) -> Reader {
@@ -281,6 +292,7 @@ impl Writer {
                     // 4. Answer. A crash here costs answers, no decisions: whoever asks again gets
                     // the stored one.
                     self.answer(batch, answers, &tokens, first);
+                    self.snapshots.consider(self.tree.size(), &self.store);
                     Ok(())
                 }
             };
@@ -442,7 +454,7 @@ impl Writer {
             reason: error.to_string(),
         };
         self.store.reopen().map_err(|error| unavailable(&error))?;
-        let folded = Folded::read(&self.store).map_err(|error| unavailable(&error))?;
+        let folded = self.snapshots.fold(&self.store).map_err(|error| unavailable(&error))?;
         let (Some(bundle), Some(facts)) = (folded.bundle, folded.facts) else {
             let reason = "the log does not say what is active".to_owned();
             return Err(SequencerError::Unavailable { reason });

@@ -126,13 +126,13 @@ fn holder(file: &mut File) -> String {
 }
 
 #[cfg(unix)]
-pub(super) fn owner_only(options: &mut OpenOptions) {
+pub(crate) fn owner_only(options: &mut OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt as _;
     options.mode(0o600);
 }
 
 #[cfg(not(unix))]
-pub(super) fn owner_only(_options: &mut OpenOptions) {}
+pub(crate) fn owner_only(_options: &mut OpenOptions) {}
 
 /// Makes sure that the file exists, with mode 0600 if it is made here, and can be written.
 pub(super) fn create(path: &Path) -> Result<(), OpenError> {

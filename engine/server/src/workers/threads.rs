@@ -210,10 +210,10 @@ impl<K: Ord + Clone + Debug, J> Desk<K, J> {
 
 /// Lowers the priority of this thread. On Linux it belongs to the thread, not to the process
 /// (nice(2), "C library/kernel differences").
-fn stand_back(say: bool) {
+pub(crate) fn stand_back(say: bool) {
     let lowered = rustix::process::nice(SLOW_NICE);
     if let (Err(error), true) = (lowered, say) {
-        tracing::warn!(%error, "expensive policies are evaluated at the priority of all others");
+        tracing::warn!(%error, "what should stand back works at the priority of all others");
     }
 }
 

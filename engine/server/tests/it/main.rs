@@ -18,5 +18,6 @@ mod ledger;
 mod look;
 mod preemption;
 mod running;
+mod snapshots;
 mod store;
 mod world;

@@ -75,7 +75,7 @@ impl World {
     }
 
     pub(crate) fn start_active(&self, activation: Activation) -> SequencerHandle {
-        let store = StoreOptions { max_pages: None, faults: self.faults.clone() };
+        let store = StoreOptions { faults: self.faults.clone(), ..StoreOptions::default() };
         let signer = self.signer.clone();
         SequencerHandle::start_with(&self.store(), options(), store, signer, activation).unwrap()
     }
@@ -85,7 +85,8 @@ impl World {
         options: Options,
         max_pages: Option<u32>,
     ) -> Result<SequencerHandle, OpenError> {
-        let store = StoreOptions { max_pages, faults: self.faults.clone() };
+        let store =
+            StoreOptions { max_pages, faults: self.faults.clone(), ..StoreOptions::default() };
         let signer = self.signer.clone();
         SequencerHandle::start_with(&self.store(), options, store, signer, activation())
     }

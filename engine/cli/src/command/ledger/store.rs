@@ -8,23 +8,25 @@ use placet_proto::json;
 use placet_proto::ledger::v1::AccountUse;
 use placet_server::convert::account_use;
 use placet_server::store::{CopyError, OpenError};
-use placet_server::{BackupError, Verified, VerifyError};
+use placet_server::{BackupError, SnapshotFound, Verified, VerifyError};
 
 use super::use_table;
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer};
 
 const VERIFY_EXAMPLES: &str = "\
-Folds the log as a server does at its start, checks every invariant of the
-ledger on the way, the pages and indices of the file, and that each decision is
-found by its request with the evidence that it names. Changes nothing, and needs
-that no server has the store open: make a copy with `placet ledger backup`, and
-verify that, while one runs.
+Folds the log from its first leaf on, checks every invariant of the ledger on
+the way, the pages and indices of the file, and that each decision is
+found by its request with the evidence that it names. A snapshot beside the file
+is compared with what the log folds to. Changes nothing, and needs that no
+server has the store open: make a copy with `placet ledger backup`, and verify
+that, while one runs.
 
 Signatures are not looked at: `placet verify` checks those of single decisions.
 
 Exit code: 0 whole, 1 damaged, or it cannot be read or is in use. What is
-damaged is named with its place. Restore such a store from a copy.
+damaged is named with its place. Restore such a store from a copy; a snapshot
+that is damaged or differs can be deleted at any time.
 
 Examples:
   placet ledger verify --store placet.db
@@ -76,6 +78,8 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
         VerifyError::Open(_) => {
             Failure::from_error(&error).subject(&format!("the store `{store}`"))
         }
+        VerifyError::Snapshot { .. } => Failure::from_error(&error)
+            .context(format!("the store `{store}` is whole, the file beside it is not")),
         _ => Failure::from_error(&error).context(format!("the store `{store}` is not whole")),
     })?;
     show(&verified, printer)?;
@@ -100,7 +104,7 @@ pub(super) fn backup(args: &BackupArgs, printer: &mut Printer) -> Result<Exit, F
 }
 
 fn show(verified: &Verified, printer: &mut Printer) -> Result<(), Failure> {
-    let Verified { name, head, high_water, decisions, live, accounts, bytes } = verified;
+    let Verified { name, head, high_water, decisions, live, accounts, bytes, snapshot } = verified;
     // Limits are facts, which the store does not hold.
     let accounts: Vec<AccountUse> =
         accounts.iter().map(|it| account_use(it.clone(), None)).collect();
@@ -109,6 +113,10 @@ fn show(verified: &Verified, printer: &mut Printer) -> Result<(), Failure> {
         let line = serde_json::json!({
             "store": name, "size": head.size, "root": head.root.to_string(), "time": high_water,
             "decisions": decisions, "reservations": live, "accounts": accounts, "bytes": bytes,
+            "snapshot": match snapshot {
+                SnapshotFound::Equal { size } => Some(*size),
+                SnapshotFound::Absent | SnapshotFound::Foreign { .. } => None,
+            },
         });
         return printer.data(&line.to_string());
     }
@@ -121,6 +129,15 @@ fn show(verified: &Verified, printer: &mut Printer) -> Result<(), Failure> {
     table.add_row(["reservations", &format!("{live} held")]);
     table.add_row(["accounts", &accounts.len().to_string()]);
     table.add_row(["file", &format!("{bytes} bytes")]);
+    match snapshot {
+        SnapshotFound::Absent => {}
+        SnapshotFound::Equal { size } => {
+            table.add_row(["snapshot", &format!("what the first {size} leaves fold to")]);
+        }
+        SnapshotFound::Foreign { format } => {
+            table.add_row(["snapshot", &format!("of format {format}, which is not used")]);
+        }
+    }
     printer.data(&table.trim_fmt())?;
     if !accounts.is_empty() {
         printer.data(&use_table(printer, &accounts))?;
