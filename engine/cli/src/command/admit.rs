@@ -1,5 +1,7 @@
 //! `placet admit`: asks for decisions, one or a million.
 
+mod gang;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -31,10 +33,14 @@ Answers come in the order of the events. A broken line is reported and the run
 goes on. Exit code: 0 decided (for a single request: permitted), 2 a single
 request is denied, 1 otherwise.
 
+With --gang the requests of all files are decided together: all of them are
+admitted (exit code 0), or none is (2).
+
 Examples:
   placet admit request.json
   placet admit --format json request.json > decision.json
   generate | placet admit --in-flight 64 --format json - > decisions.jsonl
+  placet admit --gang run-7 workers.jsonl
   placet admit --local --bundle policies/reference \\
     --facts policies/reference/facts.yaml request.json";
 
@@ -49,6 +55,9 @@ pub(crate) struct AdmitArgs {
     #[arg(long, value_name = "N", default_value_t = 16,
           value_parser = clap::value_parser!(u64).range(1..=MAX_IN_FLIGHT))]
     in_flight: u64,
+    /// Admit the requests together or not at all, 2 to 32 of them, under this name
+    #[arg(long, value_name = "ID", conflicts_with_all = ["in_flight", "summary"])]
+    gang: Option<String>,
     /// How the counts at the end are written, on standard error [default: human, for events only]
     #[arg(long, value_name = "FORMAT")]
     summary: Option<SummaryFormat>,
@@ -88,6 +97,17 @@ pub(super) fn run(args: &AdmitArgs, printer: &mut Printer) -> Result<Exit, Failu
         tally: Tally::new()?,
         printer,
     };
+    if let Some(name) = &args.gang {
+        let members = gang::members(sources)?;
+        let answer = block_on(async {
+            let connection = Connection::open(&args.server, &args.local).await?;
+            let answer = gang::ask(connection.client(), name.clone(), members).await;
+            let closed = connection.close().await;
+            let answer = answer?;
+            closed.map(|()| answer)
+        })?;
+        return report.gang(&answer.members);
+    }
     let ended = block_on(async {
         let connection = Connection::open(&args.server, &args.local).await?;
         let ended = stream::run(connection.client(), sources, in_flight, &mut report).await;
@@ -189,6 +209,15 @@ impl Report<'_> {
         };
         let word = answer::effect_column(self.printer, claims.effect);
         self.columns(place, &word, &response.request_id, &detail)
+    }
+
+    /// The decisions on a gang, in the order of its members.
+    fn gang(mut self, members: &[AdmitResponse]) -> Result<Exit, Failure> {
+        for (line, member) in (1..).zip(members) {
+            self.decided(Place { file: None, line }, member)?;
+        }
+        self.printer.flush()?;
+        Ok(if self.tally.has_denials() { Exit::Denied } else { Exit::Done })
     }
 
     fn settled(&mut self, place: Place<'_>, settlement: &Settlement) -> Result<(), Failure> {

@@ -250,3 +250,94 @@ fn a_limit_lowered_below_use_evicts_nobody_until_somebody_preempts() {
     assert_eq!(sold[0]["effect"], "PERMIT");
     assert_eq!(sold[2]["codes"], json!(["RESOURCE_UNAVAILABLE"]));
 }
+
+/// One request of the platform's own, with what it is about.
+fn own(name: &str, kind: &str, what: Value) -> Value {
+    let mut subject = json!({
+        "cluster_id": "de-fra-edge", "gpu_count": 4, "duration_seconds": 3_600,
+        "isolation_level": "PASSTHROUGH", "gpu_models": ["A100"],
+    });
+    for (key, value) in what.as_object().unwrap() {
+        subject[key] = value.clone();
+    }
+    json!({"request_id": name, "tenant_id": "platform-tools",
+        "priority_class": "INTERNAL_RESEARCH", kind: subject})
+}
+
+fn inside(lease: &str, gpus: u64, length: u64) -> Value {
+    json!({"gpu_count": gpus, "duration_seconds": length, "lease_id": lease})
+}
+
+#[test]
+fn a_lease_goes_on_has_jobs_inside_and_takes_them_along_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), 8);
+    let url = server.grpc_url();
+    let ask = |events: &[Value]| {
+        let events: String = events.iter().map(|event| format!("{event}\n")).collect();
+        let ran = run_with(["admit", "--format", "json", "--server", &url, "-"], &events);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        lines(&ran)
+    };
+    let settle = |kind: &str, name: &str, epoch: u64, time: u64| {
+        json!({kind: {
+            "request_id": format!("{name}-{kind}"), "tenant_id": "platform-tools",
+            "reservation": {"admit_request_id": name, "epoch": epoch}}, "time": time})
+    };
+    let at = |request: Value, time: u64| json!({"admit": request, "time": time});
+    let answers =
+        ask(&[at(own("lease", "lease", json!({})), BEGIN), settle("confirm", "lease", 1, BEGIN)]);
+    let id = answers[1]["reservation_id"].as_str().unwrap().to_owned();
+    let inside = |gpus: u64, length: u64| inside(&id, gpus, length);
+    let answers = ask(&[
+        at(own("j-1", "job", inside(3, 3_600)), BEGIN),
+        at(own("j-2", "job", inside(2, 600)), BEGIN),
+        settle("confirm", "j-1", 1, BEGIN + 10),
+        at(own("j-3", "job", inside(1, 7_200)), BEGIN + 10),
+    ]);
+    assert_eq!(answers[1]["codes"], json!(["RESOURCE_UNAVAILABLE"]), "the lease has 4");
+    assert_eq!(answers[3]["codes"], json!(["OUTSIDE_LEASE"]));
+    let usage = run(["ledger", "usage", &format!("lease/{id}"), "--server", &url]);
+    assert!(usage.stdout.contains("3000"), "{}", usage.stdout);
+
+    let mut longer = own("more", "lease", json!({"duration_seconds": 7_200}));
+    longer["extends"] = json!({
+        "reservation_id": id, "epoch": 1, "start": BEGIN, "end": BEGIN + 3_600,
+    });
+    let answers =
+        ask(&[at(longer, BEGIN + 20), at(own("j-4", "job", inside(1, 7_200)), BEGIN + 20)]);
+    assert!(answers.iter().all(|answer| answer["effect"] == "PERMIT"), "{answers:?}");
+    let over = ask(&[settle("release", "lease", 2, BEGIN + 40)]);
+    // 10,800 seconds of 4 GPUs were paid, 40 of them used.
+    assert_eq!(over[0]["refunded_gpu_seconds"], json!(10_760 * 4));
+    let held = run(["ledger", "reservations", "--format", "json", "--server", &url]);
+    assert_eq!(held.stdout, "", "the jobs ended with it");
+}
+
+#[test]
+fn a_gang_is_asked_for_with_one_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), 8);
+    let url = server.grpc_url();
+    sell(&server, &names(1), BEGIN, 60);
+    let gang = |name: &str, gpus: [u64; 2]| {
+        let members = gpus.iter().enumerate().map(|(at, gpus)| {
+            let admit = own(&format!("{name}-{at}"), "job", json!({"gpu_count": gpus}));
+            format!("{}\n", json!({"admit": admit}))
+        });
+        let members: String = members.collect();
+        run_with(["admit", "--gang", name, "--format", "json", "--server", &url, "-"], &members)
+    };
+    let whole = gang("run-1", [4, 2]);
+    assert_eq!((whole.code, lines(&whole).len()), (0, 2), "{}", whole.stderr);
+    let more = gang("run-2", [1, 1]);
+    assert_eq!(more.code, 2, "{}", more.stderr);
+    let codes: Vec<Value> = lines(&more).iter().map(|line| line["codes"].clone()).collect();
+    assert_eq!(codes, [json!(["GANG_INCOMPLETE"]), json!(["RESOURCE_UNAVAILABLE"])]);
+    assert_eq!(in_use(&server).0, 7_000, "nothing of it is held");
+    let confirm = json!({"confirm": {"request_id": "c", "tenant_id": "platform-tools",
+        "reservation": {"admit_request_id": "run-1-0", "epoch": 1}}});
+    let ran = run_with(["admit", "--gang", "g", "--server", &url, "-"], &format!("{confirm}\n"));
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("confirm and release each member apart"), "{}", ran.stderr);
+}

@@ -229,3 +229,86 @@ async fn health_and_reflection_are_served() {
     drop(reflection);
     server.stop().await;
 }
+
+fn gang(members: Vec<proto::AdmitRequest>) -> proto::AdmitGangRequest {
+    proto::AdmitGangRequest { gang_id: "g-1".to_owned(), members }
+}
+
+fn lease(request: &mut proto::AdmitRequest) -> &mut proto::Lease {
+    match &mut request.subject {
+        Some(proto::admit_request::Subject::Lease(lease)) => lease,
+        other => panic!("{other:?} is no lease"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gang_is_answered_member_by_member_and_bad_ones_are_refused_with_the_place() {
+    let server = Running::start().await;
+    let mut client = server.client();
+    let together = || gang(vec![admit("m-0"), admit("m-1")]);
+    let good = client.admit_gang(together()).await.unwrap().into_inner();
+    assert_eq!((good.gang_id.as_str(), good.members.len()), ("g-1", 2));
+    assert!(good.members.iter().all(|one| one.effect() == proto::Effect::Permit));
+    let names: Vec<_> = good.members.iter().map(|one| one.request_id.as_str()).collect();
+    assert_eq!(names, ["m-0", "m-1"]);
+    let again = client.admit_gang(together()).await.unwrap().into_inner();
+    assert_eq!(again, good, "the first answers, byte for byte");
+
+    // The smallest cluster has 8: one member that is denied denies the other.
+    let mut large = admit("n-1");
+    lease(&mut large).gpu_count = 7;
+    let denied = client.admit_gang(gang(vec![admit("n-0"), large])).await.unwrap().into_inner();
+    assert!(denied.members.iter().all(|one| one.effect() == proto::Effect::Deny));
+
+    let extends = proto::Extends { reservation_id: "r".to_owned(), epoch: 1, start: 1, end: 2 };
+    let extending = proto::AdmitRequest { extends: Some(extends), ..admit("o-1") };
+    let unnamed = proto::AdmitGangRequest { gang_id: String::new(), ..together() };
+    for (bad, code, field) in [
+        (gang(vec![admit("o-0")]), "TOO_MANY", "members"),
+        (gang((0..33).map(|at| admit(&format!("o-{at}"))).collect()), "TOO_MANY", "members"),
+        (gang(vec![admit("o-0"), admit("o-0")]), "DUPLICATE", "members[1].request_id"),
+        (gang(vec![admit("o-0"), admit("")]), "MISSING_FIELD", "members[1].request_id"),
+        (gang(vec![admit("o-0"), extending]), "OUT_OF_BOUNDS", "members[1].extends"),
+        (unnamed, "MISSING_FIELD", "gang_id"),
+    ] {
+        let status = client.admit_gang(bad).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|it| it.reason.as_str());
+        let place = &details.bad_request().unwrap().field_violations[0].field;
+        assert_eq!((reason, place.as_str()), (Some(code), field));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_names_what_is_held_and_nothing_that_it_cannot_change() {
+    let server = Running::start().await;
+    let mut client = server.client();
+    let extends =
+        || proto::Extends { reservation_id: "rsv-1".to_owned(), epoch: 1, start: 5, end: 9 };
+    let asked = |extends, change: &dyn Fn(&mut proto::Lease)| {
+        let mut request = proto::AdmitRequest { extends: Some(extends), ..admit("x-1") };
+        change(lease(&mut request));
+        request
+    };
+    let same = |_: &mut proto::Lease| {};
+    let models = |lease: &mut proto::Lease| lease.gpu_models = vec!["A100".into(), "H100".into()];
+    for (bad, code, field) in [
+        (asked(proto::Extends { epoch: 0, ..extends() }, &same), "OUT_OF_BOUNDS", "extends.epoch"),
+        (asked(proto::Extends { end: 5, ..extends() }, &same), "OUT_OF_BOUNDS", "extends.end"),
+        (asked(proto::Extends { start: 0, ..extends() }, &same), "OUT_OF_BOUNDS", "extends.start"),
+        (asked(extends(), &|lease| lease.start = 7), "OUT_OF_BOUNDS", "lease.start"),
+        (asked(extends(), &|lease| lease.may_preempt = true), "OUT_OF_BOUNDS", "lease.may_preempt"),
+        (asked(extends(), &models), "OUT_OF_BOUNDS", "lease.gpu_models"),
+    ] {
+        let status = client.admit(bad).await.unwrap_err();
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|it| it.reason.as_str());
+        let place = &details.bad_request().unwrap().field_violations[0].field;
+        assert_eq!((reason, place.as_str()), (Some(code), field), "{status:?}");
+    }
+    let decided = client.admit(asked(extends(), &same)).await.unwrap().into_inner();
+    assert_eq!(decided.effect(), proto::Effect::Deny, "it has ended long ago");
+    server.stop().await;
+}

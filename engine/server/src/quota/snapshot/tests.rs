@@ -166,34 +166,10 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
             };
             Came::Held(ledger.preempt(&booking, &rule))
         }
-        Op::Extend { at, length } => {
-            let Some(held) = ledger.held(&recent(*at)).cloned() else { return Came::Set(false) };
-            let own = &held.booking;
-            let (start, class) = (held.end(), own.class);
-            let extends = Extends {
-                end: start,
-                epoch: held.epoch,
-                reservation_id: own.id.clone(),
-                start: own.start,
-            };
-            let milli = own.work.milli_gpus();
-            let charges = charges(1, milli, *length, CLUSTER);
-            let more = booking(start, u64::MAX, class, 0, *length, charges);
-            let more = Booking { id: own.id.clone(), work: Arc::clone(&own.work), ..more };
-            Came::Longer(ledger.extend(more, &extends))
-        }
+        Op::Extend { at, length } => extend(ledger, &recent(*at), *length),
         Op::Inside { at, length, amount } => {
-            let Some(lease) = ledger.held(&recent(*at)).cloned() else { return Came::Set(false) };
-            let limit = lease.booking.work.milli_gpus();
-            let mut charges = charges(2, *amount, *length, limit);
-            charges[0].account = path(&format!("lease/{}", lease.booking.id));
-            charges.remove(1);
-            let class = lease.booking.class;
-            let job = booking(now, now + 3, class, *amount, *length, charges);
-            let grant = Grant { gpu_milli: 1, ..lease.booking.work.grant.clone() };
-            let lease_id = Some(lease.booking.id);
-            let work = Work { kind: SubjectKind::Job, grant, lease_id };
-            Came::Held(ledger.reserve(Booking { work: Arc::new(work), ..job }))
+            let job = booking(now, now + 3, PriorityClass::InternalResearch, 0, *length, vec![]);
+            inside(ledger, &recent(*at), job, *amount)
         }
         Op::Confirm(at) => {
             let id = recent(*at);
@@ -216,6 +192,30 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
     };
     ledger.keep();
     came
+}
+
+fn extend(ledger: &mut Ledger, id: &Id, length: u64) -> Came {
+    let Some(held) = ledger.held(id).cloned() else { return Came::Set(false) };
+    let (start, epoch) = (held.end(), held.epoch);
+    let own = held.booking;
+    let extends = Extends { end: start, epoch, reservation_id: own.id.clone(), start: own.start };
+    let end = start + length;
+    let charges = charges(1, own.work.milli_gpus(), length, CLUSTER);
+    Came::Longer(ledger.extend(Booking { start, end, confirm_by: end, charges, ..own }, &extends))
+}
+
+fn inside(ledger: &mut Ledger, lease: &Id, job: Booking, amount: u64) -> Came {
+    let Some(lease) = ledger.held(lease).cloned() else { return Came::Set(false) };
+    let own = lease.booking;
+    let mut charges = charges(2, amount, job.end - job.start, own.work.milli_gpus());
+    charges[0].account = path(&format!("lease/{}", own.id));
+    charges.remove(1);
+    let work = Work {
+        kind: SubjectKind::Job,
+        grant: own.work.grant.clone(),
+        lease_id: Some(own.id.clone()),
+    };
+    Came::Held(ledger.reserve(Booking { work: Arc::new(work), charges, ..job }))
 }
 
 /// A ledger after some operations, and the names that were used.
@@ -332,7 +332,7 @@ fn the_form_changes_only_with_its_number() {
     let bytes = items(&ledger).concat();
     assert_eq!(
         (FORMAT, Digest::of(&bytes).to_string().as_str()),
-        (1, "sha256:f52426836b17259d2a3ecd3edcd7e239192590a9b39b42e0546cb6ba507e124f"),
+        (1, "sha256:df122ffcafedc36f3c792258cbebb657fd26e53f11c0bff216f5097202272e91"),
         "whoever changes the form raises FORMAT: an old snapshot must not be read as a new one"
     );
 }
