@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::jws::{self, Refusal};
 use crate::{
     CanonicalError, DECISION_TYP, DECISION_VERSION, Decision, Effect, KeyError, KeyId, KeySet,
-    SigningKey, canonical_json,
+    SigningKey, SubjectKind, canonical_json,
 };
 
 /// Longest token in bytes: it must fit an entry of a C2SP tile (a 16-bit length).
@@ -295,6 +295,18 @@ fn read_claims(claims: &[u8]) -> Result<Decision, VerifyError> {
     Ok(decision)
 }
 
+/// Whether what is granted continues what the decision extends, if it extends anything.
+fn goes_on(decision: &Decision) -> bool {
+    let (Some(extends), Some(granted)) = (&decision.extends, &decision.reservation) else {
+        return true;
+    };
+    (&extends.reservation_id, extends.end) == (&granted.id, granted.start)
+        && extends.start < extends.end
+        && extends.epoch.checked_add(1) == Some(granted.epoch)
+        && decision.evictions.is_empty()
+        && decision.gang.is_none()
+}
+
 fn check_sense(decision: &Decision) -> Result<(), VerifyError> {
     let permits = match decision.effect {
         Effect::Permit => true,
@@ -308,6 +320,12 @@ fn check_sense(decision: &Decision) -> Result<(), VerifyError> {
         "`sub` is not made of `kind` and `jti`"
     } else if decision.exp <= decision.iat {
         "it expires before it is issued"
+    } else if !goes_on(decision) {
+        "what it grants is not what goes on"
+    } else if decision.gang.as_ref().is_some_and(|gang| gang.index >= gang.size) {
+        "its place in the gang is none of it"
+    } else if decision.lease_id.is_some() && decision.kind != SubjectKind::Job {
+        "only a job runs inside a lease"
     } else {
         return Ok(());
     };

@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    Effect, Expect, KeySet, MAX_TOKEN_BYTES, SignError, SigningKey, Verifier, VerifyError, Warning,
-    canonical_json, sign_decision,
+    Effect, Expect, Extends, GangPlace, KeySet, MAX_TOKEN_BYTES, SignError, SigningKey, Verifier,
+    VerifyError, Warning, canonical_json, sign_decision,
 };
 use proptest::prelude::*;
 
@@ -176,11 +176,32 @@ fn signed_claims_must_be_one_canonical_decision() {
 
 #[test]
 fn a_decision_that_contradicts_itself_is_refused() {
-    let changes: [fn(&mut placet_core::Decision); 4] = [
-        |decision| decision.effect = Effect::Deny,
-        |decision| decision.reservation = None,
-        |decision| decision.sub = "job/d-1".to_owned(),
-        |decision| decision.exp = decision.iat,
+    let extends = |decision: &placet_core::Decision| {
+        let granted = decision.reservation.clone().expect("a permit");
+        let (reservation_id, end) = (granted.id, granted.start);
+        Extends { end, epoch: granted.epoch, reservation_id, start: end - 60 }
+    };
+    let changes: [&dyn Fn(&mut placet_core::Decision); 11] = [
+        &|decision| decision.effect = Effect::Deny,
+        &|decision| decision.reservation = None,
+        &|decision| decision.sub = "job/d-1".to_owned(),
+        &|decision| decision.exp = decision.iat,
+        // The epoch has to be the next.
+        &|decision| decision.extends = Some(extends(decision)),
+        &|decision| decision.extends = Some(Extends { epoch: 0, end: 1, ..extends(decision) }),
+        &|decision| decision.extends = Some(Extends { epoch: 0, start: NOW, ..extends(decision) }),
+        &|decision| {
+            let reservation_id = sample::id("another");
+            decision.extends = Some(Extends { epoch: 0, reservation_id, ..extends(decision) });
+        },
+        &|decision| {
+            decision.gang = Some(GangPlace { id: sample::id("g"), index: 2, size: 2 });
+        },
+        &|decision| decision.lease_id = Some(sample::id("rsv-1")),
+        &|decision| {
+            decision.extends = Some(Extends { epoch: 0, ..extends(decision) });
+            decision.gang = Some(GangPlace { id: sample::id("g"), index: 0, size: 2 });
+        },
     ];
     for change in changes {
         let mut decision = sample::decision();
