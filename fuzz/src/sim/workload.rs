@@ -326,6 +326,16 @@ impl Driver {
         Settle { kind, caller, tenant, target: Target::ByRequest(request), epoch: 1, time }
     }
 
+    /// Those who may be displaced are small, so that it often takes more than one.
+    fn gpus(&mut self, is_sold: bool) -> u64 {
+        let most = match (is_sold, self.is_market) {
+            (false, _) => 5,
+            (true, false) => 3,
+            (true, true) => 2,
+        };
+        self.rng.within(1, most)
+    }
+
     fn propose(&mut self, model: &Model) -> Box<Proposal> {
         self.names += 1;
         let is_sold = self.rng.percent(if self.is_market { 60 } else { 40 });
@@ -345,12 +355,7 @@ impl Driver {
             _ => self.rng.within(1, LONGEST),
         };
         let models = self.models(&victims);
-        // Those who may be displaced are small, so that it often takes more than one.
-        let gpus = if is_sold {
-            self.rng.within(1, if self.is_market { 2 } else { 3 })
-        } else {
-            self.rng.within(1, 5)
-        };
+        let gpus = self.gpus(is_sold);
         let milli = if is_sold { self.sold_milli } else { 1_000 };
         let may_preempt = self.rng.percent(if victims.is_empty() { 10 } else { 95 });
         let is_free = victims.is_empty() || self.rng.percent(5);
