@@ -52,7 +52,7 @@ pub use defect::Defect;
 pub use extend::{ExtendError, MAX_TERMS};
 pub use fit::Fit;
 use journal::{Journal, Undo};
-pub use lease::{LEASE_ACCOUNTS, LeaseError};
+pub use lease::{LEASE_ACCOUNTS, LeaseError, MAX_JOBS_INSIDE};
 use preempt::Plan;
 pub use preempt::{MAX_VICTIMS, Order};
 pub use report::{

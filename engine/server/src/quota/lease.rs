@@ -10,6 +10,9 @@ use super::{Booking, Ledger, Reservation, ReserveError};
 /// these names: their limits are what the lease was granted.
 pub const LEASE_ACCOUNTS: &str = "lease";
 
+/// Most jobs inside one lease at a time: all of them end when it does, in one step of the writer.
+pub const MAX_JOBS_INSIDE: usize = 1_024;
+
 /// Why a job does not run inside a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
@@ -31,6 +34,9 @@ pub enum LeaseError {
         /// How far the lease is kept apart.
         least: IsolationLevel,
     },
+    /// As many run inside as may.
+    #[error("the lease has {} jobs inside", MAX_JOBS_INSIDE)]
+    Full,
     /// The job begins before it or ends after it.
     #[error("the lease is from {start} to {end}")]
     NotWithin {
@@ -88,6 +94,11 @@ impl Ledger {
         if job.start < start || job.end > end {
             return Err(LeaseError::NotWithin { start, end });
         }
+        let jobs = self.inside.get(lease);
+        let is_new = jobs.is_none_or(|jobs| !jobs.contains(&job.id));
+        if is_new && jobs.is_some_and(|jobs| jobs.len() >= MAX_JOBS_INSIDE) {
+            return Err(LeaseError::Full);
+        }
         Ok(Inside { lease: held })
     }
 
@@ -132,5 +143,69 @@ impl Ledger {
                 self.inside.remove(lease);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use placet_core::{AccountKind, Charge, PriorityClass};
+
+    use super::super::Work;
+    use super::super::tests::work;
+    use super::*;
+
+    fn booking(name: &str, account: &str, amount: u64, limit: u64) -> Booking {
+        let id = |text: &str| Id::new(text).unwrap();
+        let charge = Charge {
+            account: AccountPath::new(account).unwrap(),
+            amount,
+            kind: AccountKind::Level,
+            limit,
+            unit: Unit::MilliGpu,
+        };
+        Booking {
+            id: id(name),
+            tenant: id("acme"),
+            caller: id("scheduler"),
+            class: PriorityClass::ExternalCommercial,
+            work: work(1_000_000),
+            start: 100,
+            end: 200,
+            confirm_by: 200,
+            charges: vec![charge],
+        }
+    }
+
+    #[test]
+    fn so_many_jobs_run_inside_a_lease_and_all_end_in_its_second() {
+        let mut ledger = Ledger::default();
+        ledger.advance(100).unwrap();
+        let lease = booking("lease", "cluster/gpu", 1_000_000, 1_000_000);
+        ledger.reserve(lease.clone()).unwrap();
+        let job = |number: usize| {
+            let own = booking(&format!("job-{number}"), "lease/lease", 1, 1_000_000);
+            let grant = work(1).grant.clone();
+            let lease_id = Some(lease.id.clone());
+            Booking { work: Arc::new(Work { kind: SubjectKind::Job, grant, lease_id }), ..own }
+        };
+        assert_eq!(ledger.check_inside(&lease.id, &job(0)), Err(LeaseError::NotConfirmed));
+        ledger.confirm(&lease.id, 1).unwrap();
+        for number in 0..MAX_JOBS_INSIDE {
+            ledger.reserve(job(number)).unwrap();
+        }
+        assert_eq!(ledger.check_inside(&lease.id, &job(MAX_JOBS_INSIDE)), Err(LeaseError::Full));
+        assert!(ledger.check_inside(&lease.id, &job(0)).is_ok(), "it is one of them");
+        assert_eq!(ledger.audit(), Ok(()));
+        ledger.keep();
+        ledger.advance(150).unwrap();
+        ledger.release(&lease.id, 1).unwrap();
+        let ended = ledger.advance(150).unwrap();
+        assert_eq!(ended.len(), MAX_JOBS_INSIDE);
+        assert!(ended.iter().all(|one| one.at == 150), "and nothing later");
+        assert_eq!((ledger.live(), ledger.audit()), (0, Ok(())));
+        ledger.undo_all();
+        assert_eq!((ledger.live(), ledger.audit()), (1 + MAX_JOBS_INSIDE, Ok(())));
     }
 }

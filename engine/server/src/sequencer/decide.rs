@@ -372,6 +372,7 @@ fn not_inside(error: LeaseError, lease: &Id) -> Reason {
     let (code, field, hint) = match error {
         LeaseError::NotFound => ("UNKNOWN_LEASE", "lease_id", "name a lease that is held"),
         LeaseError::NotConfirmed => ("LEASE_NOT_CONFIRMED", "lease_id", "confirm the lease before"),
+        LeaseError::Full => ("LEASE_FULL", "lease_id", "try again when one of them has ended"),
         LeaseError::OtherCluster => ("OUTSIDE_LEASE", "cluster_id", "ask for the lease's cluster"),
         LeaseError::OtherModel => ("OUTSIDE_LEASE", "gpu_models", "accept the lease's model"),
         LeaseError::LessIsolated { .. } => {
@@ -388,7 +389,7 @@ fn not_inside(error: LeaseError, lease: &Id) -> Reason {
         hint: Some(hint.to_owned()),
         message: format!("lease `{lease}`: {error}"),
         policy: known_id(ENGINE),
-        retry: error == LeaseError::NotConfirmed,
+        retry: matches!(error, LeaseError::NotConfirmed | LeaseError::Full),
     }
 }
 
