@@ -300,15 +300,7 @@ fn hold(
     match held {
         Ok(reservation) => Ok(Ok(reservation)),
         Err(ReserveError::Refused(refusals)) => {
-            let gpus = proposal.request.subject.workload().gpu_count;
-            let fit = ledger.fit(&booking, gpus).map_err(|_broken| JudgeError::Broken)?;
-            // What may not be booked yet is no way out.
-            let latest = ledger.now().saturating_add(MAX_LEAD_SECONDS);
-            let fit = match extends {
-                None => Fit { start: fit.start.filter(|start| *start <= latest), ..fit },
-                // What goes on does so at once, on all of its GPUs.
-                Some(_) => Fit { gpu_count: None, start: None, ..fit },
-            };
+            let fit = fit(ledger, proposal, &booking)?;
             Ok(Err(refused(proposal, candidate, &refusals, fit)))
         }
         Err(ReserveError::Mismatch { index, account }) => Ok(Err(vec![Reason {
@@ -327,6 +319,28 @@ fn hold(
         Err(ReserveError::Malformed(what)) => Err(JudgeError::Malformed(what)),
         Err(ReserveError::Broken) => Err(JudgeError::Broken),
     }
+}
+
+/// What would be admitted instead of a booking that is refused.
+fn fit(ledger: &mut Ledger, proposal: &Proposal, booking: &Booking) -> Result<Fit, JudgeError> {
+    let gpus = proposal.request.subject.workload().gpu_count;
+    let fit = ledger.fit(booking, gpus).map_err(|_broken| JudgeError::Broken)?;
+    if proposal.request.extends.is_some() {
+        // What goes on does so at once, on all of its GPUs.
+        return Ok(Fit { gpu_count: None, start: None, ..fit });
+    }
+    // What may not be booked yet is no way out.
+    let latest = ledger.now().saturating_add(MAX_LEAD_SECONDS);
+    let fits = |start: &u64| *start <= latest && is_inside(ledger, booking, *start);
+    Ok(Fit { start: fit.start.filter(fits), ..fit })
+}
+
+/// Whether work that runs inside a lease could also begin then; other work always could.
+fn is_inside(ledger: &Ledger, booking: &Booking, start: u64) -> bool {
+    let length = booking.end.saturating_sub(booking.start);
+    let later = Booking { start, end: start.saturating_add(length), ..booking.clone() };
+    let lease = booking.work.lease_id.as_ref();
+    lease.is_none_or(|lease| ledger.check_inside(lease, &later).is_ok())
 }
 
 /// The denial of an extension that cannot be.

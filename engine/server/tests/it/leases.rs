@@ -240,6 +240,10 @@ fn jobs_inside_a_lease_share_its_gpus_and_end_with_it() {
         assert_eq!(used(&state, &format!("lease/{name}")), 8_000);
         assert_eq!(used(&state, "tenant/acme/gpu"), 8_000, "the tenant holds the lease alone");
 
+        // From 2,000 on there would be room, but no lease.
+        let decided = decide(&sequencer, inside("j-a", &name, 4, 100, 1_115)).await.unwrap();
+        let reasons = verified(&world, &decided, 1_115).reasons;
+        assert_eq!(reasons[0].counterfactual.as_ref().unwrap().start, None);
         let too_long = inside("j-4", &name, 1, 901, 1_150);
         assert_eq!(denied(&sequencer, too_long).await, ["OUTSIDE_LEASE"]);
         let mut foreign = inside("j-5", &name, 1, 10, 1_150);
