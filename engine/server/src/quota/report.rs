@@ -232,7 +232,8 @@ impl Ledger {
             let Some(found) = self.live.get(&place.1).filter(|it| filter.fits(it)) else {
                 continue;
             };
-            charges = charges.saturating_add(found.booking.charges.len());
+            let own = found.terms().map(|(_, _, charges)| charges.len());
+            charges = own.fold(charges, usize::saturating_add);
             page.push(found.clone());
             if page.len() >= most || charges >= MAX_PAGE_CHARGES {
                 break;
