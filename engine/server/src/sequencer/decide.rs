@@ -58,10 +58,12 @@ impl Judged {
         if self.reservation.is_some() { Effect::Permit } else { Effect::Deny }
     }
 
-    /// What was to be admitted is denied after all, and the ledger holds nothing of it.
-    fn denied(self, reason: Reason) -> Self {
+    /// What was to be admitted is denied after all, and the ledger holds nothing of it: so it names
+    /// the GPU model that was asked for first, as every denial does.
+    fn denied(self, reason: Reason, gpu_model: Id) -> Self {
         Self {
             victims: Vec::new(),
+            gpu_model,
             obligations: Vec::new(),
             preemption: None,
             reasons: vec![reason],
@@ -73,7 +75,10 @@ impl Judged {
 
 /// Where one member of a gang is denied, the others are too. What the ledger holds of them has to
 /// be taken back before.
-pub(super) fn deny_all(judged: Vec<Judged>, members: &[&Proposal]) -> Vec<Judged> {
+pub(super) fn deny_all(
+    judged: Vec<Judged>,
+    members: &[&Proposal],
+) -> Result<Vec<Judged>, JudgeError> {
     let denied = |one: &Judged| one.effect() == Effect::Deny;
     let first = judged.iter().position(denied).unwrap_or(0);
     let retry = judged.iter().flat_map(|one| &one.reasons).all(|reason| reason.retry);
@@ -87,8 +92,10 @@ pub(super) fn deny_all(judged: Vec<Judged>, members: &[&Proposal]) -> Vec<Judged
         policy: known_id(ENGINE),
         retry,
     };
-    let deny = |one: Judged| if denied(&one) { one } else { one.denied(reason()) };
-    judged.into_iter().map(deny).collect()
+    let deny = |(one, member): (Judged, &&Proposal)| {
+        Ok(if denied(&one) { one } else { one.denied(reason(), first_model(member)?) })
+    };
+    judged.into_iter().zip(members).map(deny).collect()
 }
 
 /// Tries the candidates in order: the first that the policies permit and whose charges fit is held.

@@ -291,7 +291,7 @@ impl<'w> Stage<'w> {
         if members.len() > 1 && all.iter().any(|judged| judged.effect() == Effect::Deny) {
             self.ledger.undo(mark);
             let members: Vec<&Proposal> = members.iter().map(|(member, _)| member).collect();
-            all = decide::deny_all(all, &members);
+            all = decide::deny_all(all, &members)?;
         }
         Ok(all)
     }
