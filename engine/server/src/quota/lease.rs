@@ -28,6 +28,12 @@ pub enum LeaseError {
     /// It has GPUs of another model.
     #[error("the lease has GPUs of another model")]
     OtherModel,
+    /// It has smaller shares of GPUs: several of them need not be of one.
+    #[error("the lease has shares of {most}/1000 of a GPU")]
+    LargerShare {
+        /// Thousandths of a GPU that the lease has of each.
+        most: u32,
+    },
     /// It is kept apart less than the job asks for.
     #[error("the lease is only {least:?}")]
     LessIsolated {
@@ -86,6 +92,9 @@ impl Ledger {
         }
         if own.gpu_model != asked.gpu_model {
             return Err(LeaseError::OtherModel);
+        }
+        if own.gpu_milli < asked.gpu_milli {
+            return Err(LeaseError::LargerShare { most: own.gpu_milli });
         }
         if own.isolation_level < asked.isolation_level {
             return Err(LeaseError::LessIsolated { least: own.isolation_level });

@@ -28,11 +28,17 @@ pub const MAX_VICTIMS: usize = 64;
 const MAX_CANDIDATES: usize = 512;
 /// Most reservations that are looked at on one account for whether they may go at all.
 const MAX_LOOKED_AT: usize = 4_096;
-/// Most work of one search, in victims times charges that are tried on the books: a few
-/// milliseconds of the one writer.
+/// Most work of one search, in what victims charge that is tried on the books, stretch by stretch:
+/// a few milliseconds of the one writer.
 const MAX_WORK: usize = 8_192;
 /// What trying a set costs beside its victims.
 const TRY: usize = 16;
+/// Most work of trying all of them at once, in stretches of what they charge: the costliest are
+/// left out where it would be more. Enough for 512 with 16 charges each.
+const MAX_TRY: usize = 8_192;
+/// Most work of sparing whom the first sets need not have: enough for 8 victims with as many
+/// charges as there can be, so that of so few nobody goes for nothing.
+const MAX_SPARING: usize = 20_480;
 
 /// What a victim is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,40 +268,10 @@ impl Ledger {
 
     /// What a booking needs beyond what victims leave, on the accounts that both charge.
     fn parts(&self, booking: &Booking, victims: &BTreeSet<Id>) -> Result<Parts, Broken> {
-        let mut parts = Parts::new();
-        for charge in &booking.charges {
-            if charge.kind != AccountKind::Level {
-                continue;
-            }
-            let mut rests = Timeline::default();
-            for id in victims {
-                for (start, end, charges) in self.live.get(id).ok_or(Broken)?.terms() {
-                    let own = charges.iter().find(|own| own.account == charge.account);
-                    let start = start.max(booking.start);
-                    if let Some(own) = own.filter(|_| start < end) {
-                        rests.add(start, end, own.amount, &mut |_| {})?;
-                    }
-                }
-            }
-            if rests.is_empty() {
-                continue;
-            }
-            let mut at = booking.start;
-            let mut list = Vec::new();
-            while at < booking.end {
-                let end = rests.next_change(at).unwrap_or(u64::MAX).min(booking.end);
-                let rest = rests.level(at)?;
-                list.push(Part {
-                    start: at,
-                    end,
-                    needed: charge.amount.saturating_sub(rest),
-                    left: rest.saturating_sub(charge.amount),
-                });
-                at = end;
-            }
-            parts.insert(charge.account.clone(), list);
-        }
-        Ok(parts)
+        let places = places(booking);
+        let rests = |id: &Id| Ok(rests_of(booking, &places, self.live.get(id).ok_or(Broken)?));
+        let rests: Vec<Rests> = victims.iter().map(rests).collect::<Result<_, Broken>>()?;
+        parts_of(booking, &rests.iter().collect::<Vec<_>>())
     }
 
     fn candidates(
@@ -348,8 +324,20 @@ impl Ledger {
         candidates: &[Candidate],
         most: usize,
     ) -> Result<Option<BTreeSet<Id>>, ReserveError> {
+        let places = places(booking);
+        let (mut rests, mut work) = (Vec::with_capacity(candidates.len()), 0_usize);
+        for one in candidates {
+            let own = self.live.get(&one.id).map(|held| rests_of(booking, &places, held));
+            let own = own.unwrap_or_default();
+            work = work.saturating_add(stretches(&own));
+            if work > MAX_TRY {
+                break;
+            }
+            rests.push(own);
+        }
+        let candidates = candidates.get(..rests.len()).unwrap_or_default();
         let all: Vec<usize> = (0..candidates.len()).collect();
-        let mut search = Search { booking, candidates, most, work: 0, best: None };
+        let mut search = Search { booking, candidates, rests, most, work: 0, best: None };
         if candidates.is_empty() || most == 0 || !search.fits(self, &all)? {
             return Ok(None);
         }
@@ -391,6 +379,72 @@ impl Ledger {
             && (held.order.is_none() || self.breaks(Defect::ToldTwice))
             && held.booking.work.lease_id.is_none()
     }
+}
+
+/// Where a booking charges which level account.
+type Places<'a> = BTreeMap<&'a AccountPath, usize>;
+
+fn places(booking: &Booking) -> Places<'_> {
+    let all = booking.charges.iter().enumerate();
+    let levels = all.filter(|(_, charge)| charge.kind == AccountKind::Level);
+    levels.map(|(at, charge)| (&charge.account, at)).collect()
+}
+
+/// What a victim would still charge the accounts of a booking from the booking's start on, by the
+/// place of the booking's charge.
+type Rests = BTreeMap<usize, Vec<Segment>>;
+
+fn rests_of(booking: &Booking, places: &Places<'_>, victim: &Reservation) -> Rests {
+    let mut rests = Rests::new();
+    for (start, end, charges) in victim.terms().filter(|(_, end, _)| booking.start < *end) {
+        for own in charges {
+            let Some(at) = places.get(&own.account) else { continue };
+            let rests = rests.entry(*at).or_default();
+            match rests.last_mut() {
+                // Stretches that go on alike are one.
+                Some(last) if last.end == start && last.amount == own.amount => last.end = end,
+                _ => {
+                    let start = start.max(booking.start);
+                    rests.push(Segment { start, end, amount: own.amount });
+                }
+            }
+        }
+    }
+    rests
+}
+
+/// How many stretches there are to try.
+fn stretches(rests: &Rests) -> usize {
+    rests.values().map(Vec::len).sum()
+}
+
+/// What a booking needs beyond what victims leave, on the accounts that both charge.
+fn parts_of(booking: &Booking, victims: &[&Rests]) -> Result<Parts, Broken> {
+    let mut parts = Parts::new();
+    for (place, charge) in booking.charges.iter().enumerate() {
+        let mut rests = Timeline::default();
+        for rest in victims.iter().filter_map(|victim| victim.get(&place)).flatten() {
+            rests.add(rest.start, rest.end, rest.amount, &mut |_| {})?;
+        }
+        if rests.is_empty() {
+            continue;
+        }
+        let mut at = booking.start;
+        let mut list = Vec::new();
+        while at < booking.end {
+            let end = rests.next_change(at).unwrap_or(u64::MAX).min(booking.end);
+            let rest = rests.level(at)?;
+            list.push(Part {
+                start: at,
+                end,
+                needed: charge.amount.saturating_sub(rest),
+                left: rest.saturating_sub(charge.amount),
+            });
+            at = end;
+        }
+        parts.insert(charge.account.clone(), list);
+    }
+    Ok(parts)
 }
 
 /// What a charge holds, and when.
@@ -445,6 +499,8 @@ impl Reservation {
 struct Search<'a> {
     booking: &'a Booking,
     candidates: &'a [Candidate],
+    /// What each of them would leave, worked out once: they may have many stretches of time.
+    rests: Vec<Rests>,
     most: usize,
     work: usize,
     /// Work lost and number of victims, and who they are, in the order of the candidates.
@@ -459,11 +515,11 @@ impl Search<'_> {
 
     /// Whether the booking fits when these are gone. Nothing changes.
     fn fits(&mut self, ledger: &mut Ledger, chosen: &[usize]) -> Result<bool, ReserveError> {
-        let charges = chosen.len().saturating_mul(self.booking.charges.len());
-        self.work = self.work.saturating_add(TRY).saturating_add(charges);
-        let names = chosen.iter().filter_map(|at| self.candidates.get(*at));
-        let victims: BTreeSet<Id> = names.map(|one| one.id.clone()).collect();
-        let parts = ledger.parts(self.booking, &victims).map_err(|Broken| ReserveError::Broken)?;
+        let victims: Vec<&Rests> = chosen.iter().filter_map(|at| self.rests.get(*at)).collect();
+        let tried: usize = victims.iter().map(|rests| stretches(rests)).sum();
+        let charges = self.booking.charges.len();
+        self.work = self.work.saturating_add(TRY.max(charges)).saturating_add(tried);
+        let parts = parts_of(self.booking, &victims).map_err(|Broken| ReserveError::Broken)?;
         let mark = ledger.mark();
         let held = ledger.hold(self.booking, &parts, false);
         ledger.undo(mark);
@@ -498,8 +554,10 @@ impl Search<'_> {
         }
         let mut chosen: Vec<usize> = order.get(..enough).unwrap_or_default().to_vec();
         chosen.sort_unstable();
+        // On a bound of its own: nobody is to go for nothing.
+        let before = self.work;
         for spared in chosen.clone().into_iter().rev() {
-            if self.work >= MAX_WORK {
+            if self.work.saturating_sub(before) >= MAX_SPARING {
                 break;
             }
             let without: Vec<usize> = chosen.iter().copied().filter(|one| *one != spared).collect();
@@ -507,6 +565,7 @@ impl Search<'_> {
                 chosen = without;
             }
         }
+        self.work = before;
         self.note(&chosen);
         Ok(())
     }

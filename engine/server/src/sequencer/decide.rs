@@ -182,8 +182,9 @@ fn preempt(
 ) -> Result<Option<ReservationGrant>, JudgeError> {
     let outcome = &candidate.outcome;
     let workload = proposal.request.subject.workload();
-    // What is booked in advance waits for its turn.
-    let asked = workload.may_preempt && workload.start.is_none();
+    // What is booked in advance waits for its turn, and what goes on begins at its own end.
+    let is_new = workload.start.is_none() && proposal.request.extends.is_none();
+    let asked = workload.may_preempt && is_new;
     let Some(rule) = outcome.preemption.as_ref().filter(|_| asked) else {
         return Ok(None);
     };
@@ -396,6 +397,9 @@ fn not_inside(error: LeaseError, lease: &Id) -> Reason {
         LeaseError::Full => ("LEASE_FULL", "lease_id", "try again when one of them has ended"),
         LeaseError::OtherCluster => ("OUTSIDE_LEASE", "cluster_id", "ask for the lease's cluster"),
         LeaseError::OtherModel => ("OUTSIDE_LEASE", "gpu_models", "accept the lease's model"),
+        LeaseError::LargerShare { .. } => {
+            ("OUTSIDE_LEASE", "gpu_milli", "ask for shares no larger than the lease's")
+        }
         LeaseError::LessIsolated { .. } => {
             ("OUTSIDE_LEASE", "isolation_level", "ask for at most the lease's level")
         }

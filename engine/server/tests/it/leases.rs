@@ -394,3 +394,56 @@ fn a_gang_whose_members_displace_others_takes_back_every_plan() {
         again(&world, sequencer).await;
     });
 }
+
+#[test]
+fn a_job_is_not_told_to_begin_when_it_would_outlast_its_lease() {
+    let world = World::new();
+    run(async {
+        let sequencer = world.start();
+        let lease = granted(&world, &sequencer, proposal("l-1", 8, 1_000, 1_000)).await;
+        settled(&sequencer, settle(SettleKind::Confirm, "l-1", 1_000)).await.unwrap();
+        granted(&world, &sequencer, inside("j-1", lease.id.as_str(), 5, 700, 1_100)).await;
+        // The GPUs are free from 1,800 on, the lease is over at 2,000.
+        for (name, seconds, start) in [("j-2", 200, Some(1_800)), ("j-3", 201, None)] {
+            let asked = inside(name, lease.id.as_str(), 4, seconds, 1_100);
+            let decided = decide(&sequencer, asked).await.unwrap();
+            let reason = &verified(&world, &decided, 1_100).reasons[0];
+            let found = reason.counterfactual.clone().unwrap();
+            assert_eq!((found.gpu_count, found.start), (Some(3), start), "{seconds} seconds");
+        }
+    });
+}
+
+#[test]
+fn what_goes_on_displaces_nobody_whatever_it_asks_for() {
+    let world = World::new();
+    run(async {
+        let sequencer = world.start();
+        let first = granted(&world, &sequencer, proposal("r-1", 8, 100, 1_000)).await;
+        settled(&sequencer, settle(SettleKind::Confirm, "r-1", 1_000)).await.unwrap();
+        let mut asked = longer("x-1", 50, 1_010, 8, &extends(&first));
+        asked.candidates[0].outcome.preemption =
+            burst("i-1", 1, 1_010).candidates[0].outcome.preemption.clone();
+        let Subject::Lease(workload) = &mut asked.request.subject else { panic!("a lease") };
+        (workload.start, workload.may_preempt) = (None, true);
+        assert_eq!(denied(&sequencer, digested(asked)).await, ["EXTENSION_MISMATCH"]);
+        again(&world, sequencer).await;
+    });
+}
+
+#[test]
+fn whole_gpus_do_not_run_inside_a_lease_of_halves() {
+    let world = World::new();
+    run(async {
+        let sequencer = world.start();
+        let mut halves = proposal("l-1", 16, 1_000, 1_000);
+        let Subject::Lease(workload) = &mut halves.request.subject else { panic!("a lease") };
+        workload.gpu_milli = 500;
+        let lease = granted(&world, &sequencer, digested(halves)).await;
+        settled(&sequencer, settle(SettleKind::Confirm, "l-1", 1_000)).await.unwrap();
+        let decided = decide(&sequencer, inside("j-1", lease.id.as_str(), 4, 10, 1_000)).await;
+        let reason = &verified(&world, &decided.unwrap(), 1_000).reasons[0];
+        let told = (reason.code.as_str(), reason.field.as_deref());
+        assert_eq!(told, ("OUTSIDE_LEASE", Some("job.gpu_milli")));
+    });
+}
