@@ -8,6 +8,8 @@
 mod auditor;
 mod books;
 mod eviction;
+mod gangs;
+mod leases;
 mod model;
 mod rng;
 mod twin;
@@ -263,8 +265,12 @@ impl Simulation {
     /// The last requests once more, those that were never answered too.
     fn again(&self) -> Vec<Step> {
         let (bundle, facts) = digests(&self.twin.model);
-        let again = |proposal: &Proposal| {
-            Step::Propose(Box::new(Proposal { bundle, facts, ..proposal.clone() }))
+        let again = |members: &[Proposal]| {
+            let again = |proposal: &Proposal| Proposal { bundle, facts, ..proposal.clone() };
+            match members {
+                [alone] => Step::Propose(Box::new(again(alone))),
+                _ => Step::Gang(members.iter().map(again).collect()),
+            }
         };
         self.workload.asked().rev().take(ASKED_AGAIN).map(again).chain([Step::Inspect]).collect()
     }

@@ -12,13 +12,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use placet_fuzz::sim::{self, Failure, Run};
 use placet_server::quota::Defect;
 
-/// Seeds of `make test`: with debug assertions, two threads take about 80 seconds for them.
+/// Seeds of `make test`: with debug assertions, two threads take about 90 seconds for them.
 const SEEDS: u64 = 1_000;
 /// Seeds of `make simulate` unless it is told otherwise.
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 53] = [
+const REACHED: [&str; 70] = [
     "activated",
     "already ended",
     "another leaf",
@@ -37,9 +37,12 @@ const REACHED: [&str; 53] = [
     "died before the commit",
     "disk full",
     "disk full at start",
+    "ended with its lease",
     "evicted",
     "expired",
     "failed start",
+    "gang denied",
+    "gang permitted",
     "inspected",
     "killed",
     "malformed",
@@ -48,15 +51,29 @@ const REACHED: [&str; 53] = [
     "outcome unknown",
     "permitted",
     "permitted: in advance",
+    "permitted: inside a lease",
     "permitted: others make room",
+    "permitted: to go on",
     "probed",
     "read again",
     "refunded",
     "refused: a conflict of units",
+    "refused: a lease that is not claimed",
     "refused: a start in the past",
     "refused: a start too far ahead",
+    "refused: inside an unconfirmed lease",
+    "refused: inside no lease",
     "refused: no room",
+    "refused: nothing that could go on",
     "refused: nothing to borrow",
+    "refused: outside its lease",
+    "refused: the gang is not whole",
+    "refused: to go on as something else",
+    "refused: to go on instead of going",
+    "refused: to go on once too often",
+    "refused: to go on unconfirmed",
+    "refused: to go on under a stale epoch",
+    "refused: to go on when it is over",
     "refused: unknown account",
     "repeated",
     "request id reused",

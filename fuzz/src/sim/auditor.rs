@@ -9,8 +9,7 @@ use placet_core::{
 use placet_server::sequencer::{Decided, Proposal, Reply, SequencerError, Snapshot};
 use placet_server::store::Reader;
 
-use super::books::Holding;
-use super::model::{Answer, Asked, Denial, Entry, Model, Named};
+use super::model::{Answer, Asked, Denial, Entry, Model, Named, Term, Work};
 use super::world::{AUDIENCE, ISSUER, activation};
 
 /// What is wrong, for a person to read.
@@ -69,10 +68,13 @@ impl Auditor {
     ) -> Result<(), Wrong> {
         match (expected, found) {
             (Answer::Decided(asked), Ok(Reply::Decided(decided))) => {
-                let [decided] = &**decided else {
-                    return Err("one request is answered with several decisions".to_owned());
-                };
-                self.check_decided(asked, decided)
+                same("how many are decided", &decided.len(), &asked.len())?;
+                if asked.len() > 1 {
+                    let is_denied = asked[0].verdict.grant.is_none();
+                    self.count(if is_denied { "gang denied" } else { "gang permitted" });
+                }
+                let mut pairs = asked.iter().zip(decided);
+                pairs.try_for_each(|(asked, decided)| self.check_decided(asked, decided))
             }
             (Answer::Probed(effect, denials), Ok(Reply::Probed(found, reasons))) => {
                 self.count("probed");
@@ -142,14 +144,14 @@ impl Auditor {
         }
         let decision = self.verify(&decided.token)?;
         check_decision(&decision, asked)?;
-        for denial in &verdict.denials {
+        let denials = if verdict.is_open { &[] } else { &*verdict.denials };
+        for denial in denials {
             match denial {
                 Denial::Refused { limit: Some(_), .. } => self.count("refused: no room"),
                 Denial::Refused { limit: None, .. } => self.count("refused: nothing to borrow"),
                 Denial::Unknown { .. } => self.count("refused: unknown account"),
                 Denial::Conflict { .. } => self.count("refused: a conflict of units"),
-                Denial::Start { retry: true, .. } => self.count("refused: a start too far ahead"),
-                Denial::Start { retry: false, .. } => self.count("refused: a start in the past"),
+                Denial::Own { code, .. } => self.count(own_name(code.as_str())),
                 Denial::Given(_) => {}
             }
         }
@@ -157,6 +159,10 @@ impl Auditor {
         same("the codes", &decided.codes, &codes)?;
         self.count(match &verdict.grant {
             Some(_) if !verdict.evictions.is_empty() => "permitted: others make room",
+            Some(_) if asked.proposal.request.extends.is_some() => "permitted: to go on",
+            Some(_) if asked.proposal.request.subject.workload().lease_id.is_some() => {
+                "permitted: inside a lease"
+            }
             Some(grant) if grant.start > asked.time => "permitted: in advance",
             Some(_) => "permitted",
             None if asks_for_room(&asked.proposal) => "denied: nobody makes room",
@@ -210,6 +216,7 @@ impl Auditor {
             (Entry::Leaf(expected), _) => {
                 self.count(match &expected.event {
                     Event::Expiry { cause: ExpiryCause::Evicted, .. } => "evicted",
+                    Event::Expiry { cause: ExpiryCause::LeaseEnded, .. } => "ended with its lease",
                     Event::Expiry { .. } => "expired",
                     Event::Quotas { .. } => "trees changed",
                     _ => "another leaf",
@@ -320,6 +327,26 @@ fn count<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).expect("a list is far smaller than 2^64")
 }
 
+fn own_name(code: &str) -> &'static str {
+    match code {
+        "START_IN_THE_PAST" => "refused: a start in the past",
+        "START_TOO_FAR_AHEAD" => "refused: a start too far ahead",
+        "UNKNOWN_RESERVATION" => "refused: nothing that could go on",
+        "RESERVATION_ENDED" => "refused: to go on when it is over",
+        "RESERVATION_NOT_CONFIRMED" => "refused: to go on unconfirmed",
+        "RESERVATION_MAKES_ROOM" => "refused: to go on instead of going",
+        "STALE_EPOCH" => "refused: to go on under a stale epoch",
+        "EXTENSION_MISMATCH" => "refused: to go on as something else",
+        "EXTENDED_TOO_OFTEN" => "refused: to go on once too often",
+        "UNKNOWN_LEASE" => "refused: inside no lease",
+        "LEASE_NOT_CONFIRMED" => "refused: inside an unconfirmed lease",
+        "OUTSIDE_LEASE" => "refused: outside its lease",
+        "LEASE_NOT_CLAIMED" => "refused: a lease that is not claimed",
+        "GANG_INCOMPLETE" => "refused: the gang is not whole",
+        _ => "refused: something else",
+    }
+}
+
 fn settle_name(error: placet_server::sequencer::SettleError) -> &'static str {
     use placet_server::sequencer::SettleError as E;
     match error {
@@ -350,14 +377,20 @@ fn check_decision(decision: &Decision, asked: &Asked) -> Result<(), Wrong> {
     let request = &proposal.request;
     same("the effect", &decision.effect, &verdict.effect())?;
     same("the reservation", &decision.reservation, &verdict.grant)?;
-    check_reasons(&decision.reasons, &verdict.denials)?;
+    if !verdict.is_open {
+        check_reasons(&decision.reasons, &verdict.denials)?;
+    }
     same("who has to make room", &decision.evictions, &verdict.evictions)?;
     let class = (&decision.preemption, decision.priority_class);
     same("the rule of preemption", &class, &(&verdict.preemption, request.priority_class))?;
     same("the time", &decision.iat, &asked.time)?;
     let end = verdict.grant.as_ref().map_or(asked.time + 300, |grant| grant.end);
     same("the time up to which it holds", &decision.exp, &end)?;
-    same("the GPU model", &decision.workload.gpu_model, &verdict.gpu_model)?;
+    let work = Work::new(proposal, &verdict.gpu_model);
+    same("what is granted", &decision.workload, &work.grant)?;
+    same("its lease", &decision.lease_id, &work.lease)?;
+    let places = (&decision.extends, &decision.gang);
+    same("what goes on, and its gang", &places, &(&request.extends, &request.gang))?;
     let names = (&decision.tenant_id, &decision.request_id, decision.kind);
     same(
         "what is decided",
@@ -378,10 +411,7 @@ fn check_reasons(reasons: &[Reason], expected: &[Denial]) -> Result<(), Wrong> {
     let mut found: Vec<Denial> = Vec::new();
     for reason in reasons {
         let denial = denial(reason).ok_or_else(|| format!("a reason reads {reason:?}"))?;
-        if let Denial::Refused { asked, limit, .. } = denial {
-            let may = limit.is_none_or(|limit| asked <= limit);
-            same("whether it may be admitted later", &reason.retry, &may)?;
-        }
+        same("whether it may be admitted later", &reason.retry, &denial.retry())?;
         if !found.contains(&denial) {
             found.push(denial);
         }
@@ -396,10 +426,9 @@ fn denial(reason: &Reason) -> Option<Denial> {
         let name = reason.message.split('`').nth(1)?;
         AccountPath::new(name).ok()
     };
-    if reason.code.as_str().starts_with("START_") {
-        let (code, field) = (reason.code.clone(), reason.field.clone()?);
-        let is_ours = reason.policy.as_str() == "placet" && reason.counterfactual.is_none();
-        return is_ours.then_some(Denial::Start { code, field, retry: reason.retry });
+    let is_ours = reason.policy.as_str() == "placet" && reason.counterfactual.is_none();
+    if let Some(field) = reason.field.clone().filter(|_| is_ours) {
+        return Some(Denial::Own { code: reason.code.clone(), field, retry: reason.retry });
     }
     if reason.message.contains("is not in the facts") {
         return Some(Denial::Unknown { policy, account: account()? });
@@ -425,21 +454,20 @@ fn denial(reason: &Reason) -> Option<Denial> {
 /// measure: its use outlives what it was admitted under.
 pub(super) fn check_limits(model: &Model) -> Result<(), Wrong> {
     let live = model.books().live;
-    // A level rises only where a reservation begins: who waits for another to make room needs more
-    // when that one ends, but not more than it held.
-    let start = |one: &Holding<'_>| one.held.grant.start.max(model.now);
-    let mut seconds: Vec<u64> = live.iter().map(start).collect();
+    // A level rises only where a reservation begins or goes on: who waits for another to make room
+    // needs more when that one ends, but not more than it held.
+    let starts = live.iter().flat_map(|one| &one.held.terms).map(|term| term.start.max(model.now));
+    let mut seconds: Vec<u64> = starts.collect();
     seconds.sort_unstable();
     seconds.dedup();
     for second in seconds {
         let mut uses: BTreeMap<&AccountPath, [u64; 2]> = BTreeMap::new();
-        let holds =
-            |one: &&Holding<'_>| one.held.grant.start <= second && second < one.held.until();
-        for one in live.iter().filter(holds) {
-            let charges = one.held.grant.charges.iter();
+        for one in live.iter().filter(|one| second < one.held.until()) {
+            let now = |term: &&Term| term.start <= second && second < term.end;
+            let charges = one.held.terms.iter().filter(now).flat_map(|term| &term.charges);
             for charge in charges.filter(|charge| charge.kind == AccountKind::Level) {
                 let [used, limit] = uses.entry(&charge.account).or_default();
-                *used += one.amount(charge, second);
+                *used += one.amount(&charge.account, second);
                 *limit = charge.limit.max(*limit);
             }
         }

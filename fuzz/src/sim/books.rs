@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use placet_core::{AccountKind, AccountPath, Charge, QuotaNode, Unit};
 
-use super::model::{Held, LEAD};
+use super::model::{Held, LEAD, Term};
 
 /// Most that an account can hold.
 const MOST: u64 = (1 << 53) - 1;
@@ -84,10 +84,20 @@ pub(super) struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// How much of one of its charges it holds at a second.
-    pub(super) fn amount(&self, charge: &Charge, second: u64) -> u64 {
-        let when = [self.held.grant.start, self.held.until()];
-        amount(charge, when, &self.victims, second)
+    /// How much of an account it holds at a second, over all stretches of its time.
+    pub(super) fn amount(&self, account: &AccountPath, second: u64) -> u64 {
+        let until = self.held.until();
+        let part = |(term, charge): (&Term, &Charge)| {
+            amount(charge, [term.start, term.end.min(until)], &self.victims, second)
+        };
+        self.held.charges(account).map(part).sum()
+    }
+
+    /// Whether it holds anything of a level account from a second on.
+    pub(super) fn holds(&self, account: &AccountPath, from: u64) -> bool {
+        let ends = self.victims.iter().flat_map(|held| &held.terms).map(|term| term.end);
+        let starts = self.held.terms.iter().map(|term| term.start);
+        starts.chain(ends).any(|second| self.amount(account, second.max(from)) > 0)
     }
 }
 
@@ -103,10 +113,11 @@ fn amount(charge: &Charge, when: [u64; 2], victims: &[&Held], second: u64) -> u6
 
 /// What victims still hold of a level at a second at which they were to be gone.
 fn rest(victims: &[&Held], account: &AccountPath, second: u64) -> u64 {
-    let still = victims.iter().filter(|held| second < held.grant.end);
-    let charges = still.filter_map(|held| held.charge(account));
-    let levels = charges.filter(|charge| charge.kind == AccountKind::Level);
-    levels.map(|charge| charge.amount).sum()
+    let charges = victims.iter().flat_map(|held| held.charges(account));
+    let still = charges.filter(|(term, charge)| {
+        charge.kind == AccountKind::Level && term.start <= second && second < term.end
+    });
+    still.map(|(_, charge)| charge.amount).sum()
 }
 
 /// Charges over an interval.
@@ -137,10 +148,7 @@ pub(super) type Fit = (Option<u32>, Option<u64>, Option<u64>);
 impl Books<'_> {
     /// What is charged to an account itself at a second.
     fn direct(&self, besides: &Wanted<'_>, account: &AccountPath, second: u64) -> u64 {
-        let live = self
-            .live
-            .iter()
-            .map(|one| one.held.charge(account).map_or(0, |charge| one.amount(charge, second)));
+        let live = self.live.iter().map(|one| one.amount(account, second));
         let used = self.used.get(account).map_or(0, |used| used.1);
         let charge = besides.charges.iter().find(|charge| charge.account == *account);
         let Wanted { when, victims, .. } = besides;
@@ -165,12 +173,14 @@ impl Books<'_> {
     }
 
     /// The seconds of an interval at which more may be held than the second before: its first,
-    /// where a reservation starts, and where a victim ends that held what another needs.
+    /// where a reservation starts or goes on, and where a victim ends, or goes on, that held what
+    /// another needs.
     fn rises(&self, wanted: &Wanted<'_>) -> Vec<u64> {
         let [first, end] = wanted.when;
-        let starts = self.live.iter().map(|one| one.held.grant.start);
+        let terms = self.live.iter().flat_map(|one| &one.held.terms);
+        let starts = terms.map(|term| term.start);
         let waited = self.live.iter().flat_map(|one| &one.victims).chain(&wanted.victims);
-        let turns = starts.chain(waited.map(|held| held.grant.end));
+        let turns = starts.chain(waited.flat_map(|held| &held.terms).map(|term| term.end));
         let inside = turns.filter(|second| first < *second && *second < end);
         let mut seconds: Vec<u64> = std::iter::once(first).chain(inside).collect();
         seconds.sort_unstable();
@@ -281,9 +291,13 @@ impl Books<'_> {
             |seconds: &u64| self.fits(scaled(true, *seconds, length), [*start, start + seconds]);
         let shorter = (1..length).rev().find(shorter);
         // Room comes only where something ends.
-        let mut ends: Vec<u64> =
-            self.live.iter().map(|one| one.held.until()).filter(|end| end > start).collect();
+        let ends = self
+            .live
+            .iter()
+            .flat_map(|one| one.held.terms.iter().map(|term| term.end.min(one.held.until())));
+        let mut ends: Vec<u64> = ends.filter(|end| end > start).collect();
         ends.sort_unstable();
+        ends.dedup();
         let later = |at: &u64| self.fits(charges.clone(), [*at, at + length]);
         let later = ends.into_iter().find(later).filter(|at| *at <= self.now + LEAD);
         (fewer.and_then(|gpus| u32::try_from(gpus).ok()), shorter, later)

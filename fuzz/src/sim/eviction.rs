@@ -37,7 +37,7 @@ impl<'a> Search<'a> {
     }
 
     fn cost(&self, victims: &[&Held]) -> Cost {
-        let lost = |held: &&Held| held.milli_gpus * (self.grant.start - held.grant.start);
+        let lost = |held: &&Held| held.work.milli_gpus() * (self.grant.start - held.grant.start);
         (victims.iter().map(lost).sum(), victims.len())
     }
 
@@ -73,13 +73,23 @@ impl<'a> Search<'a> {
     }
 
     /// Who goes. `named` is who is said to go: taken if nothing speaks against it.
-    fn choose(&self, named: Option<&BTreeSet<Id>>) -> Option<Vec<&'a Held>> {
+    /// With that, whether it could as well be others.
+    fn choose(&self, named: Option<&BTreeSet<Id>>) -> (Option<Vec<&'a Held>>, bool) {
         // One more that goes takes no room away.
         if self.candidates.is_empty() || !self.is_room(&self.candidates) {
-            return None;
+            return (None, false);
+        }
+        // With many to choose from the search is cut short: where the cheapest that make room are
+        // more than may go, a smaller set need not be found.
+        let is_told = named.is_some_and(BTreeSet::is_empty);
+        if is_told && self.candidates.len() > BEST_OF && self.thinned().is_none() {
+            return (None, false);
         }
         let own = if self.candidates.len() <= ALL_OF { self.best() } else { self.thinned() };
-        let Some(named) = named.filter(|named| !named.is_empty()) else { return own };
+        let Some(named) = named.filter(|named| !named.is_empty()) else {
+            let is_open = own.is_some() && self.candidates.len() > 1;
+            return (own, is_open);
+        };
         let set: Vec<&'a Held> =
             self.candidates.iter().copied().filter(|it| named.contains(&it.grant.id)).collect();
         let is_right = set.len() == named.len() && set.len() <= self.most && self.is_room(&set);
@@ -88,7 +98,7 @@ impl<'a> Search<'a> {
         } else {
             self.spared(&set).is_none()
         };
-        if is_right && is_good { Some(set) } else { own }
+        (if is_right && is_good { Some(set) } else { own }, false)
     }
 }
 
@@ -106,26 +116,21 @@ impl Model {
         let Some(rule) = rule.filter(|_| candidate.outcome.effect == Effect::Permit) else {
             return Ok(None);
         };
-        let Ok(charges) = self.charges(candidate)? else { return Ok(None) };
-        if self.conflict(&charges).is_some() {
+        let start = self.now + u64::from(rule.grace_seconds.max(1));
+        let when = [start, start + workload.duration_seconds];
+        let Ok(charges) = self.charges(proposal, candidate, when)? else { return Ok(None) };
+        let mut grant = self.grant(proposal, charges, start)?;
+        grant.confirm_by = (self.now + self.rules.confirm_within).min(start);
+        if self.conflict(&grant.charges).is_some() {
             return Ok(None);
         }
-        let start = self.now + u64::from(rule.grace_seconds.max(1));
-        let grant = ReservationGrant {
-            charges,
-            confirm_by: (self.now + self.rules.confirm_within).min(start),
-            end: start + workload.duration_seconds,
-            epoch: 1,
-            id: self.reservation_of(&proposal.caller, &proposal.request.request_id),
-            start,
-        };
         let Some(victims) = self.victims(proposal, rule, &grant) else { return Ok(None) };
         let mut evictions: Vec<Eviction> =
             victims.into_iter().map(|held| eviction(held, start)).collect();
         evictions.sort_by(|one, other| one.reservation.cmp(&other.reservation));
         let ids: Vec<Id> = evictions.iter().map(|one| one.reservation.clone()).collect();
         self.tell(&ids, Some((start, false)));
-        self.book(proposal, grant.clone(), ids);
+        self.book(proposal, candidate, grant.clone(), ids);
         Ok(Some((grant, evictions)))
     }
 
@@ -159,16 +164,22 @@ impl Model {
                 && rule.victim_classes.contains(&held.class)
                 && held.state == ReservationState::Active
                 && held.told.is_none()
+                // It holds nothing but the lease.
+                && held.work.lease.is_none()
                 && held.grant.start + runtime <= grant.start
                 && grant.start < held.grant.end
-                && full.iter().any(|account| held.charge(account).is_some())
+                && full.iter().any(|account| held.charges(account).next().is_some())
         };
         let candidates: Vec<_> = self.held.iter().map(|held| &**held).filter(may_go).collect();
         self.widest.set(self.widest.get().max(candidates.len()));
         let most = usize::try_from(rule.max_victims.min(64)).expect("64 is a small number");
         let search = Search { books, grant, candidates, most };
         let key = (proposal.caller.clone(), proposal.request.request_id.clone());
-        search.choose(self.named.get(&key))
+        let (chosen, is_open) = search.choose(self.named.get(&key));
+        if is_open {
+            self.is_open.set(true);
+        }
+        chosen
     }
 
     /// The orders that follow a decision.

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use placet_core::{
     AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, Eviction, EvictionOrder,
-    ExpiryCause, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass, QuotaNode, Reason, Refund,
-    ReservationGrant, ReservationState, Unit,
+    ExpiryCause, Grant, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass, QuotaNode, Reason,
+    Refund, ReservationGrant, ReservationState, SubjectKind, Unit,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
@@ -18,6 +18,7 @@ use placet_server::sequencer::{
 };
 
 use super::books::{Books, Fit, Holding, Obstacle, Trees, Wanted};
+use super::leases::granted_of;
 use super::world::{ISSUER, Revisions, Rules, activation};
 
 /// Seconds by which the system's clock may go back.
@@ -33,10 +34,50 @@ const MOST: u64 = (1 << 53) - 1;
 /// A text that makes any decision longer than a leaf can be.
 pub(super) const GIANT: usize = 70_000;
 
+/// What runs on what is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) kind: SubjectKind,
+    pub(super) grant: Grant,
+    /// The lease inside which it runs.
+    pub(super) lease: Option<Id>,
+}
+
+impl Work {
+    pub(super) fn new(proposal: &Proposal, gpu_model: &Id) -> Self {
+        let workload = proposal.request.subject.workload();
+        let grant = Grant {
+            cluster_id: workload.cluster_id.clone(),
+            fabric_gbps: workload.fabric_gbps,
+            gpu_count: workload.gpu_count,
+            gpu_milli: workload.gpu_milli,
+            gpu_model: gpu_model.clone(),
+            isolation_level: workload.isolation_level,
+        };
+        let kind = proposal.request.subject.kind();
+        Self { kind, grant, lease: workload.lease_id.clone() }
+    }
+
+    pub(super) fn milli_gpus(&self) -> u64 {
+        u64::from(self.grant.gpu_count) * u64::from(self.grant.gpu_milli)
+    }
+}
+
+/// A stretch of a reservation's time, with its own charges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) charges: Vec<Charge>,
+}
+
 /// A reservation, from its beginning on for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
+    /// As it was granted at first, but for the end and the epoch, which are those of now.
     pub(super) grant: ReservationGrant,
+    /// All of its time.
+    pub(super) terms: Vec<Term>,
     pub(super) request: Id,
     pub(super) tenant: Id,
     pub(super) caller: Id,
@@ -45,8 +86,9 @@ pub(super) struct Held {
     cause: Option<ExpiryCause>,
     refunded: u64,
     pub(super) class: PriorityClass,
-    /// Thousandths of a GPU at work.
-    pub(super) milli_gpus: u64,
+    pub(super) work: Work,
+    /// When the lease ended inside which it ran.
+    cut: Option<u64>,
     /// If it was told to make room: from when on, and whether that is certain.
     pub(super) told: Option<(u64, bool)>,
     /// Who was told to make room for it, while it is not confirmed.
@@ -60,6 +102,11 @@ impl Held {
 
     /// When it ends by itself.
     pub(super) fn due(&self) -> u64 {
+        self.cut.unwrap_or(u64::MAX).min(self.own_due())
+    }
+
+    /// When it would, whatever becomes of its lease.
+    fn own_due(&self) -> u64 {
         match self.state {
             ReservationState::Reserved => self.grant.confirm_by,
             _ => self.until(),
@@ -74,8 +121,12 @@ impl Held {
         }
     }
 
-    pub(super) fn charge(&self, account: &AccountPath) -> Option<&Charge> {
-        self.grant.charges.iter().find(|charge| charge.account == *account)
+    /// What it charges to an account, in the order of time.
+    pub(super) fn charges(&self, account: &AccountPath) -> impl Iterator<Item = (&Term, &Charge)> {
+        self.terms.iter().filter_map(move |term| {
+            let charge = term.charges.iter().find(|charge| charge.account == *account)?;
+            Some((term, charge))
+        })
     }
 }
 
@@ -98,10 +149,27 @@ pub(super) enum Denial {
     },
     /// The facts do not know the account.
     Unknown { policy: Id, account: AccountPath },
-    /// The engine's own: the start that was asked for has passed, or lies too far ahead.
-    Start { code: Code, field: String, retry: bool },
+    /// The engine's own: the code, and the place in the request.
+    Own { code: Code, field: String, retry: bool },
     /// The account holds amounts of another kind or unit.
     Conflict { policy: Id, account: AccountPath },
+}
+
+impl Denial {
+    pub(super) fn own(code: &'static str, field: &str, retry: bool) -> Self {
+        Self::Own { code: Code::known(code), field: field.to_owned(), retry }
+    }
+
+    /// Whether the same may be admitted later.
+    pub(super) fn retry(&self) -> bool {
+        match self {
+            Self::Given(reason) => reason.retry,
+            Self::Refused { asked, limit, .. } => limit.is_none_or(|limit| *asked <= limit),
+            Self::Unknown { .. } => false,
+            Self::Own { retry, .. } => *retry,
+            Self::Conflict { .. } => true,
+        }
+    }
 }
 
 /// What deciding should come to.
@@ -116,6 +184,9 @@ pub(super) struct Verdict {
     pub(super) preemption: Option<PreemptionRule>,
     /// Whether the decision is longer than a leaf can be.
     pub(super) too_long: bool,
+    /// Whether the reasons cannot be foretold: they depend on who would have made room for another
+    /// member of the gang, which nobody is told.
+    pub(super) is_open: bool,
 }
 
 impl Verdict {
@@ -147,7 +218,8 @@ pub(super) enum Entry {
 /// What a command should be answered with.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
-    Decided(Rc<Asked>),
+    /// One request, or a gang.
+    Decided(Vec<Rc<Asked>>),
     Probed(Effect, Vec<Denial>),
     Settled(Settled),
     Activated,
@@ -172,12 +244,17 @@ pub(super) struct Model {
     pub(super) held: Vec<Rc<Held>>,
     /// What ended reservations used of each budget that was ever charged.
     pub(super) used: BTreeMap<AccountPath, (Unit, u64)>,
-    asked: BTreeMap<(Id, Id), Rc<Asked>>,
+    /// Level accounts that the ledger knows: from the first charge on until one who charges it ends
+    /// and nothing of it is held any more.
+    pub(super) open: BTreeMap<AccountPath, Unit>,
+    pub(super) asked: BTreeMap<(Id, Id), Rc<Asked>>,
     pub(super) log: Vec<Rc<Entry>>,
     /// Whom decisions name as victims: where several sets are as good, the model takes that one.
     pub(super) named: Rc<Named>,
     /// Most candidates that one choice of victims ever had, for all copies.
     pub(super) widest: Rc<Cell<usize>>,
+    /// Whether victims were chosen that nobody is told of and that might be others, for all copies.
+    pub(super) is_open: Rc<Cell<bool>>,
 }
 
 /// Victims by the caller and the request of their preemptor.
@@ -195,10 +272,12 @@ impl Model {
             trees: Rc::default(),
             held: Vec::new(),
             used: BTreeMap::new(),
+            open: BTreeMap::new(),
             asked: BTreeMap::new(),
             log: Vec::new(),
             named: Rc::default(),
             widest: Rc::default(),
+            is_open: Rc::default(),
         }
     }
 
@@ -306,9 +385,8 @@ impl Model {
 
     fn step(&mut self, step: &Step, first: u64) -> Refused<Predicted> {
         match step {
-            Step::Propose(proposal) => self.propose(proposal, first),
-            // No gang is asked for yet.
-            Step::Gang(_) => Err(SequencerError::Stopped),
+            Step::Propose(proposal) => self.propose(&[&**proposal], first),
+            Step::Gang(members) => self.propose(&members.iter().collect::<Vec<_>>(), first),
             Step::Probe(proposal) => {
                 self.check_active(proposal)?;
                 self.see(proposal.time)?;
@@ -368,57 +446,84 @@ impl Model {
             self.now = self.now.max(at);
             let held = &self.held[number];
             let (reservation, epoch) = (held.grant.id.clone(), held.grant.epoch);
-            let length = held.grant.end - held.grant.start;
-            let (state, cause, part) = match (held.state, held.told) {
-                (ReservationState::Reserved, _) => {
-                    (ReservationState::Expired, ExpiryCause::Unconfirmed, (1, 1))
-                }
-                (_, Some((_, true))) => {
-                    (ReservationState::Revoked, ExpiryCause::Evicted, (held.grant.end - at, length))
-                }
-                _ => (ReservationState::Expired, ExpiryCause::Ended, (0, 1)),
+            let is_new = held.state == ReservationState::Reserved;
+            let (state, cause) = match held.told {
+                _ if at < held.own_due() => (ReservationState::Revoked, ExpiryCause::LeaseEnded),
+                _ if is_new => (ReservationState::Expired, ExpiryCause::Unconfirmed),
+                Some((_, true)) => (ReservationState::Revoked, ExpiryCause::Evicted),
+                _ => (ReservationState::Expired, ExpiryCause::Ended),
             };
-            let refunds = self.end(number, state, Some(cause), part);
+            let refunds = self.end(number, state, Some(cause));
             self.append(at, Event::Expiry { cause, epoch, refunds, reservation });
         }
         self.now = self.now.max(to);
     }
 
-    /// Ends a reservation now and gives back that part of its budgets.
+    /// Ends a reservation now. Budgets get back what lies ahead of each stretch of its time,
+    /// and all
+    /// of it if it was not confirmed.
     fn end(
         &mut self,
         number: usize,
         state: ReservationState,
         cause: Option<ExpiryCause>,
-        (part, of): (u64, u64),
     ) -> Vec<Refund> {
         let now = self.now;
         let held = Rc::make_mut(&mut self.held[number]);
+        let is_new = held.state == ReservationState::Reserved;
         (held.state, held.cause, held.since) = (state, cause, now);
-        let mut refunds = Vec::new();
-        for charge in &held.grant.charges {
-            if charge.kind == AccountKind::Level {
-                continue;
+        let mut refunds: Vec<Refund> = Vec::new();
+        for term in &held.terms {
+            let ahead = if is_new { term.start } else { now.max(term.start).min(term.end) };
+            let (part, of) = (term.end - ahead, term.end - term.start);
+            let mut gpu_seconds = 0;
+            for charge in term.charges.iter().filter(|one| one.kind == AccountKind::Budget) {
+                let Charge { account, amount, unit, .. } = charge;
+                let back = amount * part / of;
+                self.used.get_mut(account).expect("a budget that was charged stays").1 +=
+                    amount - back;
+                if *unit == Unit::GpuSecond {
+                    gpu_seconds = back.max(gpu_seconds);
+                }
+                match refunds.iter_mut().find(|refund| refund.account == *account) {
+                    Some(refund) => refund.amount += back,
+                    None if back > 0 => {
+                        refunds.push(Refund { account: account.clone(), amount: back });
+                    }
+                    None => {}
+                }
             }
-            let back = charge.amount * part / of;
-            self.used.get_mut(&charge.account).expect("a budget that was charged stays").1 +=
-                charge.amount - back;
-            if charge.unit == Unit::GpuSecond {
-                held.refunded = held.refunded.max(back);
-            }
-            if back > 0 {
-                refunds.push(Refund { account: charge.account.clone(), amount: back });
-            }
+            held.refunded += gpu_seconds;
         }
         let (id, spared) = (held.grant.id.clone(), std::mem::take(&mut held.victims));
         self.tell(&spared, None);
-        // Whoever waits for it to go has its room now.
         for other in &mut self.held {
+            // Whoever waits for it to go has its room now.
             if other.victims.contains(&id) {
                 Rc::make_mut(other).victims.retain(|victim| *victim != id);
             }
+            // What runs inside of it is over too.
+            if other.is_live() && other.work.lease.as_ref() == Some(&id) {
+                Rc::make_mut(other).cut = Some(now);
+            }
         }
+        self.close(number);
         refunds
+    }
+
+    /// Forgets the level accounts of one that has ended of which nothing is held any more.
+    fn close(&mut self, number: usize) {
+        let ended = Rc::clone(&self.held[number]);
+        let charges = ended.terms.iter().flat_map(|term| &term.charges);
+        let books = self.books();
+        let is_over =
+            |account: &&AccountPath| !books.live.iter().any(|one| one.holds(account, self.now));
+        let over: Vec<AccountPath> =
+            charges.map(|charge| &charge.account).filter(is_over).cloned().collect();
+        drop(books);
+        for account in over {
+            self.open.remove(&account);
+        }
     }
 
     /// Tells reservations to make room, or that they need not.
@@ -442,12 +547,8 @@ impl Model {
 
     /// Kind and unit of an account that holds something, or did, if it is a budget.
     pub(super) fn meaning(&self, account: &AccountPath) -> Option<(AccountKind, Unit)> {
-        if let Some((unit, _)) = self.used.get(account) {
-            return Some((AccountKind::Budget, *unit));
-        }
-        let live = self.held.iter().filter(|held| held.is_live());
-        let charge = live.filter_map(|held| held.charge(account)).next()?;
-        Some((charge.kind, charge.unit))
+        let budget = self.used.get(account).map(|(unit, _)| (AccountKind::Budget, *unit));
+        budget.or_else(|| self.open.get(account).map(|unit| (AccountKind::Level, *unit)))
     }
 
     fn check_active(&self, proposal: &Proposal) -> Refused<()> {
@@ -459,39 +560,33 @@ impl Model {
         }
     }
 
-    fn propose(&mut self, proposal: &Proposal, first: u64) -> Refused<Predicted> {
-        let key = (proposal.caller.clone(), proposal.request.request_id.clone());
-        if let Some(asked) = self.asked.get(&key) {
-            let is_stored = asked.position < first;
-            let kept = |value: &placet_server::sequencer::Personal| {
-                proposal.personal.iter().any(|own| own.value == value.value)
-            };
-            let same = asked.proposal.request_digest == proposal.request_digest
-                && asked.proposal.personal.iter().all(kept);
-            let answer = if same {
-                Answer::Decided(Rc::clone(asked))
-            } else {
-                Answer::Failed(SequencerError::RequestIdReused { request_id: key.1 })
-            };
-            return Ok((answer, is_stored));
+    /// One request, or a gang: all of it or nothing.
+    fn propose(&mut self, members: &[&Proposal], first: u64) -> Refused<Predicted> {
+        if let Some(predicted) = self.repeated(members, first) {
+            return Ok(predicted);
         }
-        self.check_active(proposal)?;
-        self.go_to(proposal.time)?;
-        let verdict = self.decide(proposal)?;
-        let (time, position) = (self.now, self.size());
-        let proposal = Box::new(proposal.clone());
-        let asked = Rc::new(Asked { proposal, verdict, time, position });
-        self.asked.insert(key, Rc::clone(&asked));
-        self.log.push(Rc::new(Entry::Decision(Rc::clone(&asked))));
-        let orders = self.orders(&asked);
-        self.log.extend(orders.into_iter().map(Entry::Order).map(Rc::new));
+        for proposal in members {
+            self.check_active(proposal)?;
+        }
+        self.go_to(members.iter().map(|proposal| proposal.time).max().unwrap_or(0))?;
+        let mut asked = Vec::new();
+        for (proposal, verdict) in members.iter().zip(self.judge(members)?) {
+            let (time, position) = (self.now, self.size());
+            let proposal = Box::new(Proposal::clone(proposal));
+            let key = (proposal.caller.clone(), proposal.request.request_id.clone());
+            let one = Rc::new(Asked { proposal, verdict, time, position });
+            self.asked.insert(key, Rc::clone(&one));
+            self.log.push(Rc::new(Entry::Decision(Rc::clone(&one))));
+            let orders = self.orders(&one);
+            self.log.extend(orders.into_iter().map(Entry::Order).map(Rc::new));
+            asked.push(one);
+        }
         Ok((Answer::Decided(asked), false))
     }
 
     /// The first candidate that is permitted and fits.
-    fn decide(&mut self, proposal: &Proposal) -> Refused<Verdict> {
-        let models = &proposal.request.subject.workload().gpu_models;
-        let gpu_model = models.first().cloned().ok_or(SequencerError::Malformed("no model"))?;
+    pub(super) fn decide(&mut self, proposal: &Proposal) -> Refused<Verdict> {
+        let gpu_model = first_model(proposal)?;
         let mut denials: Vec<Denial> =
             proposal.rejected.iter().cloned().map(Denial::Given).collect();
         let start = proposal.request.subject.workload().start.unwrap_or(self.now);
@@ -530,20 +625,23 @@ impl Model {
             return Err(SequencerError::Malformed("says nothing"));
         }
         let (grant, evictions, preemption) = (None, Vec::new(), None);
-        Ok(Verdict { denials, grant, gpu_model, evictions, preemption, too_long })
+        let is_open = false;
+        Ok(Verdict { denials, grant, gpu_model, evictions, preemption, too_long, is_open })
     }
 
     /// Why nothing may begin at that second, if so.
     fn refused_start(&self, proposal: &Proposal, start: u64) -> Option<Denial> {
-        let (code, retry) = if start < self.now {
-            ("START_IN_THE_PAST", false)
-        } else if start > self.now + LEAD {
-            ("START_TOO_FAR_AHEAD", true)
-        } else {
-            return None;
-        };
         let field = format!("{}.start", proposal.request.subject.kind().as_str());
-        Some(Denial::Start { code: Code::known(code), field, retry })
+        if start < self.now {
+            Some(match proposal.request.extends {
+                Some(_) => Denial::own("RESERVATION_ENDED", "extends.end", false),
+                None => Denial::own("START_IN_THE_PAST", &field, false),
+            })
+        } else if start > self.now + LEAD {
+            Some(Denial::own("START_TOO_FAR_AHEAD", &field, true))
+        } else {
+            None
+        }
     }
 
     fn hold(
@@ -552,45 +650,67 @@ impl Model {
         candidate: &Candidate,
         start: u64,
     ) -> Refused<Result<ReservationGrant, Vec<Denial>>> {
-        let charges = match self.charges(candidate)? {
-            Ok(charges) => charges,
-            Err(unknown) => return Ok(Err(unknown)),
+        let goes_on = match self.goes_on(proposal, candidate, start) {
+            Ok(goes_on) => goes_on,
+            Err(denial) => return Ok(Err(vec![*denial])),
         };
-        let grant = self.grant(proposal, charges, start)?;
-        let gpus = u64::from(proposal.request.subject.workload().gpu_count);
-        let refused = self.refused(candidate, &grant, gpus);
-        if refused.is_empty() {
-            self.book(proposal, grant.clone(), Vec::new());
-            return Ok(Ok(grant));
+        let when = [start, start + proposal.request.subject.workload().duration_seconds];
+        let charges = match self.charges(proposal, candidate, when)? {
+            Ok(charges) => charges,
+            Err(denials) => return Ok(Err(denials)),
+        };
+        let mut grant = self.grant(proposal, charges, start)?;
+        if let Some(held) = goes_on.map(|number| &self.held[number].grant) {
+            (grant.id, grant.epoch) = (held.id.clone(), held.epoch + 1);
+            grant.confirm_by = grant.end;
         }
-        Ok(Err(refused))
+        let refused = self.refused(proposal, candidate, &grant);
+        if !refused.is_empty() {
+            return Ok(Err(refused));
+        }
+        match goes_on {
+            Some(number) => self.go_on(number, &grant),
+            None => self.book(proposal, candidate, grant.clone(), Vec::new()),
+        }
+        Ok(Ok(grant))
     }
 
-    /// What is charged for a candidate, or the accounts that are unknown.
+    /// What is charged for a candidate, or why nothing can be.
     pub(super) fn charges(
         &self,
+        proposal: &Proposal,
         candidate: &Candidate,
+        when: [u64; 2],
     ) -> Refused<Result<Vec<Charge>, Vec<Denial>>> {
         let claims = &candidate.outcome.claims;
         if claims.len() != candidate.limits.len() {
             return Err(SequencerError::Malformed("limits"));
         }
-        let (mut charges, mut unknown) = (Vec::new(), Vec::new());
+        let lease = match self.lease_of(proposal, candidate, when) {
+            Ok(lease) => lease,
+            Err(denial) => return Ok(Err(vec![*denial])),
+        };
+        let (mut charges, mut denials, mut is_inside) = (Vec::new(), Vec::new(), false);
         for (claimed, limit) in claims.iter().zip(&candidate.limits) {
             let (policy, account) = (claimed.policy.clone(), claimed.claim.account.clone());
-            let Some((kind, unit, limit)) = *limit else {
-                unknown.push(Denial::Unknown { policy, account });
+            let of_lease = lease.and_then(|lease| granted_of(lease, &account));
+            is_inside |= of_lease.is_some_and(|(_, unit, _)| unit == Unit::MilliGpu);
+            let Some((kind, unit, limit)) = of_lease.or(*limit) else {
+                denials.push(Denial::Unknown { policy, account });
                 continue;
             };
             let bounds = [claimed.claim.limit, self.trees.limit(&account)];
             let limit = bounds.into_iter().flatten().fold(limit, u64::min);
             charges.push(Charge { account, amount: claimed.claim.amount, kind, limit, unit });
         }
-        Ok(if unknown.is_empty() { Ok(charges) } else { Err(unknown) })
+        if lease.is_some() && !is_inside {
+            denials.push(Denial::own("LEASE_NOT_CLAIMED", "job.lease_id", false));
+        }
+        Ok(if denials.is_empty() { Ok(charges) } else { Err(denials) })
     }
 
     /// What would be granted from a start on.
-    fn grant(
+    pub(super) fn grant(
         &self,
         proposal: &Proposal,
         charges: Vec<Charge>,
@@ -622,7 +742,12 @@ impl Model {
     }
 
     /// What is in the way, account by account; an account of another meaning alone counts.
-    fn refused(&self, candidate: &Candidate, grant: &ReservationGrant, gpus: u64) -> Vec<Denial> {
+    fn refused(
+        &self,
+        proposal: &Proposal,
+        candidate: &Candidate,
+        grant: &ReservationGrant,
+    ) -> Vec<Denial> {
         let claims = &candidate.outcome.claims;
         if let Some(at) = self.conflict(&grant.charges) {
             let (policy, account) = (claims[at].policy.clone(), grant.charges[at].account.clone());
@@ -635,7 +760,8 @@ impl Model {
         if obstacles.is_empty() {
             return Vec::new();
         }
-        let fit = books.fit(&wanted, gpus);
+        let gpus = u64::from(proposal.request.subject.workload().gpu_count);
+        let fit = self.way_out(proposal, candidate, grant, books.fit(&wanted, gpus));
         let denial = |obstacle: Obstacle| {
             let Obstacle { index, binding, free, limit } = obstacle;
             let (charge, claimed) = (&grant.charges[index], &claims[index]);
@@ -654,15 +780,18 @@ impl Model {
         obstacles.into_iter().map(denial).collect()
     }
 
-    pub(super) fn book(&mut self, proposal: &Proposal, grant: ReservationGrant, victims: Vec<Id>) {
-        for charge in &grant.charges {
-            if charge.kind == AccountKind::Budget {
-                self.used.entry(charge.account.clone()).or_insert((charge.unit, 0));
-            }
-        }
-        let workload = proposal.request.subject.workload();
+    pub(super) fn book(
+        &mut self,
+        proposal: &Proposal,
+        candidate: &Candidate,
+        grant: ReservationGrant,
+        victims: Vec<Id>,
+    ) {
+        self.know(&grant.charges);
+        let (start, end, charges) = (grant.start, grant.end, grant.charges.clone());
         self.held.push(Rc::new(Held {
             grant,
+            terms: vec![Term { start, end, charges }],
             request: proposal.request.request_id.clone(),
             tenant: proposal.request.tenant_id.clone(),
             caller: proposal.caller.clone(),
@@ -671,10 +800,25 @@ impl Model {
             cause: None,
             refunded: 0,
             class: proposal.request.priority_class,
-            milli_gpus: u64::from(workload.gpu_count) * u64::from(workload.gpu_milli),
+            work: Work::new(proposal, &candidate.gpu_model),
+            cut: None,
             told: None,
             victims,
         }));
+    }
+
+    /// From here on the ledger knows these accounts.
+    pub(super) fn know(&mut self, charges: &[Charge]) {
+        for Charge { account, kind, unit, .. } in charges {
+            match kind {
+                AccountKind::Budget => {
+                    self.used.entry(account.clone()).or_insert((*unit, 0));
+                }
+                AccountKind::Level => {
+                    self.open.insert(account.clone(), *unit);
+                }
+            }
+        }
     }
 
     /// The name of the reservation that a request may get.
@@ -705,6 +849,10 @@ impl Model {
                     };
                     return Ok((Answer::Settled(none), asked.position < first));
                 };
+                // A request that something goes on has no reservation of its own.
+                if asked.proposal.request.extends.is_some() {
+                    return Err(missing());
+                }
                 grant.id.clone()
             }
         };
@@ -763,18 +911,16 @@ impl Model {
     fn release(&mut self, number: usize, settle: &Settle) -> Refused<()> {
         let held = &self.held[number];
         let (reservation, epoch) = (held.grant.id.clone(), held.grant.epoch);
-        let part = match held.state {
+        match held.state {
             ReservationState::Released => return Ok(()),
-            ReservationState::Reserved => (1, 1),
-            ReservationState::Active => {
-                let ahead = held.grant.end - self.now.max(held.grant.start);
-                (ahead, held.grant.end - held.grant.start)
-            }
+            ReservationState::Reserved | ReservationState::Active => {}
             state => return Err(SettleError::AlreadyEnded { state }.into()),
-        };
-        let refunds = self.end(number, ReservationState::Released, None, part);
+        }
+        let refunds = self.end(number, ReservationState::Released, None);
         let caller = settle.caller.clone();
         self.append(self.now, Event::Release { caller, epoch, refunds, reservation });
+        // What ran inside is over in the same second.
+        self.advance(self.now);
         Ok(())
     }
 
@@ -784,15 +930,18 @@ impl Model {
         let books = self.books();
         let mut kinds: BTreeMap<_, _> =
             self.trees.paths().map(|account| (account, AccountKind::Level)).collect();
-        for charge in books.live.iter().flat_map(|one| &one.held.grant.charges) {
-            kinds.insert(&charge.account, charge.kind);
-        }
+        kinds.extend(self.open.keys().map(|account| (account, AccountKind::Level)));
         kinds.extend(self.used.keys().map(|account| (account, AccountKind::Budget)));
         let usage = |(account, kind): (&AccountPath, AccountKind)| {
             (account.clone(), kind, books.usage(account))
         };
         kinds.into_iter().map(usage).collect()
     }
+}
+
+pub(super) fn first_model(proposal: &Proposal) -> Refused<Id> {
+    let models = &proposal.request.subject.workload().gpu_models;
+    models.first().cloned().ok_or(SequencerError::Malformed("no model"))
 }
 
 /// Whether what is said of a candidate is longer than a leaf can be.
@@ -808,5 +957,6 @@ fn admitted(candidate: &Candidate, grant: ReservationGrant, evictions: Vec<Evict
         evictions,
         preemption: candidate.outcome.preemption.clone(),
         too_long: is_giant(candidate),
+        is_open: false,
     }
 }

@@ -4,19 +4,20 @@
 use std::rc::Rc;
 
 use placet_core::{
-    AccountKind, AdmissionRequest, Charge, Claim, Digest, Effect, Id, IsolationLevel, Outcome,
-    PolicyClaim, PreemptionRule, PriorityClass, Reason, ReservationState, Subject, Warning,
-    Workload, canonical_json,
+    AccountKind, AdmissionRequest, Charge, Claim, Digest, Effect, Extends, GangPlace, Id,
+    IsolationLevel, Outcome, PolicyClaim, PreemptionRule, PriorityClass, Reason, ReservationGrant,
+    ReservationState, Subject, SubjectKind, Unit, Warning, Workload, canonical_json,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{Candidate, Personal, Proposal, Settle, SettleKind, Step, Target};
 use placet_server::store::Fault;
 
+use super::leases::TERMS;
 use super::model::{GIANT, Held, LEAD, Model};
 use super::rng::Rng;
 use super::world::{
     Account, BEGIN, CALLERS, MODELS, REVISIONS, Revisions, Rules, TENANTS, accounts, activation,
-    code, id,
+    code, id, path,
 };
 
 /// Commands of a batch, at most.
@@ -69,7 +70,8 @@ pub(super) struct Driver {
     pub(super) clock: u64,
     /// What requests are evaluated with.
     view: Revisions,
-    asked: Vec<Proposal>,
+    /// Every request, or gang, as it was first made.
+    asked: Vec<Vec<Proposal>>,
     names: u64,
     /// Percent of batches before which a fault is placed.
     faults: u64,
@@ -106,6 +108,9 @@ impl Driver {
         // Now and then nothing is asked, and only time passes.
         let length = if self.rng.percent(4) { 0 } else { self.rng.within(1, BATCH) };
         let mut steps = Vec::new();
+        if self.rng.below(2_000) == 0 {
+            steps = self.on_and_on(model);
+        }
         for _ in 0..length {
             let step = self.step(model, &steps);
             steps.push(step);
@@ -114,9 +119,9 @@ impl Driver {
         Action::Serve(steps)
     }
 
-    /// Every request, as it was first made.
-    pub(super) fn asked(&self) -> impl DoubleEndedIterator<Item = &Proposal> {
-        self.asked.iter()
+    /// Every request, or gang, as it was first made.
+    pub(super) fn asked(&self) -> impl DoubleEndedIterator<Item = &[Proposal]> {
+        self.asked.iter().map(Vec::as_slice)
     }
 
     /// Faults that strike from here on.
@@ -198,9 +203,10 @@ impl Driver {
 
     fn step(&mut self, model: &Model, batch: &[Step]) -> Step {
         match self.rng.below(100) {
-            0..42 => Step::Propose(self.propose(model)),
+            0..38 => Step::Propose(self.propose(model)),
+            38..42 => Step::Gang(self.gang(model)),
             42..50 => match self.repeat() {
-                Some(proposal) => Step::Propose(proposal),
+                Some(step) => step,
                 None => Step::Propose(self.propose(model)),
             },
             50..88 if self.sold_milli < 1_000 => self.settle(model, batch, SettleKind::Confirm),
@@ -220,34 +226,326 @@ impl Driver {
         }
     }
 
-    /// An earlier request once more: as it was, or changed.
-    fn repeat(&mut self) -> Option<Box<Proposal>> {
+    /// An earlier request, or gang, once more: as it was, or changed; of a gang now and then one
+    /// alone, or with another in the place of one.
+    fn repeat(&mut self) -> Option<Step> {
         let depth = if self.rng.percent(70) { RECENT } else { 200 };
-        let mut proposal = Box::new(self.rng.recent(&self.asked, depth)?.clone());
-        if self.rng.percent(50) {
-            proposal.time = self.time();
-        }
-        // The salt and the evaluation are new each time and do not make another request.
-        for personal in &mut proposal.personal {
-            personal.salt = vec![9; 32];
-        }
-        match self.rng.below(10) {
-            0 => proposal.request_digest = Digest::of(b"another"),
-            1 => {
-                for personal in &mut proposal.personal {
-                    "eve@example.org".clone_into(&mut personal.value);
+        let mut members = self.rng.recent(&self.asked, depth)?.clone();
+        if members.len() > 1 {
+            match self.rng.below(10) {
+                0 => members.truncate(1),
+                1 => members = vec![Self::alone(members.pop()?)],
+                2 => drop(members.remove(0)),
+                3 => members.reverse(),
+                4 => {
+                    let other = self.rng.recent(&self.asked, RECENT)?.first()?.clone();
+                    let is_new =
+                        |one: &Proposal| one.request.request_id != other.request.request_id;
+                    if members.iter().all(is_new) {
+                        members.push(other);
+                    }
                 }
+                _ => {}
             }
-            2 => proposal.caller = id(self.rng.name(&CALLERS)),
-            3 => proposal.evaluation = b"{}".to_vec(),
+        }
+        for proposal in &mut members {
+            if self.rng.percent(50) {
+                proposal.time = self.time();
+            }
+            // The salt and the evaluation are new each time and do not make another request.
+            for personal in &mut proposal.personal {
+                personal.salt = vec![9; 32];
+            }
+            match self.rng.below(10) {
+                0 => proposal.request_digest = Digest::of(b"another"),
+                1 => {
+                    for personal in &mut proposal.personal {
+                        "eve@example.org".clone_into(&mut personal.value);
+                    }
+                }
+                2 => proposal.caller = id(self.rng.name(&CALLERS)),
+                3 => proposal.evaluation = b"{}".to_vec(),
+                _ => {}
+            }
+        }
+        let is_one = members.len() == 1;
+        Some(match members.pop().filter(|_| is_one) {
+            Some(alone) => Step::Propose(Box::new(alone)),
+            None => Step::Gang(members),
+        })
+    }
+
+    /// A member of a gang as if it had never been one.
+    fn alone(mut member: Proposal) -> Proposal {
+        member.request.gang = None;
+        digested(&mut member);
+        member
+    }
+
+    /// Several requests that are admitted together or not at all.
+    fn gang(&mut self, model: &Model) -> Vec<Proposal> {
+        self.names += 1;
+        let gang = id(&format!("g-{}", self.names));
+        let size = if self.rng.percent(60) { 2 } else { self.rng.within(3, 4) };
+        let size = u32::try_from(size).unwrap_or(2);
+        let mut members = Vec::new();
+        for index in 0..size {
+            let mut member = *self.request(model);
+            member.request.gang = Some(GangPlace { id: gang.clone(), index, size });
+            digested(&mut member);
+            members.push(member);
+        }
+        self.asked.push(members.clone());
+        members
+    }
+
+    /// A reservation goes on, second by second, more often than it may.
+    fn on_and_on(&mut self, model: &Model) -> Vec<Step> {
+        let may = |held: &&Rc<Held>| {
+            held.state == ReservationState::Active
+                && held.told.is_none()
+                && held.work.lease.is_none()
+                && held.grant.end > self.clock.max(model.now) + 2
+        };
+        let all: Vec<_> = model.held.iter().filter(may).collect();
+        let Some(held) = self.rng.recent(&all, RECENT).map(|held| Held::clone(held)) else {
+            return Vec::new();
+        };
+        let more = |more: u64| {
+            let mut one = held.clone();
+            (one.grant.end, one.grant.epoch) = (held.grant.end + more, held.grant.epoch + more);
+            one
+        };
+        let free = Candidate {
+            gpu_model: held.work.grant.gpu_model.clone(),
+            limits: Vec::new(),
+            outcome: permit(),
+        };
+        let mut steps = Vec::new();
+        for at in 0..=u64::try_from(TERMS).unwrap_or(0) {
+            let Some(request) = self.more_of(model, &more(at), 1) else { return Vec::new() };
+            let mut proposal = self.proposal(held.caller.as_str(), request, vec![free.clone()]);
+            // Nothing but the ledger speaks against it.
+            (proposal.candidates, proposal.rejected) = (vec![free.clone()], Vec::new());
+            proposal.time = self.clock;
+            steps.push(Step::Propose(proposal));
+        }
+        steps
+    }
+
+    /// The request for more seconds of a reservation, as it is when it is right.
+    fn more_of(&mut self, model: &Model, held: &Held, seconds: u64) -> Option<AdmissionRequest> {
+        self.names += 1;
+        let first = model.asked.get(&(held.caller.clone(), held.request.clone()))?;
+        let ReservationGrant { id: reservation_id, start, end, epoch, .. } = held.grant.clone();
+        let mut request = AdmissionRequest {
+            extends: Some(Extends { end, epoch, reservation_id, start }),
+            gang: None,
+            request_id: id(&format!("r-{}", self.names)),
+            ..first.proposal.request.clone()
+        };
+        let workload = workload_of(&mut request);
+        (workload.start, workload.duration_seconds) = (Some(end), seconds);
+        Some(request)
+    }
+
+    /// A request that something goes on: mostly what is confirmed, and as it is.
+    fn longer(&mut self, model: &Model) -> Option<Box<Proposal>> {
+        let is_active = |held: &&Rc<Held>| held.state == ReservationState::Active;
+        let active: Vec<_> = model.held.iter().filter(is_active).collect();
+        let live: Vec<_> = model.held.iter().filter(|held| held.is_live()).collect();
+        let held = match self.rng.below(20) {
+            0 => Held::clone(self.rng.recent(&model.held, RECENT)?),
+            1 | 2 => Held::clone(self.rng.recent(&live, RECENT)?),
+            _ => Held::clone(self.rng.recent(&active, RECENT)?),
+        };
+        let seconds = if self.rng.percent(1) { 0 } else { self.rng.within(1, LONGEST / 2) };
+        let mut request = self.more_of(model, &held, seconds)?;
+        let mut caller = held.caller.to_string();
+        let wrong = self.rng.below(60);
+        if let Some(extends) = &mut request.extends {
+            match wrong {
+                0 => extends.epoch += 1,
+                1 => extends.epoch -= 1,
+                2 => extends.start -= 1,
+                3 | 4 => extends.end += 1,
+                5 => extends.reservation_id = id("rsv-unknown"),
+                6 => (extends.start, extends.end) = (extends.start + 1, extends.end - 1),
+                _ => {}
+            }
+        }
+        let said = request.extends.as_ref().map(|extends| extends.end);
+        let workload = workload_of(&mut request);
+        match wrong {
+            4 | 6 => workload.start = said,
+            7 => workload.start = Some(held.grant.end + 1),
+            8 => workload.gpu_count += 1,
+            9 => workload.fabric_gbps += 1,
+            10 => workload.isolation_level = IsolationLevel::Shared,
+            11 => request.tenant_id = id(self.rng.name(&TENANTS)),
+            12 => self.rng.name(&CALLERS).clone_into(&mut caller),
+            13 => request.priority_class = PriorityClass::InternalResearch,
+            14 => request.priority_class = PriorityClass::ExternalCommercial,
+            15 => workload.lease_id = Some(held.grant.id.clone()),
             _ => {}
         }
-        Some(proposal)
+        let own = held.work.grant.gpu_model.to_string();
+        let models = if self.rng.percent(5) { vec![MODELS[1].to_owned(), own] } else { vec![own] };
+        let candidates = models
+            .iter()
+            .map(|gpu_model| self.candidate_for(model, &request, gpu_model, held.grant.end));
+        let candidates = candidates.collect();
+        Some(self.proposal(&caller, request, candidates))
+    }
+
+    /// A candidate for what goes on or runs inside a lease.
+    fn candidate_for(
+        &mut self,
+        model: &Model,
+        request: &AdmissionRequest,
+        gpu_model: &str,
+        start: u64,
+    ) -> Candidate {
+        let workload = request.subject.workload();
+        let (gpus, milli) = (u64::from(workload.gpu_count), workload.gpu_milli);
+        let seconds = workload.duration_seconds;
+        let Some(lease) = workload.lease_id.clone() else {
+            let choice = accounts(self.view.1, request.tenant_id.as_str(), gpu_model, start);
+            let is_sold = self.rng.percent(50);
+            let aim = Aim { gpus, milli, seconds, start, is_sold, victims: &[] };
+            return self.candidate(model, gpu_model, &choice, aim);
+        };
+        let held = model.held.iter().find(|held| held.grant.id == lease);
+        let limits = held.map_or((0, 0), |held| {
+            (held.work.milli_gpus(), u64::from(held.work.grant.fabric_gbps))
+        });
+        let mut outcome = permit();
+        if self.rng.percent(20) {
+            outcome.preemption = Some(self.rule());
+        }
+        let mut candidate = Candidate { gpu_model: id(gpu_model), limits: Vec::new(), outcome };
+        let account = |ending: &str, unit, limit| Account {
+            path: path(&format!("lease/{lease}{ending}")),
+            kind: AccountKind::Level,
+            unit,
+            limit,
+        };
+        let mut claim = |driver: &mut Self, account: Account, limit| {
+            let aim = Aim { gpus, milli, seconds, start, is_sold: false, victims: &[] };
+            let amount = driver.amount(model, &account, &aim);
+            let own = if driver.rng.percent(5) { Some(amount) } else { None };
+            let code = driver.rng.percent(20).then(|| code("LEASE_LIMIT"));
+            let claim = Claim { account: account.path, amount, code, limit: own };
+            candidate.outcome.claims.push(PolicyClaim { claim, policy: id("quota") });
+            candidate.limits.push(limit);
+        };
+        if self.rng.percent(96) {
+            claim(self, account("", Unit::MilliGpu, limits.0), None);
+        }
+        if self.rng.percent(if workload.fabric_gbps > 0 { 70 } else { 5 }) {
+            claim(self, account("/fabric-gbps", Unit::Gbps, limits.1), None);
+        }
+        if self.rng.percent(2) {
+            claim(self, account("/disks", Unit::Gbps, limits.1), None);
+        }
+        let choice = accounts(self.view.1, request.tenant_id.as_str(), gpu_model, start);
+        for (account, chance) in choice.iter().zip([3, 5, 25, 15, 5, 3, 15, 3]) {
+            if self.rng.percent(chance) {
+                let limit = Some((account.kind, account.unit, account.limit));
+                claim(self, account.clone(), limit);
+            }
+        }
+        self.spoil(&mut candidate);
+        candidate
+    }
+
+    /// Mostly a lease that is confirmed.
+    fn lease(&mut self, model: &Model) -> Option<Held> {
+        let is_lease = |held: &&Rc<Held>| held.is_live() && held.work.kind == SubjectKind::Lease;
+        let live: Vec<_> = model.held.iter().filter(is_lease).collect();
+        let is_active = |held: &&Rc<Held>| held.state == ReservationState::Active;
+        let active: Vec<_> = live.iter().copied().filter(is_active).collect();
+        // Mostly one of the latest two, so that several jobs meet inside of one.
+        Some(match self.rng.below(20) {
+            0 => Held::clone(self.rng.recent(&model.held, RECENT)?),
+            1 => Held::clone(self.rng.recent(&live, RECENT)?),
+            2..8 => Held::clone(self.rng.recent(&active, RECENT)?),
+            _ => Held::clone(self.rng.recent(&active, 2)?),
+        })
+    }
+
+    /// A job inside a lease: mostly one that is confirmed, and within what it was granted.
+    fn inside(&mut self, model: &Model) -> Option<Box<Proposal>> {
+        let lease = self.lease(model)?;
+        self.names += 1;
+        let now = self.clock.max(model.now);
+        let start = match self.rng.below(20) {
+            0 => Some(lease.grant.start.saturating_sub(1).max(1)),
+            1..4 => Some(now.max(lease.grant.start) + self.rng.below(5)),
+            _ if lease.grant.start > now => Some(lease.grant.start),
+            _ => None,
+        };
+        let left = lease.until().saturating_sub(start.unwrap_or(now)).max(1);
+        let seconds = match self.rng.below(20) {
+            0..4 => left,
+            4 => left + 1,
+            5 => self.rng.within(1, LONGEST),
+            _ => self.rng.within(1, left),
+        };
+        let granted = &lease.work.grant;
+        let fabric = if self.rng.percent(60) { granted.fabric_gbps } else { 0 };
+        let wrong = self.rng.below(40);
+        let gpu_model = if wrong == 0 { id(MODELS[1]) } else { granted.gpu_model.clone() };
+        let mut models = vec![gpu_model];
+        if wrong == 1 && granted.gpu_model.as_str() != MODELS[2] {
+            models.insert(0, id(MODELS[2]));
+        }
+        let workload = Workload {
+            checkpoint_jurisdictions: Vec::new(),
+            cluster_id: if wrong == 2 { id("c-2") } else { granted.cluster_id.clone() },
+            dataset_ids: Vec::new(),
+            duration_seconds: seconds,
+            fabric_gbps: fabric,
+            gpu_count: u32::try_from(self.rng.within(1, granted.gpu_count.into())).unwrap_or(1),
+            gpu_milli: granted.gpu_milli,
+            gpu_models: models,
+            isolation_level: match wrong {
+                3 => IsolationLevel::Confidential,
+                4 => IsolationLevel::Shared,
+                _ => granted.isolation_level,
+            },
+            lease_id: Some(if wrong == 5 { id("rsv-unknown") } else { lease.grant.id.clone() }),
+            may_preempt: self.rng.percent(10),
+            start,
+            model_ids: Vec::new(),
+        };
+        let tenant = if wrong == 6 { id(self.rng.name(&TENANTS)) } else { lease.tenant.clone() };
+        let gpu_models = workload.gpu_models.clone();
+        let request = AdmissionRequest {
+            extends: None,
+            gang: None,
+            principal: None,
+            priority_class: if self.rng.percent(70) {
+                lease.class
+            } else {
+                PriorityClass::InternalResearch
+            },
+            request_id: id(&format!("r-{}", self.names)),
+            subject: Subject::Job(workload),
+            tenant_id: tenant,
+        };
+        let at = start.unwrap_or(now);
+        let candidate =
+            |gpu_model: &Id| self.candidate_for(model, &request, gpu_model.as_str(), at);
+        let candidates = gpu_models.iter().map(candidate).collect();
+        let caller = self.rng.name(&CALLERS);
+        Some(self.proposal(caller, request, candidates))
     }
 
     fn settle(&mut self, model: &Model, batch: &[Step], kind: SettleKind) -> Step {
         let in_batch = batch.iter().rev().find_map(|step| match step {
-            Step::Propose(proposal) => Some(proposal),
+            Step::Propose(proposal) => Some(&**proposal),
+            Step::Gang(members) => members.last(),
             _ => None,
         });
         let time = self.time();
@@ -315,7 +613,7 @@ impl Driver {
 
     /// A confirm or a release by a request, which may have been denied or never decided.
     fn settle_asked(&mut self, kind: SettleKind, time: u64) -> Settle {
-        let asked = self.rng.recent(&self.asked, 3 * RECENT);
+        let asked = self.rng.recent(&self.asked, 3 * RECENT).and_then(|asked| asked.first());
         let (caller, tenant, request) = asked.map_or_else(
             || (id(CALLERS[0]), id(TENANTS[0]), id("r-none")),
             |asked| {
@@ -337,6 +635,24 @@ impl Driver {
     }
 
     fn propose(&mut self, model: &Model) -> Box<Proposal> {
+        let proposal = self.request(model);
+        self.asked.push(vec![Proposal::clone(&proposal)]);
+        proposal
+    }
+
+    /// Something new, or more of what there is, or something inside of it.
+    fn request(&mut self, model: &Model) -> Box<Proposal> {
+        let proposal = match self.rng.below(100) {
+            // Where there is much to choose from, it takes more that is sold.
+            6..15 | 18..33 if self.sold_milli < 1_000 => None,
+            0..15 => self.longer(model),
+            15..33 => self.inside(model),
+            _ => None,
+        };
+        proposal.unwrap_or_else(|| self.fresh(model))
+    }
+
+    fn fresh(&mut self, model: &Model) -> Box<Proposal> {
         self.names += 1;
         let is_sold = self.rng.percent(if self.is_market { 60 } else { 40 });
         let victims = if is_sold { Vec::new() } else { self.victims(model) };
@@ -365,7 +681,7 @@ impl Driver {
             cluster_id: id("c-1"),
             dataset_ids: Vec::new(),
             duration_seconds: seconds,
-            fabric_gbps: 0,
+            fabric_gbps: if self.rng.percent(40) { 4 } else { 0 },
             gpu_count: u32::try_from(gpus).unwrap_or(1),
             gpu_milli: milli,
             gpu_models: models.iter().map(|model| id(model)).collect(),
@@ -399,9 +715,7 @@ impl Driver {
                 self.candidate(model, gpu_model, &choice, aim)
             })
             .collect();
-        let proposal = self.proposal(caller, request, candidates);
-        self.asked.push((*proposal).clone());
-        proposal
+        self.proposal(caller, request, candidates)
     }
 
     /// What is asked for: mostly what the victims have, if there are any.
@@ -431,8 +745,8 @@ impl Driver {
         };
         let mut victims = vec![Held::clone(first)];
         for other in all.iter().filter(|other| other.grant.id != first.grant.id) {
-            let charges = &other.grant.charges;
-            let is_near = charges.iter().any(|charge| first.charge(&charge.account).is_some());
+            let mut charges = other.terms.iter().flat_map(|term| &term.charges);
+            let is_near = charges.any(|charge| first.charges(&charge.account).next().is_some());
             if victims.len() < 3 && is_near && self.rng.percent(30) {
                 victims.push(Held::clone(other));
             }
@@ -524,7 +838,7 @@ impl Driver {
             (false, _) => [5, 5, 3, 3, 5, 5, 3, 3],
         };
         for (chance, account) in chances.iter_mut().zip(choice) {
-            let has = |victim: &Held| victim.charge(&account.path).is_some();
+            let has = |victim: &Held| victim.charges(&account.path).next().is_some();
             if account.kind == AccountKind::Level && aim.victims.iter().any(has) {
                 *chance = 75;
             }
@@ -591,8 +905,8 @@ impl Driver {
         let charge = Charge { account: path, amount: MUCH, kind, limit, unit };
         let mut free = model.books().free(&charge, [start, start + seconds.max(1)]);
         // What is left once they have made room.
-        let made = victims.iter().filter_map(|victim| victim.charge(&charge.account));
-        free += made.map(|charge| charge.amount).sum::<u64>();
+        let made = victims.iter().filter_map(|victim| victim.charges(&charge.account).next());
+        free += made.map(|(_, charge)| charge.amount).sum::<u64>();
         // Mostly all that is left, or one more than that.
         let most = if victims.is_empty() { 66 } else { 85 };
         if self.rng.percent(most) { free.max(1) } else { free + 1 }
@@ -630,8 +944,22 @@ impl Driver {
 
 /// Whether a reservation holds GPUs of a model.
 fn runs_on(held: &Held, model: &str) -> bool {
-    let mut accounts = held.grant.charges.iter().map(|charge| charge.account.as_str());
+    let charges = held.terms.iter().flat_map(|term| &term.charges);
+    let mut accounts = charges.map(|charge| charge.account.as_str());
     accounts.any(|account| account.strip_suffix(model).is_some_and(|rest| rest.ends_with('/')))
+}
+
+fn workload_of(request: &mut AdmissionRequest) -> &mut Workload {
+    match &mut request.subject {
+        Subject::Lease(workload) | Subject::Job(workload) => workload,
+    }
+}
+
+/// Once the request was changed.
+fn digested(proposal: &mut Proposal) {
+    let canonical = canonical_json(&proposal.request).expect("a request holds strings and numbers");
+    proposal.request_digest = Digest::of(&canonical);
+    proposal.input = proposal.input.is_some().then_some(canonical);
 }
 
 fn permit() -> Outcome {

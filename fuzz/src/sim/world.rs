@@ -44,7 +44,7 @@ pub(super) fn code(text: &'static str) -> Code {
     Code::known(text)
 }
 
-fn path(text: &str) -> AccountPath {
+pub(super) fn path(text: &str) -> AccountPath {
     AccountPath::new(text).expect("the accounts of the world follow the rule of paths")
 }
 

@@ -1,7 +1,7 @@
 //! Rules that can be broken on purpose: whoever says that an auditor finds every fault must show
 //! the faults that it found.
 
-use placet_core::{ExpiryCause, Id, ReservationState};
+use placet_core::{AccountKind, ExpiryCause, Id, MAX_AMOUNT, ReservationState, Unit};
 
 use super::cohorts::Segment;
 use super::{Back, Booking, Ended, Ledger, Outcome, Refusal, Reservation, all_of, back, unused};
@@ -116,11 +116,71 @@ pub enum Defect {
     LowerLimitIgnored,
     /// Orders of eviction are not logged.
     OrderNotLogged,
+    /// What goes on keeps its epoch.
+    ExtensionKeepsEpoch,
+    /// What goes on holds what is added from now on, not from its end on.
+    ExtensionHeldFromNow,
+    /// What is not confirmed goes on.
+    ExtensionUnconfirmed,
+    /// What was told to make room goes on.
+    ExtensionMakesRoom,
+    /// What goes on may be named by any epoch.
+    ExtensionStaleEpoch,
+    /// Anybody may make a reservation longer.
+    ExtensionByAnybody,
+    /// What goes on may be other work.
+    ExtensionOfOtherWork,
+    /// What goes on is charged to no budget.
+    ExtensionChargesNoBudget,
+    /// Of a reservation that was made longer, only the first stretch gets budget back.
+    RefundOfFirstTerm,
+    /// Of a victim that was made longer, only the first stretch gives its room.
+    EvictionOfFirstTerm,
+    /// What runs inside a lease goes on when the lease is over.
+    JobsOutliveLease,
+    /// What runs inside a lease ends with the next command after its release.
+    JobsEndLater,
+    /// What ends with its lease gets no budget back.
+    CutJobKeepsBudget,
+    /// Jobs inside a lease may hold more of it than it was granted.
+    LeaseNotLimited,
+    /// A job inside a lease may begin before it and end after it.
+    JobOutsideLease,
+    /// A job may run inside the lease of another tenant.
+    JobOfOtherTenant,
+    /// A job may run inside a lease that is not confirmed.
+    JobInUnconfirmedLease,
+    /// Of a gang, those that fit are admitted.
+    GangInPart,
+    /// A gang that is denied leaves what its members held.
+    GangLeavesHold,
+    /// A gang of which some were decided before is decided anew.
+    GangAnew,
+    /// What goes on may be said to begin and end at other times.
+    ExtensionFromElsewhere,
+    /// What goes on does so as often as it likes.
+    ExtensionWithoutEnd,
+    /// The denial of an extension tells of fewer GPUs and later starts too.
+    ExtensionFitAsNew,
+    /// Jobs inside a lease may hold more fabric than it was granted.
+    FabricOfLeaseNotLimited,
+    /// A job may run on inside a lease that has to be gone before.
+    JobOutlastsEviction,
+    /// A job may run inside a lease of another model.
+    JobOfOtherModel,
+    /// The denial of a job tells of starts that its lease would not outlast.
+    JobFitsBehindLease,
+    /// What runs inside a lease need not be charged to it.
+    LeaseNotClaimed,
+    /// What runs inside a lease is displaced like anything else.
+    JobMakesRoom,
+    /// A member that is denied with its gang keeps the model it would have had.
+    GangDenialKeepsModel,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 83] = [
         Self::LimitOffByOne,
         Self::SecondAccountNotChecked,
         Self::RefusedBookingHalfHeld,
@@ -174,6 +234,36 @@ impl Defect {
         Self::BiggestVictims,
         Self::LowerLimitIgnored,
         Self::OrderNotLogged,
+        Self::ExtensionKeepsEpoch,
+        Self::ExtensionHeldFromNow,
+        Self::ExtensionUnconfirmed,
+        Self::ExtensionMakesRoom,
+        Self::ExtensionStaleEpoch,
+        Self::ExtensionByAnybody,
+        Self::ExtensionOfOtherWork,
+        Self::ExtensionChargesNoBudget,
+        Self::RefundOfFirstTerm,
+        Self::EvictionOfFirstTerm,
+        Self::JobsOutliveLease,
+        Self::JobsEndLater,
+        Self::CutJobKeepsBudget,
+        Self::LeaseNotLimited,
+        Self::JobOutsideLease,
+        Self::JobOfOtherTenant,
+        Self::JobInUnconfirmedLease,
+        Self::GangInPart,
+        Self::GangLeavesHold,
+        Self::GangAnew,
+        Self::ExtensionFromElsewhere,
+        Self::ExtensionWithoutEnd,
+        Self::ExtensionFitAsNew,
+        Self::FabricOfLeaseNotLimited,
+        Self::JobOutlastsEviction,
+        Self::JobOfOtherModel,
+        Self::JobFitsBehindLease,
+        Self::LeaseNotClaimed,
+        Self::JobMakesRoom,
+        Self::GangDenialKeepsModel,
     ];
 }
 
@@ -222,6 +312,10 @@ impl Ledger {
                 all_of(reservation).unwrap_or(right)
             }
             ExpiryCause::Evicted if self.breaks(Defect::EvictionRefundsNothing) => Back::default(),
+            ExpiryCause::LeaseEnded if self.breaks(Defect::CutJobKeepsBudget) => Back::default(),
+            _ if self.breaks(Defect::RefundOfFirstTerm) => {
+                self.back_of_first(reservation).unwrap_or(right)
+            }
             ExpiryCause::Unconfirmed
             | ExpiryCause::Ended
             | ExpiryCause::Evicted
@@ -243,10 +337,47 @@ impl Ledger {
             })
         } else if !is_confirmed && self.breaks(Defect::UnconfirmedReleaseInPart) {
             back(held, part)
+        } else if self.breaks(Defect::RefundOfFirstTerm) {
+            self.back_of_first(held)
         } else {
             None
         };
         spoiled.unwrap_or(right)
+    }
+
+    /// What is given back of what was asked for at first.
+    fn back_of_first(&self, held: &Reservation) -> Option<Back> {
+        let (is_new, now) = (held.state == ReservationState::Reserved, self.now);
+        back(held, |term: (u64, u64), charge| match term.0 == held.booking.start {
+            true if is_new => Some(charge.amount),
+            true => unused(term, charge.amount, now),
+            false => Some(0),
+        })
+    }
+
+    /// What is added to what goes on.
+    pub(super) fn spoil_extension(&self, mut booking: Booking) -> Booking {
+        if self.breaks(Defect::ExtensionHeldFromNow) {
+            booking.start = self.now;
+        }
+        if self.breaks(Defect::ExtensionChargesNoBudget) {
+            booking.charges.retain(|charge| charge.kind == AccountKind::Level);
+        }
+        booking
+    }
+
+    /// What jobs may hold of an account of their lease.
+    pub(crate) fn spoil_lease_limit(&self, unit: Unit, right: u64) -> u64 {
+        let is_open = match unit {
+            Unit::Gbps => self.breaks(Defect::FabricOfLeaseNotLimited),
+            _ => self.breaks(Defect::LeaseNotLimited),
+        };
+        if is_open { MAX_AMOUNT } else { right }
+    }
+
+    /// Up to when jobs may run inside a lease.
+    pub(super) fn spoil_until(&self, lease: &Reservation) -> u64 {
+        if self.breaks(Defect::JobOutlastsEviction) { lease.end() } else { lease.until() }
     }
 
     /// Whether a level stays as it is when a reservation ends.

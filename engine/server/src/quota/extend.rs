@@ -5,7 +5,7 @@ use placet_core::{Extends, ReservationState};
 
 use super::preempt::Parts;
 use super::reserve::check_booking;
-use super::{Booking, Ledger, Reservation, ReserveError, Term};
+use super::{Booking, Defect, Ledger, Reservation, ReserveError, Term};
 
 /// Most stretches of one reservation's time, each with charges of its own: the first, and those by
 /// which it was made longer. Each is work for whoever ends or displaces it.
@@ -59,28 +59,35 @@ impl Ledger {
         booking: &Booking,
         extends: &Extends,
     ) -> Result<&Reservation, ExtendError> {
+        let is_open = self.breaks(Defect::ExtensionByAnybody);
         let own = |held: &&Reservation| {
-            (&held.booking.tenant, &held.booking.caller) == (&booking.tenant, &booking.caller)
+            is_open
+                || (&held.booking.tenant, &held.booking.caller)
+                    == (&booking.tenant, &booking.caller)
         };
         let held = self.live.get(&extends.reservation_id).filter(own);
         let held = held.ok_or(ExtendError::NotFound)?;
-        if held.epoch != extends.epoch {
+        if held.epoch != extends.epoch && !self.breaks(Defect::ExtensionStaleEpoch) {
             return Err(ExtendError::StaleEpoch { current: held.epoch });
         }
-        if held.state != ReservationState::Active {
+        let is_confirmed = held.state == ReservationState::Active;
+        if !is_confirmed && !self.breaks(Defect::ExtensionUnconfirmed) {
             return Err(ExtendError::NotConfirmed);
         }
-        if held.order.is_some() {
+        if held.order.is_some() && !self.breaks(Defect::ExtensionMakesRoom) {
             return Err(ExtendError::MakesRoom);
         }
         let (start, end) = (held.booking.start, held.end());
-        if (start, end) != (extends.start, extends.end) || booking.start != end {
+        let is_other = (start, end) != (extends.start, extends.end) || booking.start != end;
+        if is_other && !self.breaks(Defect::ExtensionFromElsewhere) {
             return Err(ExtendError::OtherTimes { start, end });
         }
-        if (&held.booking.work, held.booking.class) != (&booking.work, booking.class) {
+        let is_same = (&held.booking.work, held.booking.class) == (&booking.work, booking.class);
+        if !is_same && !self.breaks(Defect::ExtensionOfOtherWork) {
             return Err(ExtendError::OtherWork);
         }
-        if held.extensions.len().saturating_add(1) >= MAX_TERMS {
+        let is_last = held.extensions.len().saturating_add(1) >= MAX_TERMS;
+        if is_last && !self.breaks(Defect::ExtensionWithoutEnd) {
             return Err(ExtendError::TooOften);
         }
         Ok(held)
@@ -99,7 +106,10 @@ impl Ledger {
         let mut held = self.check_extension(&booking, extends)?.clone();
         check_booking(&booking, self.now)?;
         self.check_lease(&booking)?;
-        held.epoch = held.epoch.checked_add(1).ok_or(ReserveError::Broken)?;
+        if !self.breaks(Defect::ExtensionKeepsEpoch) {
+            held.epoch = held.epoch.checked_add(1).ok_or(ReserveError::Broken)?;
+        }
+        let booking = self.spoil_extension(booking);
         self.hold(&booking, &Parts::new(), true)?;
         let Booking { start, end, charges, .. } = booking;
         held.extensions.push(Term { start, end, charges });

@@ -203,7 +203,9 @@ impl Ledger {
         order.effective = true;
         victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
         let at = order.at;
-        for (start, end, charges) in victim.terms() {
+        let is_short = self.breaks(Defect::EvictionOfFirstTerm);
+        let first = victim.booking.start;
+        for (start, end, charges) in victim.terms().filter(|term| term.0 == first || !is_short) {
             for charge in charges.iter().filter(|one| one.kind == AccountKind::Level) {
                 let part = Segment { start: start.max(at), end, amount: charge.amount };
                 self.shift(charge, part, false)?;
@@ -377,7 +379,7 @@ impl Ledger {
         (class.may_displace(held.booking.class) || self.breaks(Defect::AnyClassDisplaced))
             && held.state == ReservationState::Active
             && (held.order.is_none() || self.breaks(Defect::ToldTwice))
-            && held.booking.work.lease_id.is_none()
+            && (held.booking.work.lease_id.is_none() || self.breaks(Defect::JobMakesRoom))
     }
 }
 

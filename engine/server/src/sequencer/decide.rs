@@ -76,6 +76,7 @@ impl Judged {
 /// Where one member of a gang is denied, the others are too. What the ledger holds of them has to
 /// be taken back before.
 pub(super) fn deny_all(
+    ledger: &Ledger,
     judged: Vec<Judged>,
     members: &[&Proposal],
 ) -> Result<Vec<Judged>, JudgeError> {
@@ -93,7 +94,9 @@ pub(super) fn deny_all(
         retry,
     };
     let deny = |(one, member): (Judged, &&Proposal)| {
-        Ok(if denied(&one) { one } else { one.denied(reason(), first_model(member)?) })
+        let keeps = ledger.breaks(Defect::GangDenialKeepsModel);
+        let gpu_model = if keeps { one.gpu_model.clone() } else { first_model(member)? };
+        Ok(if denied(&one) { one } else { one.denied(reason(), gpu_model) })
     };
     judged.into_iter().zip(members).map(deny).collect()
 }
@@ -335,20 +338,22 @@ fn fit(ledger: &mut Ledger, proposal: &Proposal, booking: &Booking) -> Result<Fi
     let fit = ledger.fit(booking, gpus).map_err(|_broken| JudgeError::Broken)?;
     if proposal.request.extends.is_some() {
         // What goes on does so at once, on all of its GPUs.
-        return Ok(Fit { gpu_count: None, start: None, ..fit });
+        let is_blind = ledger.breaks(Defect::ExtensionFitAsNew);
+        return Ok(if is_blind { fit } else { Fit { gpu_count: None, start: None, ..fit } });
     }
-    // What may not be booked yet is no way out.
+    // What may not be booked yet, or would outlast the lease inside which it is to run, is no way
+    // out.
     let latest = ledger.now().saturating_add(MAX_LEAD_SECONDS);
     let fits = |start: &u64| *start <= latest && is_inside(ledger, booking, *start);
     Ok(Fit { start: fit.start.filter(fits), ..fit })
 }
 
-/// Whether work that runs inside a lease could also begin then; other work always could.
+/// Whether a booking would be within its lease from another start on; so is what names none.
 fn is_inside(ledger: &Ledger, booking: &Booking, start: u64) -> bool {
-    let length = booking.end.saturating_sub(booking.start);
-    let later = Booking { start, end: start.saturating_add(length), ..booking.clone() };
-    let lease = booking.work.lease_id.as_ref();
-    lease.is_none_or(|lease| ledger.check_inside(lease, &later).is_ok())
+    let is_blind = ledger.breaks(Defect::JobFitsBehindLease);
+    let Some(lease) = booking.work.lease_id.as_ref().filter(|_| !is_blind) else { return true };
+    let end = start.saturating_add(booking.end.saturating_sub(booking.start));
+    ledger.check_inside(lease, &Booking { start, end, ..booking.clone() }).is_ok()
 }
 
 /// The denial of an extension that cannot be.
@@ -437,12 +442,13 @@ fn charges(
         },
     };
     let (mut charges, mut unknown) = (Vec::with_capacity(claims.len()), Vec::new());
-    let mut is_charged = inside.is_none();
+    let mut is_charged = inside.is_none() || ledger.breaks(Defect::LeaseNotClaimed);
     for (claimed, limit) in claims.iter().zip(&candidate.limits) {
         let claim = &claimed.claim;
         let of_lease = inside.as_ref().and_then(|(inside, _)| inside.limit(&claim.account));
         is_charged |= of_lease.is_some_and(|(unit, _)| unit == Unit::MilliGpu);
-        let of_lease = of_lease.map(|(unit, limit)| (AccountKind::Level, unit, limit));
+        let of_lease = of_lease
+            .map(|(unit, limit)| (AccountKind::Level, unit, ledger.spoil_lease_limit(unit, limit)));
         match &of_lease.or(*limit) {
             Some((kind, unit, limit)) => charges.push(Charge {
                 account: claim.account.clone(),

@@ -268,6 +268,7 @@ impl<'w> Stage<'w> {
             Some(_) if stored.len() == members.len() => {
                 Ok(Some(Answer::Firm(Ok(Reply::Decided(stored)))))
             }
+            Some(_) if self.ledger.breaks(Defect::GangAnew) => Ok(None),
             Some(proposal) => Err(reused(proposal).into()),
         }
     }
@@ -288,10 +289,13 @@ impl<'w> Stage<'w> {
                 }
             }
         }
-        if members.len() > 1 && all.iter().any(|judged| judged.effect() == Effect::Deny) {
-            self.ledger.undo(mark);
+        let is_denied = all.iter().any(|judged| judged.effect() == Effect::Deny);
+        if members.len() > 1 && is_denied && !self.ledger.breaks(Defect::GangInPart) {
+            if !self.ledger.breaks(Defect::GangLeavesHold) {
+                self.ledger.undo(mark);
+            }
             let members: Vec<&Proposal> = members.iter().map(|(member, _)| member).collect();
-            all = decide::deny_all(all, &members)?;
+            all = decide::deny_all(self.ledger, all, &members)?;
         }
         Ok(all)
     }
@@ -388,6 +392,9 @@ impl<'w> Stage<'w> {
             };
             staged.drafts.push(Draft::Leaf(log::leaf(outcome.since, event)));
             // Jobs inside a lease end with it.
+            if self.ledger.breaks(Defect::JobsEndLater) {
+                return Ok(Answer::OnCommit(Ok(Reply::Settled(settled))));
+            }
             let expired = self.ledger.advance(self.ledger.now());
             staged.expire(expired.map_err(|error| abort(&error))?);
         }
