@@ -35,6 +35,9 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   ORDER      an order of eviction is missing, or not the one that the decision asks for
   EVICTED    a reservation was evicted that nobody displaced, or not when it had to go
   EPOCH      a reservation was settled or ended in another epoch than it is in
+  EXTENDED   a reservation goes on that may not, or otherwise than asked for, or was kept from it without reason
+  INSIDE     a job inside a lease is not charged to it, not within it, or not over when it is; or was kept out of it
+  GANG       members of a gang were not decided together, all alike
   LOST       a client's answer is not in the log
   CHANGED    a client was given two answers, or another than the log has
   UNASKED    the log has a decision that no client asked for
@@ -103,13 +106,21 @@ class Audit:
         self.books, self.orders = books.Books(), collections.deque()
         # What clients asked, by request id, and the callers that the log names.
         self.asked, self.callers = {}, set()
+        # Up to when nothing is overdue.
+        self.looked = None
+        # The gang whose members are being decided, and the names of all gangs.
+        self.gang, self.gangs = None, set()
         self.verified, self.root = 0, None
 
     def find(self, code, where, what):
         self.findings.append(f"{code} {where}: {what}")
 
     def hard_limit(self, account):
-        """Most that an account may hold by the active facts; `None` if they do not know it."""
+        """Most that an account may hold by the active facts, or as the lease that it is of; `None` if nobody says."""
+        if account.startswith("lease/"):
+            _, lease, *rest = account.split("/")
+            held = self.reservations.get(lease)
+            return held and (held["milli"] if not rest else held["work"]["fabric_gbps"])
         if account in self.books.trees:
             return self.books.trees[account].limit
         return self.active.limit(account) if self.active is not None else None
@@ -260,6 +271,8 @@ def fold(audit, leaves, high_water):
         audit.counts[f"leaves: {kind}"] += 1
         if audit.orders and kind != "eviction_order":
             missing(audit, position)
+        if audit.gang is not None and kind not in ("decision", "eviction_order"):
+            break_up(audit, position, f"a `{kind}` comes before its member {audit.gang['next']}")
         if audit.changing is not None and kind != "quotas":
             audit.find("FACTS", position, "a change of the trees is not complete")
             audit.changing = None
@@ -275,19 +288,31 @@ def fold(audit, leaves, high_water):
             audit.find("LEAF", position, f"this auditor does not know a `{kind}`")
     if audit.orders:
         missing(audit, "the end")
+    if audit.gang is not None:
+        break_up(audit, "the end", f"its member {audit.gang['next']} is missing")
     if high_water < now:
         audit.find("TIME", "the store", f"its time {high_water} is before that of the last leaf, {now}")
     overdue(audit, "the store", high_water)
 
 
-def due(held):
+def own_due(held):
     return held["confirm_by"] if held["confirmed"] is None else held["until"]
 
 
+def due(held):
+    """When it ends by itself: a job inside a lease that is over does so at once."""
+    over = held["lease_over"]
+    return own_due(held) if over is None else min(over, own_due(held))
+
+
 def overdue(audit, position, now):
+    # Within a second, only what becomes of others makes one due.
+    if audit.looked == now:
+        return
+    audit.looked = now
     for name, held in list(audit.books.live.items()):
         if due(held) <= now:
-            code = "EVICTED" if held["cut"] else "EXPIRY"
+            code = "INSIDE" if due(held) < own_due(held) else "EVICTED" if held["cut"] else "EXPIRY"
             audit.find(code, position, f"`{name}` was due at {due(held)} and is still held at {now}")
             end(audit, name, due(held), {})
 
@@ -348,25 +373,41 @@ def decide(audit, position, time, event):
     if {name: claims[name] for name in audit.digests} != audit.digests:
         audit.find("FACTS", position, "it was decided under another bundle or other facts than the active ones")
     what = audit.asked.get(claims["request_id"], {}).get("what")
+    for name, code in {"extends": "EXTENDED", "lease_id": "INSIDE", "gang": "GANG"}.items():
+        if what is not None and claims.get(name) != what.get(name):
+            audit.find(code, position, f"`{name}` is {claims.get(name)}, not {what.get(name)} as asked for")
+    is_sure = join(audit, position, claims)
+    audit.counts["denials of members of gangs not worked out"] += grant is None and not is_sure
     if grant is None:
         codes = {reason["code"] for reason in claims["reasons"]}
         audit.codes.update(codes)
         if claims.get("evictions"):
             audit.find("CLAIMS", position, "a denial sends others away")
-        if what is not None:
+        if what is not None and is_sure:
             check_denial(audit, position, claims, what, codes)
-        return
-    reserve(audit, position, claims, grant, what)
+    elif "extends" in claims:
+        audit.looked = None
+        go_on(audit, position, claims, grant, what)
+    else:
+        audit.looked = None
+        reserve(audit, position, claims, grant, what)
+    if audit.gang is not None and audit.gang["next"] == audit.gang["size"]:
+        part(audit, position)
 
 
 def check_denial(audit, position, claims, what, codes):
     """Where a denial says how much was free, that much was: no reservation leaked when the server died."""
     start = what["start"] or claims["iat"]
     passed = start < claims["iat"]
-    if passed != ("START_IN_THE_PAST" in codes) and "UNKNOWN_TENANT" not in codes:
+    code = "RESERVATION_ENDED" if "extends" in what else "START_IN_THE_PAST"
+    if "GANG_INCOMPLETE" in codes and not passed:
+        would_have(audit, position, claims, what, start)
+        return
+    if passed != (code in codes) and "UNKNOWN_TENANT" not in codes:
         audit.find("START", position, f"decided at {claims['iat']}, asked for {start}, denied for {sorted(codes)}")
     if passed:
         return
+    check_outside(audit, position, claims, what, codes)
     rooms = [(room, reason) for reason in claims["reasons"] if (room := ROOM.match(reason["message"]))]
     for room, reason in rooms:
         fault = check_room(audit, room, claims["priority_class"], start, start + what["duration_seconds"])
@@ -384,6 +425,7 @@ def check_room(audit, room, priority_class, start, stop):
     own = audit.limit_for(account, priority_class)
     if own is None:
         return "nobody set a limit"
+    audit.counts["denials worked out again: of a lease"] += account.startswith("lease/")
     if account in audit.books.budgets:
         audit.counts["denials worked out again: budget"] += 1
         use = audit.books.spent[account]
@@ -419,21 +461,11 @@ def reserve(audit, position, claims, grant, what):
         return
     if what is not None:
         check_start(audit, position, claims, grant, what)
+    check_place(audit, position, claims, grant, what)
     victims = check_victims(audit, position, claims, grant)
-    for charge in grant["charges"]:
-        limit = audit.limit_for(charge["account"], claims["priority_class"])
-        if charge["limit"] != limit:
-            audit.find("LIMIT", position, f"`{charge['account']}` is charged below {charge['limit']}, not {limit}")
-            charge["limit"] = min(charge["limit"], limit or 0)
-    for charge, (account, use, limit) in audit.books.misfits(grant["charges"], start, grant["end"], victims):
-        code = "LIMIT"
-        if account in audit.books.trees:
-            code = "BORROWED" if account == charge["account"] else "LENT"
-        audit.find(code, position, f"`{account}` has {use} of {limit}")
-    held = dict(grant, position=position, priority_class=claims["priority_class"], tenant_id=claims["tenant_id"])
-    held.update(milli=claims["workload"]["gpu_count"] * claims["workload"]["gpu_milli"], trees=audit.books.trees)
-    held.update(confirmed=None, over=None, released=False, refunds={}, settled_in={})
-    held.update(until=grant["end"], cut=False, told_by=None, waits_for=[victim["id"] for victim in victims])
+    check_charges(audit, position, claims, grant, victims)
+    held = new_held(audit, position, claims, grant)
+    held.update(waits_for=[victim["id"] for victim in victims])
     audit.reservations[name] = audit.books.live[name] = held
     audit.books.hold(held)
     audit.books.spend(grant["charges"])
@@ -442,7 +474,207 @@ def reserve(audit, position, claims, grant, what):
         audit.counts["orders: GPUs told to go"] += victim["milli"] // 1000
     audit.orders.extend((claims, name, eviction) for eviction in evictions)
     audit.counts["permits that displace others"] += bool(evictions)
-    note_peaks(audit, held)
+    note_peaks(audit, grant)
+
+
+def new_held(audit, position, claims, grant):
+    """What is known of a reservation."""
+    term = {"start": grant["start"], "end": grant["end"], "charges": grant["charges"], "trees": audit.books.trees}
+    held = {name: grant[name] for name in ("id", "epoch", "start", "end", "confirm_by")}
+    held.update(position=position, work=claims["workload"], terms=[term], epochs={grant["epoch"]})
+    held.update({name: claims[name] for name in ("kind", "priority_class", "tenant_id")})
+    held.update(lease_id=claims.get("lease_id"), lease_over=None)
+    held.update(milli=claims["workload"]["gpu_count"] * claims["workload"]["gpu_milli"])
+    held.update(confirmed=None, over=None, ended=None, refunds={}, refunded_gpu_seconds=0, settled_in={})
+    held.update(until=grant["end"], cut=False, told_by=None, waits_for=[])
+    return held
+
+
+def check_charges(audit, position, claims, grant, victims):
+    """All of it is charged below the limits, and fits beside what others hold."""
+    for charge in grant["charges"]:
+        limit = audit.limit_for(charge["account"], claims["priority_class"])
+        if charge["limit"] != limit:
+            audit.find("LIMIT", position, f"`{charge['account']}` is charged below {charge['limit']}, not {limit}")
+            charge["limit"] = min(charge["limit"], limit or 0)
+    found = audit.books.misfits(grant["charges"], grant["start"], grant["end"], victims)
+    for charge, (account, use, limit) in found:
+        code = "LIMIT"
+        if account in audit.books.trees:
+            code = "BORROWED" if account == charge["account"] else "LENT"
+        audit.find(code, position, f"`{account}` has {use} of {limit}")
+
+
+# --- Going on, inside, together ---------------------------------------------------------------------------------
+
+
+def go_on(audit, position, claims, grant, what):
+    """A reservation goes on: from its end on, without a break, in the next epoch, with charges of its own."""
+    audit.counts["extensions"] += 1
+    told, held = claims["extends"], audit.books.live.get(claims["extends"]["reservation_id"])
+    wrong = not_to_go_on(audit, claims, told, claims["workload"])
+    if wrong is not None:
+        audit.find("EXTENDED", position, f"{told} does not go on: {wrong}, as it is {held}")
+    if held is None:
+        return
+    ours = held["id"], held["epoch"] + 1, held["end"], grant["end"]
+    if (grant["id"], grant["epoch"], grant["start"], grant["confirm_by"]) != ours or grant["end"] <= grant["start"]:
+        audit.find("EXTENDED", position, f"{grant} does not go on from epoch {held['epoch']} and {held['end']}")
+        return
+    if grant["epoch"] in held["epochs"]:
+        audit.find("EXTENDED", position, f"epoch {grant['epoch']} of `{held['id']}` was given before")
+    if claims.get("evictions") or claims.get("preemption"):
+        audit.find("EXTENDED", position, "it displaces others")
+    check_place(audit, position, claims, grant, what)
+    check_charges(audit, position, claims, grant, [])
+    term = {"start": grant["start"], "end": grant["end"], "charges": grant["charges"], "trees": audit.books.trees}
+    audit.books.go_on(held, term)
+    held["epoch"] = grant["epoch"]
+    held["epochs"].add(held["epoch"])
+    audit.counts["extensions: of a job inside a lease"] += held["lease_id"] is not None
+    audit.counts["extensions: of what was made longer before"] += len(held["terms"]) > 2
+    note_peaks(audit, grant)
+
+
+def not_to_go_on(audit, claims, told, workload):
+    """Why a reservation does not go on; `None` if it does where there is room."""
+    held = audit.books.live.get(told["reservation_id"])
+    if held is None or held["tenant_id"] != claims["tenant_id"]:
+        return "UNKNOWN_RESERVATION"
+    if held["epoch"] != told["epoch"]:
+        return "STALE_EPOCH"
+    if held["confirmed"] is None:
+        return "RESERVATION_NOT_CONFIRMED"
+    if held["told_by"] is not None:
+        return "RESERVATION_MAKES_ROOM"
+    work = [claims["kind"], claims["priority_class"], claims.get("lease_id"), workload]
+    if (told["start"], told["end"]) != (held["start"], held["end"]):
+        return "EXTENSION_MISMATCH"
+    if work != [held["kind"], held["priority_class"], held["lease_id"], held["work"]]:
+        return "EXTENSION_MISMATCH"
+    return None
+
+
+def not_inside(audit, claims, workload, start, stop):
+    """Why a job does not run inside the lease that it names; `None` if it does where there is room, or names none."""
+    if "lease_id" not in claims:
+        return None
+    lease = audit.books.live.get(claims["lease_id"])
+    if lease is None or (lease["kind"], lease["tenant_id"]) != ("lease", claims["tenant_id"]):
+        return "UNKNOWN_LEASE"
+    if lease["confirmed"] is None:
+        return "LEASE_NOT_CONFIRMED"
+    same = all(lease["work"][name] == workload[name] for name in ("cluster_id", "gpu_model", "isolation_level"))
+    return None if same and lease["start"] <= start and stop <= lease["until"] else "OUTSIDE_LEASE"
+
+
+def check_place(audit, position, claims, grant, what):
+    """It charges what its policies claim; inside a lease, that is the lease, which has to be there all the time."""
+    inside = "lease_id" in claims
+    wrong = not_inside(audit, claims, claims["workload"], grant["start"], grant["end"])
+    if wrong is not None:
+        lease = audit.reservations.get(claims["lease_id"])
+        audit.find("INSIDE", position, f"{grant['start']} to {grant['end']} is not inside it: {wrong}, {lease}")
+    if what is not None:
+        expected = charges_of(audit, what, claims["workload"]["gpu_model"], grant["start"])
+        names = ("account", "amount", "kind", "unit")
+        both = expected, grant["charges"]
+        ours, theirs = ([[charge[name] for name in names] for charge in charges] for charges in both)
+        if ours != theirs:
+            audit.find("INSIDE" if inside else "CLAIMS", position, f"it charges {theirs}, not {ours}")
+    if not inside or wrong is not None:
+        return
+    audit.counts["jobs inside leases"] += "extends" not in claims
+    account = f"lease/{claims['lease_id']}"
+    if not any(charge["account"] == account for charge in grant["charges"]):
+        audit.find("INSIDE", position, f"it charges nothing to `{account}`")
+    others = {job["id"] for job in audit.books.live.values() if job["lease_id"] == claims["lease_id"]}
+    audit.counts["jobs inside leases: beside others"] += bool(others - {grant["id"]})
+
+
+def check_outside(audit, position, claims, what, codes):
+    """What is denied because of the reservation that it names is so for the right reason, and for no other."""
+    kept = {}
+    for model in what["gpu_models"]:
+        workload = dict(claims["workload"], gpu_model=model)
+        start = what["start"] or claims["iat"]
+        wrong = not_to_go_on(audit, claims, what["extends"], workload) if "extends" in what else None
+        kept[model] = wrong or not_inside(audit, claims, workload, start, start + what["duration_seconds"])
+    ours = {wrong for wrong in kept.values() if wrong is not None}
+    if codes & KEPT != ours or (codes == ours) == (None in kept.values()):
+        audit.find("EXTENDED" if "extends" in what else "INSIDE", position, f"denied for {sorted(codes)}, not {kept}")
+    for wrong in ours:
+        audit.counts[f"kept from {'going on' if 'extends' in what else 'a lease'}: {wrong}"] += 1
+
+
+# Why a request may be denied because of the reservation that it names.
+KEPT = {"UNKNOWN_RESERVATION", "STALE_EPOCH", "RESERVATION_NOT_CONFIRMED", "RESERVATION_MAKES_ROOM"}
+KEPT |= {"EXTENSION_MISMATCH", "UNKNOWN_LEASE", "LEASE_NOT_CONFIRMED", "OUTSIDE_LEASE"}
+
+
+def join(audit, position, claims):
+    """Takes note of a member of a gang; whether the books are those that it was decided on."""
+    place = claims.get("gang")
+    ours = None if place is None else (place["id"], place["size"], claims["iat"])
+    if audit.gang is not None:
+        # Those that are denied together stand one after the other too.
+        if (ours, place and place["index"]) != (audit.gang["ours"], audit.gang["next"]):
+            break_up(audit, position, f"{place} is not its member {audit.gang['next']}")
+        elif claims["effect"] != audit.gang["effect"]:
+            audit.find("GANG", position, f"a {claims['effect']} beside a {audit.gang['effect']}")
+    if place is None:
+        return True
+    if audit.gang is None:
+        if place["index"] != 0 or place["id"] in audit.gangs or place["size"] < 2:
+            audit.find("GANG", position, f"it does not begin with {place}")
+            return False
+        audit.gangs.add(place["id"])
+        audit.gang = {"ours": ours, "size": place["size"], "next": 0, "effect": claims["effect"]}
+        audit.gang.update(held=[], codes=[], is_sure=True)
+    audit.gang["next"] += 1
+    audit.gang["codes"].append({reason["code"] for reason in claims["reasons"]})
+    return audit.gang["is_sure"]
+
+
+def would_have(audit, position, claims, what, start):
+    """A member that is denied because of others would have been admitted: those after it were decided beside it."""
+    if audit.gang is None:
+        audit.find("GANG", position, "it is no member of a gang")
+        return
+    stop, model = start + what["duration_seconds"], claims["workload"]["gpu_model"]
+    charges = charges_of(audit, what, model, start)
+    rule = audit.terms.get("rules", {}).get(what["tenant_id"])
+    wrong = not_inside(audit, claims, claims["workload"], start, stop)
+    if wrong is not None or not audit.books.fits(charges, start, stop):
+        audit.gang["is_sure"] = False
+        # Whom it would have displaced, nobody says.
+        if not what["may_preempt"] or what["start"] or rule is None:
+            audit.find("GANG", position, f"it would not have been admitted alone: {wrong or charges}")
+        return
+    grant = {"id": claims["jti"], "epoch": 1, "start": start, "end": stop, "confirm_by": stop, "charges": charges}
+    held = new_held(audit, position, claims, grant)
+    audit.books.live[held["id"]] = held
+    audit.books.hold(held)
+    audit.books.spend(charges)
+    audit.gang["held"].append(held)
+    audit.counts["members of gangs that would have been admitted"] += 1
+
+
+def part(audit, position):
+    """All members are decided; of a gang that is denied, nothing is held."""
+    gang, audit.gang = audit.gang, None
+    for held in gang["held"]:
+        held["over"] = held["start"]
+        audit.books.end(held)
+        audit.books.spend(held["terms"][0]["charges"], -1)
+    audit.counts[f"gangs: {gang['effect']}"] += 1
+    if gang["effect"] == "DENY" and all("GANG_INCOMPLETE" in codes for codes in gang["codes"]):
+        audit.find("GANG", position, "it is denied although no member is")
+
+
+def break_up(audit, position, why):
+    audit.find("GANG", position, f"gang `{audit.gang['ours'][0]}`: {why}")
+    part(audit, position)
 
 
 def note_peaks(audit, held):
@@ -450,6 +682,10 @@ def note_peaks(audit, held):
     borrows = False
     for charge in held["charges"]:
         account = charge["account"]
+        if account.startswith("lease/"):
+            full = audit.books.peak(account, held["start"], held["end"]) == audit.hard_limit(account)
+            audit.counts["leases filled by jobs"] += full and charge["unit"] == "milli-gpu"
+            continue
         if charge["kind"] == "budget":
             note_peak(audit, account, audit.books.spent[account], audit.hard_limit(account))
             continue
@@ -485,7 +721,8 @@ def check_start(audit, position, claims, grant, what):
         found = grant["start"], grant["confirm_by"]
         audit.find("START", position, f"it begins and is to be confirmed by {found}, not {at}")
     length = grant["end"] - grant["start"]
-    if grant["start"] > begins and audit.books.fits(grant["charges"], begins, begins + length):
+    at_once = not_inside(audit, claims, claims["workload"], begins, begins + length) is None
+    if grant["start"] > begins and at_once and audit.books.fits(grant["charges"], begins, begins + length):
         audit.find("START", position, "it would have fitted at once")
 
 
@@ -539,10 +776,11 @@ def those_who_may_go(audit, rule, start, accounts):
         if rule is not None
         and held["confirmed"] is not None
         and held["told_by"] is None
+        and held["lease_id"] is None
         and held["priority_class"] == "EXTERNAL_COMMERCIAL"
         and held["priority_class"] in rule["victim_classes"]
         and held["start"] + rule["min_runtime_seconds"] <= start < held["end"]
-        and any(charge["account"] in accounts for charge in books.levels(held["charges"]))
+        and any(charge["account"] in accounts for term in held["terms"] for charge in books.levels(term["charges"]))
     ]
 
 
@@ -574,6 +812,9 @@ def check_spared(audit, position, claims, what):
     rule = audit.terms.get("rules", {}).get(what["tenant_id"])
     if not what["may_preempt"] or what["start"] or claims["priority_class"] != "INTERNAL_RESEARCH" or rule is None:
         return
+    if "lease_id" in what:
+        # What runs inside a lease makes no room.
+        return
     audit.counts["denials of who may displace others"] += 1
     start = claims["iat"] + max(1, rule["grace_seconds"])
     stop = start + what["duration_seconds"]
@@ -595,6 +836,12 @@ def charges_of(audit, what, model, start):
         f"tenant/{what['tenant_id']}/gpu": ("level", "milli-gpu"),
         f"tenant/{what['tenant_id']}/gpu-seconds/{month}": ("budget", "gpu-second"),
     }
+    if "lease_id" in what:
+        # The lease holds and has paid everything.
+        accounts = {
+            f"lease/{what['lease_id']}": ("level", "milli-gpu"),
+            f"lease/{what['lease_id']}/fabric-gbps": ("level", "gbps"),
+        }
     return [
         {
             "account": account,
@@ -621,6 +868,9 @@ def check_instead(audit, position, claims, what, start):
         charges = charges_of(audit, what, model, start)
         refused = audit.books.misfits(charges, start, start + what["duration_seconds"])
         instead = fit_instead(audit, charges, what, start)
+        if "extends" in what:
+            # What goes on does so at once, on all of its GPUs.
+            instead = {name: value for name, value in instead.items() if name == "duration_seconds"}
         expected += [one for charge, _ in refused if (one := (charge["account"], instead)) not in expected]
     if told != expected:
         audit.find("DENIAL", position, f"{told} would have been admitted instead, not {expected}")
@@ -638,10 +888,12 @@ def fit_instead(audit, charges, what, start):
         return audit.books.fits(scaled, begin, begin + seconds)
 
     latest = max((held["until"] for held in audit.books.live.values()), default=start)
+    lease = audit.books.live.get(what.get("lease_id"))
+    bound = books.UNBOUNDED if lease is None else lease["until"]
     ways = {
         "gpu_count": (n for n in range(gpus - 1, 0, -1) if fits(start, length, n, gpus, ("milli-gpu", "gpu-second"))),
         "duration_seconds": (n for n in range(length - 1, 0, -1) if fits(start, n, n, length, ("gpu-second",))),
-        "start": (at for at in range(start + 1, latest + 1) if fits(at, length, 1, 1, ())),
+        "start": (at for at in range(start + 1, latest + 1) if fits(at, length, 1, 1, ()) and at + length <= bound),
     }
     best = {name: next(way, None) for name, way in ways.items()}
     return {name: value for name, value in best.items() if value is not None}
@@ -705,6 +957,7 @@ def confirm(audit, position, time, event):
     held["confirmed"], held["settled_in"]["confirm"] = time, event["epoch"]
     audit.counts["preemptors: confirmed"] += bool(held["waits_for"])
     audit.counts["confirmations before the start"] += time < held["start"]
+    audit.looked = None
     audit.books.cut(held)
 
 
@@ -718,16 +971,23 @@ def release(audit, position, time, event):
         audit.counts[f"victims released {kind}"] += 1
     audit.counts["releases before the start"] += time < held["start"]
     whole = held["confirmed"] is None
-    held["released"], held["settled_in"]["release"] = True, event["epoch"]
-    give_back(audit, position, time, event, refunds(held, None if whole else time))
+    held["settled_in"]["release"] = event["epoch"]
+    audit.counts["releases of what was made longer"] += len(held["terms"]) > 1
+    give_back(audit, position, time, event, refunds(held, None if whole else time), "RELEASED")
 
 
 def refunds(held, since):
-    """The budget that is given back of an interval's rest; of all of it if there was no use."""
-    length = held["end"] - held["start"]
-    left = length if since is None else held["end"] - max(since, held["start"])
-    budgets = (charge for charge in held["charges"] if charge["kind"] == "budget")
-    return {charge["account"]: charge["amount"] * left // length for charge in budgets}
+    """The budget that is given back of what lies ahead, of each term by itself; of all of it if there was no use."""
+    back, held["refunded_gpu_seconds"] = collections.Counter(), 0
+    for term in held["terms"]:
+        length = term["end"] - term["start"]
+        left = length if since is None else max(0, term["end"] - max(since, term["start"]))
+        budgets = [charge for charge in term["charges"] if charge["kind"] == "budget"]
+        own = {charge["account"]: charge["amount"] * left // length for charge in budgets}
+        back.update(own)
+        in_seconds = (own[charge["account"]] for charge in budgets if charge["unit"] == "gpu-second")
+        held["refunded_gpu_seconds"] += max(in_seconds, default=0)
+    return dict(back)
 
 
 def expire(audit, position, time, event):
@@ -735,27 +995,36 @@ def expire(audit, position, time, event):
     if held is None:
         return
     cause = "unconfirmed" if held["confirmed"] is None else "evicted" if held["cut"] else "ended"
+    if due(held) < own_due(held):
+        cause = "lease_ended"
     audit.counts[f"expiries: {cause}"] += 1
+    first = min((due(other), name) for name, other in audit.books.live.items())
+    if first < (due(held), held["id"]):
+        audit.find("EXPIRY", position, f"`{first[1]}` was due before, at {first[0]}")
     audit.counts["preemptors: not confirmed"] += bool(held["waits_for"])
     if (event["cause"], time) != (cause, due(held)):
-        code = "EVICTED" if "evicted" in (event["cause"], cause) else "EXPIRY"
+        causes = (event["cause"], cause)
+        code = "INSIDE" if "lease_ended" in causes else "EVICTED" if "evicted" in causes else "EXPIRY"
         audit.find(code, position, f"`{held['id']}` is {cause} at {due(held)}, not {event['cause']} at {time}")
-    back = {"unconfirmed": refunds(held, None), "evicted": refunds(held, time), "ended": {}}
-    give_back(audit, position, time, event, back[cause])
+    whole = held["confirmed"] is None
+    state = "REVOKED" if cause in ("evicted", "lease_ended") else "EXPIRED"
+    give_back(audit, position, time, event, refunds(held, None if whole else time), state)
 
 
-def give_back(audit, position, time, event, expected):
+def give_back(audit, position, time, event, expected, state):
     logged = {refund["account"]: refund["amount"] for refund in event["refunds"]}
     expected = {account: amount for account, amount in expected.items() if amount > 0}
     if logged != expected or len(logged) != len(event["refunds"]):
         audit.find("REFUND", position, f"{event['refunds']} instead of {expected}")
-    end(audit, event["reservation"], time, logged)
+        # Who was told what is right was told something else than the log has.
+        audit.books.live[event["reservation"]]["refunded_gpu_seconds"] = max(logged.values(), default=0)
+    end(audit, event["reservation"], time, logged, state)
 
 
-def end(audit, name, time, given):
-    held = audit.books.live[name]
+def end(audit, name, time, given, state=None):
+    held, audit.looked = audit.books.live[name], None
+    held["over"], held["refunds"], held["ended"] = time, given, state
     audit.books.end(held)
-    held["over"], held["refunds"] = time, given
     for account, amount in given.items():
         audit.books.spent[account] -= amount
 
@@ -779,8 +1048,13 @@ def sweep(audit):
     seconds = collections.defaultdict(list)
     for held in audit.reservations.values():
         over = held["end"] if held["over"] is None else held["over"]
-        for second in range(held["start"], min(over, held["start"] + books.LONGEST)):
-            seconds[second].append(held)
+        for term in held["terms"]:
+            for second in range(term["start"], min(term["end"], over, term["start"] + books.LONGEST)):
+                seconds[second].append(term)
+        lease = audit.reservations.get(held["lease_id"])
+        stayed = lease is not None and lease["over"] is not None and over > max(lease["over"], held["start"])
+        if stayed:
+            audit.find("INSIDE", held["id"], f"it ran up to {over}, its lease `{lease['id']}` up to {lease['over']}")
     for second, those in sorted(seconds.items()):
         use, limits = collections.Counter(), {}
         for held in those:
@@ -960,18 +1234,12 @@ def check_settlement(audit, request, ask, answer):
         audit.find("CHANGED", request, f"the client was told of epoch {answer['epoch']}, not {what['epoch']}")
     given = {
         "confirm": ("ACTIVE", held["confirmed"], 0),
-        "release": ("RELEASED", held["over"], gpu_seconds(held)),
+        "release": ("RELEASED", held["over"], held["refunded_gpu_seconds"]),
     }[ask["ask"]]
-    ended = ask["ask"] == "release" and not held["released"]
+    ended = ask["ask"] == "release" and held["ended"] != "RELEASED"
     if ended or (held["id"], *given) != (answer["reservation_id"], state, answer["time"], answer["refunded_gpu_seconds"]):
         code = "LOST" if given[1] is None or ended else "CHANGED"
         audit.find(code, request, f"the client was told {state} at {answer['time']}, the log has {given}")
-
-
-def gpu_seconds(held):
-    units = {charge["account"]: charge["unit"] for charge in held["charges"]}
-    refunds = held["refunds"].items()
-    return max((amount for account, amount in refunds if units.get(account) == "gpu-second"), default=0)
 
 
 def check_refusal(audit, request, ask, answer):
@@ -982,8 +1250,8 @@ def check_refusal(audit, request, ask, answer):
         return
     held, _ = named(audit, what)
     true = {
-        "CONFIRM_DEADLINE_PASSED": held and held["confirmed"] is None and held["over"] is not None,
-        "RESERVATION_ENDED": held and held["over"] is not None,
+        "CONFIRM_DEADLINE_PASSED": held and held["confirmed"] is None and held["ended"] == "EXPIRED",
+        "RESERVATION_ENDED": held and f"it is {held['ended']}" in answer["message"],
         "STALE_EPOCH": held and what["epoch"] != held["epoch"],
         "NOT_YOURS": held and what["tenant_id"] != held["tenant_id"],
         "RESERVATION_NOT_FOUND": held is None,

@@ -68,20 +68,33 @@ class Books:
         with them: what it needs beyond the rest of their intervals."""
         held["rows"] = []
         waits_for = self.victims(held)
-        for charge in levels(held["charges"]):
-            for second in range(held["start"], held["until"]):
-                amount = max(0, charge["amount"] - rest(waits_for, charge["account"], second))
-                self.use[charge["account"]][second] += amount
-                held["rows"].append((charge["account"], second, amount))
+        for term in held["terms"]:
+            for charge in levels(term["charges"]):
+                for second in range(term["start"], min(term["end"], held["until"])):
+                    amount = max(0, charge["amount"] - rest(waits_for, charge["account"], second))
+                    self.use[charge["account"]][second] += amount
+                    held["rows"].append((charge["account"], second, amount))
+
+    def go_on(self, held, term):
+        """A reservation has one more stretch of time, with charges of its own."""
+        self.let_go(held)
+        held["terms"].append(term)
+        held["end"] = held["until"] = term["end"]
+        self.hold(held)
+        self.spend(term["charges"])
 
     def let_go(self, held):
         for account, second, amount in held.pop("rows"):
             self.use[account][second] -= amount
 
     def end(self, held):
-        """Takes a reservation off the books. Whoever waits for it takes over its room; whoever it told to go stays."""
+        """Takes a reservation off the books. Whoever waits for it takes over its room; whoever it told to go stays.
+        What runs inside it is over too, in the same second."""
         self.let_go(held)
         del self.live[held["id"]]
+        for job in self.live.values():
+            if job["lease_id"] == held["id"]:
+                job["lease_over"] = held["over"]
         for victim in held["waits_for"]:
             self.live[victim]["told_by"] = None
         waiting = self.live.get(held["told_by"])
@@ -182,11 +195,11 @@ class Books:
             self.use[account].subtract(dict(rows))
         return found
 
-    def spend(self, charges):
+    def spend(self, charges, sign=1):
         for charge in charges:
             if charge["kind"] == "budget":
                 self.budgets.add(charge["account"])
-                self.spent[charge["account"]] += charge["amount"]
+                self.spent[charge["account"]] += sign * charge["amount"]
 
 
 def levels(charges):
@@ -198,7 +211,8 @@ def rest(held, account, second):
     return sum(
         charge["amount"]
         for one in held
-        if one["start"] <= second < one["end"]
-        for charge in one["charges"]
+        for term in one["terms"]
+        if term["start"] <= second < term["end"]
+        for charge in term["charges"]
         if charge["account"] == account
     )

@@ -12,6 +12,7 @@ import base64
 import collections
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -31,6 +32,11 @@ LIES = []
 def lie(*codes):
     """Registers a lie, with the codes of which the auditor must find all."""
     return lambda tell: LIES.append((tell.__name__.replace("_", " "), set(codes), tell))
+
+
+@functools.cache
+def claims_of(token):
+    return json.loads(audit.unpadded(token.split(".")[1]))
 
 
 class Run:
@@ -56,7 +62,8 @@ class Run:
         return [(position, leaf["event"]) for position, leaf in enumerate(self.leaves) if leaf["event"]["kind"] == kind]
 
     def claims(self, position):
-        return json.loads(audit.unpadded(self.leaves[position]["event"]["token"].split(".")[1]))
+        """The claims of a decision or an order; not to be changed."""
+        return claims_of(self.leaves[position]["event"]["token"])
 
     def decisions(self, effect):
         return [p for p, _ in self.events("decision") if self.claims(p)["effect"] == effect]
@@ -75,10 +82,32 @@ class Run:
         grants = [(p, self.claims(p)["reservation"]) for p in self.decisions("PERMIT")]
         return [(p, grant["id"]) for p, grant in grants if (grant["id"] in named) == confirmed]
 
+    def extending(self):
+        """Positions of decisions by which a reservation goes on, and their claims."""
+        return [(p, self.claims(p)) for p in self.decisions("PERMIT") if "extends" in self.claims(p)]
+
+    def inside(self):
+        """Positions of decisions on new jobs inside leases, and their claims."""
+        fresh = [(p, self.claims(p)) for p in self.decisions("PERMIT") if "lease_id" in self.claims(p)]
+        return [(p, claims) for p, claims in fresh if "extends" not in claims]
+
+    def members(self, effect):
+        """Positions of decisions on members of gangs, and their claims."""
+        return [(p, self.claims(p)) for p in self.decisions(effect) if "gang" in self.claims(p)]
+
+    def denied_for(self, code):
+        """Positions of denials for one reason alone."""
+        codes = [(p, {reason["code"] for reason in self.claims(p)["reasons"]}) for p in self.decisions("DENY")]
+        return [p for p, found in codes if found == {code}]
+
+    def ended_with_lease(self):
+        """Positions and events of the ends of jobs whose leases ended."""
+        return [(p, event) for p, event in self.events("expiry") if event["cause"] == "lease_ended"]
+
     def sign(self, position, change, tell_clients=True, header=None):
         """Changes the claims of a decision or an order and signs them anew; as if clients had been answered so."""
         event = self.leaves[position]["event"]
-        old, claims = event["token"], self.claims(position)
+        old, claims = event["token"], copy.deepcopy(self.claims(position))
         change(claims)
         payload = base64.urlsafe_b64encode(audit.canonical(claims)).decode().rstrip("=")
         header = old.split(".")[0] if header is None else header
@@ -257,7 +286,8 @@ def a_denial_says_that_more_was_free(run):
         for reason in claims["reasons"]:
             reason["message"] = re.sub(r"free \d+", "free 123456", reason["message"])
 
-    full = [p for p in run.decisions("DENY") if any(audit.ROOM.match(r["message"]) for r in run.claims(p)["reasons"])]
+    claims = {p: run.claims(p) for p in run.decisions("DENY") if "gang" not in run.claims(p)}
+    full = [p for p, own in claims.items() if any(audit.ROOM.match(r["message"]) for r in own["reasons"])]
     run.sign(full[2], change)
 
 
@@ -269,8 +299,11 @@ def a_denial_says_that_a_cohort_had_one_more(run):
             if room is not None and room[5] is not None:
                 reason["message"] = reason["message"].replace(f"free {room[3]}", f"free {int(room[3]) + 1}", 1)
 
-    by_cohort = (p for p in run.decisions("DENY") if any(" in use" in r["message"] for r in run.claims(p)["reasons"]))
-    run.sign(next(by_cohort), change)
+    def is_by_cohort(claims):
+        rooms = (audit.ROOM.match(reason["message"]) for reason in claims["reasons"])
+        return "gang" not in claims and any(room is not None and room[5] is not None for room in rooms)
+
+    run.sign(next(p for p in run.decisions("DENY") if is_by_cohort(run.claims(p))), change)
 
 
 @lie("DENIAL")
@@ -279,7 +312,8 @@ def a_denial_names_a_later_start_than_would_have_been_admitted(run):
         for reason in claims["reasons"]:
             reason["counterfactual"]["start"] += 1
 
-    denials = [(p, run.claims(p)["reasons"]) for p in run.decisions("DENY") if p % audit.SAMPLED == 0]
+    alone = [p for p in run.decisions("DENY") if "gang" not in run.claims(p)]
+    denials = [(p, run.claims(p)["reasons"]) for p in alone if p % audit.SAMPLED == 0]
     run.sign(next(p for p, reasons in denials if all("start" in r.get("counterfactual", {}) for r in reasons)), change)
 
 
@@ -498,6 +532,299 @@ def an_order_announces_the_epoch_that_there_is(run):
     run.sign(position + 1, lambda order: order.update(epoch=1))
 
 
+# --- Lies of extensions -----------------------------------------------------------------------------------------
+
+
+@lie("EXTENDED")
+def an_extension_is_of_another_end_than_there_was(run):
+    run.sign(run.extending()[0][0], lambda claims: claims["extends"].update(end=claims["extends"]["end"] + 1))
+
+
+@lie("EXTENDED")
+def an_extension_begins_after_a_break(run):
+    run.sign(run.extending()[0][0], lambda claims: claims["reservation"].update(start=claims["extends"]["end"] + 1))
+
+
+@lie("EXTENDED")
+def an_extension_leaves_an_epoch_out(run):
+    run.sign(run.extending()[0][0], lambda claims: claims["reservation"].update(epoch=claims["extends"]["epoch"] + 2))
+
+
+@lie("EXTENDED")
+def an_extension_is_of_a_stale_epoch(run):
+    """As if two decisions had given the same epoch."""
+    position = next(p for p, claims in run.extending() if claims["extends"]["epoch"] > 1)
+
+    def change(claims):
+        claims["extends"]["epoch"] -= 1
+        claims["reservation"]["epoch"] -= 1
+
+    run.sign(position, change)
+    ask = next(line for line in run.lines() if line.get("request_id") == run.claims(position)["request_id"])
+    for line in run.lines():
+        if "ask" in line and line["request_id"] == ask["request_id"]:
+            line["what"]["extends"]["epoch"] -= 1
+
+
+@lie("EXTENDED")
+def what_nobody_confirmed_goes_on(run):
+    name = run.extending()[0][1]["extends"]["reservation_id"]
+    run.forget(next(p for p, event in run.events("confirmation") if event["reservation"] == name))
+
+
+@lie("EXTENDED")
+def what_runs_does_not_go_on(run):
+    def change(claims):
+        del claims["reservation"]
+        claims.update(effect="DENY", reasons=[{"code": "UNKNOWN_RESERVATION", "message": "there is none"}])
+
+    position, claims = run.extending()[-1]
+    run.sign(position, change)
+    for line in run.answers("decision"):
+        line["effect"] = "DENY" if line["request_id"] == claims["request_id"] else line["effect"]
+
+
+@lie("EXTENDED")
+def an_extension_is_denied_for_another_reason(run):
+    run.sign(run.denied_for("STALE_EPOCH")[0], lambda claims: claims["reasons"][0].update(code="EXTENSION_MISMATCH"))
+
+
+@lie("LIMIT")
+def what_is_added_is_more_than_there_is(run):
+    def change(claims):
+        for charge in claims["reservation"]["charges"]:
+            charge["limit"] = charge["amount"] - 1
+
+    run.sign(run.extending()[0][0], change)
+
+
+@lie("CLAIMS")
+def what_is_added_is_not_charged_in_full(run):
+    run.sign(run.extending()[0][0], lambda claims: claims["reservation"]["charges"].pop())
+
+
+@lie("REFUND")
+def the_term_that_was_added_is_not_refunded(run):
+    """It lies ahead in full, or in part: a client that was told the same could not know."""
+    added = {claims["extends"]["reservation_id"]: claims["reservation"] for _, claims in run.extending()}
+    for position, event in run.events("release"):
+        term = added.get(event["reservation"])
+        paid = [charge for charge in term["charges"] if charge["kind"] == "budget"] if term else []
+        length, left = (term["end"] - term["start"], term["end"]) if term else (1, 0)
+        left -= max(run.leaves[position]["time"], term["start"]) if term else 0
+        unused = paid[0]["amount"] * left // length if paid and left > 0 else 0
+        if unused > 0:
+            event["refunds"][0]["amount"] -= unused
+            return
+    raise LookupError("nobody released what was made longer")
+
+
+@lie("EPOCH")
+def what_was_made_longer_ends_in_the_epoch_that_it_had(run):
+    longer = {claims["extends"]["reservation_id"] for _, claims in run.extending()}
+    next(event for _, event in run.events("expiry") if event["reservation"] in longer)["epoch"] -= 1
+
+
+@lie("EXPIRY")
+def what_was_made_longer_was_to_end_before(run):
+    for position, _ in run.extending():
+        run.forget(position)
+
+
+# --- Lies of jobs inside leases ---------------------------------------------------------------------------------
+
+
+@lie("INSIDE")
+def a_job_inside_a_lease_is_charged_to_its_tenant(run):
+    def change(claims):
+        claims["reservation"]["charges"][0]["account"] = f"tenant/{claims['tenant_id']}/gpu"
+
+    run.sign(run.inside()[0][0], change)
+
+
+@lie("INSIDE")
+def a_job_is_inside_another_lease_than_it_asked_for(run):
+    position, claims = run.inside()[0]
+    other = next(own["lease_id"] for _, own in run.inside() if own["lease_id"] != claims["lease_id"])
+    run.sign(position, lambda claims: claims.update(lease_id=other))
+
+
+@lie("INSIDE")
+def a_job_is_to_outlive_its_lease(run):
+    run.sign(run.inside()[0][0], lambda claims: claims["reservation"].update(end=claims["reservation"]["end"] + 60))
+
+
+@lie("INSIDE")
+def a_job_begins_before_its_lease_is_confirmed(run):
+    lease = run.inside()[0][1]["lease_id"]
+    run.forget(next(p for p, event in run.events("confirmation") if event["reservation"] == lease))
+
+
+@lie("LIMIT")
+def jobs_hold_more_than_their_lease(run):
+    def change(claims):
+        for charge in claims["reservation"]["charges"]:
+            charge["amount"] += 10**6
+            charge["limit"] += 10**6
+
+    run.sign(run.inside()[0][0], change)
+
+
+@lie("DENIAL")
+def a_denial_says_that_a_lease_had_one_more(run):
+    def change(claims):
+        reason = claims["reasons"][0]
+        free = audit.ROOM.match(reason["message"])[3]
+        reason["message"] = reason["message"].replace(f"free {free}", f"free {int(free) + 1}", 1)
+
+    alone = [p for p in run.decisions("DENY") if "gang" not in run.claims(p)]
+    full = [p for p in alone if run.claims(p)["reasons"][0]["message"].startswith("account `lease/")]
+    run.sign(full[0], change)
+
+
+@lie("INSIDE")
+def a_job_goes_on_when_its_lease_is_over(run):
+    run.forget(run.ended_with_lease()[0][0])
+
+
+@lie("INSIDE")
+def a_job_ends_a_second_after_its_lease(run):
+    position, _ = run.ended_with_lease()[0]
+    run.leaves[position]["time"] += 1
+
+
+@lie("INSIDE")
+def another_leaf_lies_between_the_end_of_a_lease_and_that_of_its_job(run):
+    position, _ = run.ended_with_lease()[0]
+    other = {"event": run.events("bundle_activation")[0][1], "time": run.leaves[position]["time"], "v": 1}
+    run.insert(position, copy.deepcopy(other))
+
+
+@lie("INSIDE")
+def a_job_ends_with_its_lease_for_another_cause(run):
+    run.ended_with_lease()[0][1]["cause"] = "ended"
+
+
+@lie("INSIDE")
+def a_job_ends_with_its_lease_although_that_goes_on(run):
+    inside = {claims["reservation"]["id"] for _, claims in run.inside()}
+    ends = [event for _, event in run.events("expiry") if event["reservation"] in inside]
+    next(event for event in ends if event["cause"] != "lease_ended")["cause"] = "lease_ended"
+
+
+@lie("REFUND")
+def a_job_that_ends_with_its_lease_is_given_back_what_it_never_paid(run):
+    charges = run.claims(run.decisions("PERMIT")[0])["reservation"]["charges"]
+    budget = next(charge["account"] for charge in charges if charge["kind"] == "budget")
+    run.ended_with_lease()[0][1]["refunds"] = [{"account": budget, "amount": 1}]
+
+
+@lie("INSIDE")
+def a_job_is_kept_out_for_another_reason(run):
+    fresh = [p for p in run.denied_for("OUTSIDE_LEASE") if not {"gang", "extends"} & run.claims(p).keys()]
+    run.sign(fresh[0], lambda claims: claims["reasons"][0].update(code="UNKNOWN_LEASE"))
+
+
+@lie("EXPIRY")
+def two_that_are_due_at_once_end_in_another_order(run):
+    ends = dict(run.events("expiry"))
+    pairs = [p for p in ends if p + 1 in ends and run.leaves[p]["time"] == run.leaves[p + 1]["time"]]
+    first = next(p for p in pairs if "lease_ended" not in (ends[p]["cause"], ends[p + 1]["cause"]))
+    run.leaves[first], run.leaves[first + 1] = run.leaves[first + 1], run.leaves[first]
+
+
+# --- Lies of gangs ----------------------------------------------------------------------------------------------
+
+
+@lie("GANG")
+def a_member_of_a_gang_is_missing(run):
+    run.forget(run.members("PERMIT")[1][0])
+
+
+@lie("GANG")
+def another_leaf_lies_between_two_members(run):
+    position = run.members("DENY")[1][0]
+    other = {"event": run.events("bundle_activation")[0][1], "time": run.leaves[position]["time"], "v": 1}
+    run.insert(position, copy.deepcopy(other))
+
+
+@lie("GANG")
+def the_last_member_of_a_gang_never_comes(run):
+    """The log ends within a gang: its first member once more, under another name."""
+    first = next(p for p, claims in run.members("DENY") if claims["gang"]["index"] == 0)
+    again = run.append(copy.deepcopy(run.leaves[first]["event"]))
+
+    def change(claims):
+        claims.update(iat=run.leaves[again]["time"], request_id="nobody-3", gang=dict(claims["gang"], id="nobody-2"))
+
+    run.sign(again, change, tell_clients=False)
+
+
+@lie("GANG")
+def one_member_is_denied_and_the_others_are_not(run):
+    def change(claims):
+        claims.pop("evictions", None)
+        claims.pop("preemption", None)
+        charge = claims.pop("reservation")["charges"][0]
+        message = f"account `{charge['account']}`: asked {charge['amount']}, free 0 of {charge['limit']}"
+        claims.update(effect="DENY", reasons=[{"code": "QUOTA_EXCEEDED", "message": message}])
+
+    position, claims = run.members("PERMIT")[1]
+    run.sign(position, change)
+    for line in run.answers("decision"):
+        line["effect"] = "DENY" if line["request_id"] == claims["request_id"] else line["effect"]
+
+
+@lie("GANG")
+def a_gang_is_larger_than_it_is(run):
+    run.sign(run.members("PERMIT")[0][0], lambda claims: claims["gang"].update(size=claims["gang"]["size"] + 1))
+
+
+@lie("GANG")
+def two_members_of_a_gang_have_one_place(run):
+    run.sign(run.members("PERMIT")[1][0], lambda claims: claims["gang"].update(index=0))
+
+
+@lie("GANG")
+def a_member_passes_for_a_request_of_its_own(run):
+    run.sign(run.members("PERMIT")[1][0], lambda claims: claims.pop("gang"))
+
+
+@lie("GANG")
+def a_member_is_of_another_second_than_the_others(run):
+    position = run.members("PERMIT")[0][0]
+    run.leaves[position]["time"] -= 1
+    run.sign(position, lambda claims: claims.update(iat=claims["iat"] - 1))
+
+
+@lie("GANG")
+def a_gang_is_denied_although_no_member_is(run):
+    def change(claims):
+        claims["reasons"] = [{"code": "GANG_INCOMPLETE", "message": "member 0 is denied"}]
+
+    gang = run.members("DENY")[0][1]["gang"]["id"]
+    for position, claims in run.members("DENY"):
+        if claims["gang"]["id"] == gang:
+            run.sign(position, change)
+
+
+@lie("GANG")
+def a_member_that_had_no_room_would_have_been_admitted(run):
+    """It is denied because of another one, says the log; but it has no room itself."""
+    def change(claims):
+        claims["reasons"] = [{"code": "GANG_INCOMPLETE", "message": "another member is denied"}]
+
+    asks = {line["request_id"]: line["what"] for line in run.lines() if "ask" in line}
+    full = [
+        position
+        for position, claims in run.members("DENY")
+        if claims["gang"]["index"] == 0
+        and all(audit.ROOM.match(reason["message"]) for reason in claims["reasons"])
+        and not asks[claims["request_id"]]["may_preempt"]
+    ]
+    run.sign(full[0], change)
+
+
 # --- Lies of the facts ------------------------------------------------------------------------------------------
 
 
@@ -597,7 +924,14 @@ def a_client_was_told_of_a_denial_that_was_none(run):
 @lie("REFUSED")
 def a_client_was_refused_without_reason(run):
     line = next(line for line in run.answers("settlement") if line["state"] == "ACTIVE")
-    line.update(answer="error", status=9, code="STALE_EPOCH")
+    line.update(answer="error", status=9, code="STALE_EPOCH", message="the epoch is stale")
+
+
+@lie("REFUSED")
+def a_client_was_told_of_another_end(run):
+    line = next(line for line in run.answers("error") if line["code"] == "RESERVATION_ENDED")
+    state = re.search("it is ([A-Z]+)", line["message"])[1]
+    line["message"] = line["message"].replace(state, "REVOKED" if state != "REVOKED" else "EXPIRED")
 
 
 @lie("OPEN")

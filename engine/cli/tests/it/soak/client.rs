@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::load::{self, Ask, Dice, Named};
+use super::load::{self, Ask, Dice, Held, Named};
 use crate::server::claims;
 
 type Service = AdmissionServiceClient<Channel>;
@@ -30,6 +30,9 @@ type Service = AdmissionServiceClient<Channel>;
 const IN_FLIGHT: usize = 24;
 /// Answered admissions that a client asks once more now and then.
 const REMEMBERED: usize = 64;
+/// Reservations that a client may want to go on, or to run jobs inside: the latest, most of which
+/// are still held.
+const RECENT: usize = 12;
 
 /// How a client asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) enum Via {
     Unary,
     /// One stream with many events on their way.
     Stream,
+    /// One call for several requests.
+    Gang,
 }
 
 impl Via {
@@ -45,6 +50,7 @@ impl Via {
         match self {
             Self::Unary => "unary",
             Self::Stream => "stream",
+            Self::Gang => "gang",
         }
     }
 }
@@ -80,7 +86,9 @@ impl Record {
                 "state": it.state().as_str_name(), "epoch": it.epoch,
                 "refunded_gpu_seconds": it.refunded_gpu_seconds,
             }),
-            Answer::Error(it) => json!({"answer": "error", "status": it.status, "code": it.code}),
+            Answer::Error(it) => json!({
+                "answer": "error", "status": it.status, "code": it.code, "message": it.message,
+            }),
         };
         line["cycle"] = cycle.into();
         line["request_id"] = id.into();
@@ -113,6 +121,8 @@ pub(super) struct Client {
     decided: VecDeque<Ask>,
     /// Admissions whose reservations are to be released, and how these are named.
     held: VecDeque<(Ask, Named)>,
+    /// Reservations that were made, the latest last.
+    recent: VecDeque<Held>,
 }
 
 /// Whether an error says something about the request: others say that the server is not there, or
@@ -138,6 +148,7 @@ fn answer_of(result: Result<Answer, Status>) -> Option<Answer> {
                 Some(named) if is_answer(status.code()) => Ok(Answer::Error(pb::Error {
                     status: status.code().into(),
                     code: named.reason.clone(),
+                    message: status.message().to_owned(),
                     ..pb::Error::default()
                 })),
                 // Without details it was not the engine that spoke, but the transport.
@@ -160,13 +171,24 @@ pub(super) async fn call(service: &mut Service, ask: &Ask) -> Option<Answer> {
     })
 }
 
+/// The answers to what may be a gang: one for each of its members.
+async fn call_all(service: &mut Service, ask: &Ask) -> Option<Vec<Answer>> {
+    if ask.members.is_empty() {
+        return call(service, ask).await.map(|answer| vec![answer]);
+    }
+    match service.admit_gang(load::gang_request(ask)).await {
+        Ok(it) => Some(it.into_inner().members.into_iter().map(Answer::Admitted).collect()),
+        Err(status) => answer_of(Err(status)).map(|answer| vec![answer; ask.members.len()]),
+    }
+}
+
 impl Client {
     pub(super) fn new(folder: &Path, number: u64, via: Via, seed: u64) -> Self {
         let name = format!("c{number}");
         let record = Record::new(&folder.join(format!("{name}.jsonl")));
         let (pending, decided, held) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        let dice = Dice::new(seed, number);
-        Self { name, via, dice, record, asked: 0, pending, decided, held }
+        let (dice, recent) = (Dice::new(seed, number), VecDeque::new());
+        Self { name, via, dice, record, asked: 0, pending, decided, held, recent }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -182,7 +204,7 @@ impl Client {
     pub(super) async fn run(mut self, cycle: Cycle) -> Self {
         let Ok(service) = Service::connect(cycle.url.clone()).await else { return self };
         match self.via {
-            Via::Unary => self.call_one_by_one(service, &cycle).await,
+            Via::Unary | Via::Gang => self.call_one_by_one(service, &cycle).await,
             Via::Stream => self.stream(service, &cycle).await,
         }
         self
@@ -200,19 +222,24 @@ impl Client {
             // Now and then two ask the same thing at the same time.
             let twice = ask.verb() == "admit" && self.dice.once_in(12);
             let mut other = service.clone();
-            self.record.asked(cycle.number, self.via, &ask);
+            self.write_down(cycle, &ask);
             let answers = if twice {
-                self.record.asked(cycle.number, self.via, &ask);
-                futures::future::join(call(&mut service, &ask), call(&mut other, &ask)).await
+                self.write_down(cycle, &ask);
+                futures::join!(call_all(&mut service, &ask), call_all(&mut other, &ask))
             } else {
-                (call(&mut service, &ask).await, None)
+                (call_all(&mut service, &ask).await, None)
             };
             let mut answered = false;
-            for answer in [answers.0, answers.1].into_iter().flatten() {
+            for answers in [answers.0, answers.1].into_iter().flatten() {
                 if !answered {
                     self.pending.pop_front();
                 }
-                self.take(cycle, &ask, &answer, answered);
+                let each = ask.each();
+                assert_eq!(answers.len(), each.len(), "every member of a gang is answered");
+                let again = answered || !self.remember(&ask, &answers);
+                for (one, answer) in each.iter().zip(&answers) {
+                    self.take(cycle, one, answer, again);
+                }
                 answered = true;
             }
             if !answered {
@@ -258,32 +285,79 @@ impl Client {
             assert!(at < sent, "{} was answered before it was asked again", response.request_id);
             let ask = self.pending.remove(at).expect("it was just found");
             sent -= 1;
-            self.take(cycle, &ask, &answer, false);
+            let again = !self.remember(&ask, std::slice::from_ref(&answer));
+            self.take(cycle, &ask, &answer, again);
         }
+    }
+
+    fn write_down(&mut self, cycle: &Cycle, ask: &Ask) {
+        let via = if ask.members.is_empty() { self.via } else { Via::Gang };
+        for one in ask.each() {
+            self.record.asked(cycle.number, via, &one);
+        }
+    }
+
+    /// Keeps an admission that was decided, to ask it once more; whether it is new.
+    fn remember(&mut self, ask: &Ask, answers: &[Answer]) -> bool {
+        let decided = answers.iter().all(|answer| matches!(answer, Answer::Admitted(_)));
+        if !decided || self.decided.iter().any(|one| one.request_id == ask.request_id) {
+            return false;
+        }
+        self.decided.push_back(ask.clone());
+        if self.decided.len() > REMEMBERED {
+            self.decided.pop_front();
+        }
+        true
     }
 
     /// Writes an answer down and learns from it.
     fn take(&mut self, cycle: &Cycle, ask: &Ask, answer: &Answer, again: bool) {
         self.record.answered(cycle.number, &ask.request_id, answer);
         cycle.answers.send_modify(|answers| *answers += 1);
-        if let Answer::Error(error) = answer
-            && error.code == "STALE_EPOCH"
-            && let Some(ask) = load::in_next_epoch(ask)
-        {
-            self.pending.push_back(ask);
+        match answer {
+            Answer::Error(error) => {
+                let stale = load::in_next_epoch(ask).filter(|_| error.code == "STALE_EPOCH");
+                self.pending.extend(stale);
+            }
+            Answer::Settled(settled) => self.settled(settled),
+            Answer::Admitted(admitted) if !again => {
+                let decision: Decision = claims(&admitted.token);
+                self.admitted(ask, &decision);
+            }
+            Answer::Admitted(_) => {}
         }
-        let Answer::Admitted(admitted) = answer else { return };
-        if again || self.decided.iter().any(|one| one.request_id == ask.request_id) {
+    }
+
+    fn settled(&mut self, settled: &pb::Settlement) {
+        let at = self.recent.iter().position(|held| held.id == settled.reservation_id);
+        let Some(at) = at else { return };
+        // Some of those that have ended are kept, to be asked for all the same.
+        if settled.state() == pb::ReservationState::Active {
+            self.recent[at].confirmed = true;
+        } else if !self.dice.once_in(6) {
+            self.recent.remove(at);
+        }
+    }
+
+    fn admitted(&mut self, ask: &Ask, decision: &Decision) {
+        let Some(reservation) = &decision.reservation else { return };
+        let id = reservation.id.to_string();
+        if decision.extends.is_some() {
+            if let Some(held) = self.recent.iter_mut().find(|held| held.id == id) {
+                held.go_on(reservation);
+            }
             return;
         }
-        self.decided.push_back(ask.clone());
-        if self.decided.len() > REMEMBERED {
-            self.decided.pop_front();
+        let held = Held::new(ask, decision).expect("it is a reservation of its own");
+        if self.dice.once_in(30) {
+            // Nobody has confirmed it yet.
+            self.of_held(&held);
         }
-        let decision: Decision = claims(&admitted.token);
-        let Some(reservation) = decision.reservation else { return };
+        self.recent.push_back(held);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
         if self.via == Via::Unary {
-            let id = reservation.id.to_string();
             self.settle(ask, |dice| {
                 let itself = dice.once_in(2);
                 if itself { Named::Itself(id.clone()) } else { by_request(ask) }
@@ -291,9 +365,41 @@ impl Client {
         }
     }
 
+    /// Asks for more time for a reservation, or for jobs inside it; which need not be a lease.
+    fn of_held(&mut self, held: &Held) {
+        if self.dice.once_in(2) || !(held.is_lease() || self.dice.once_in(8)) {
+            let name = self.next_name();
+            self.pending.push_back(load::longer(name, held, &mut self.dice));
+            return;
+        }
+        let mut jobs = Vec::new();
+        for _ in 0..2 + self.dice.below(2) {
+            let name = self.next_name();
+            jobs.push(load::inside(name, held, &mut self.dice));
+        }
+        if self.via == Via::Unary && self.dice.once_in(4) {
+            let name = self.next_name();
+            jobs.truncate(2);
+            jobs = vec![load::gang(name, jobs, &mut self.dice)];
+        } else if self.via == Via::Stream {
+            for job in &jobs {
+                self.pending.push_back(job.clone());
+                self.settle(job, |_| by_request(job));
+            }
+            return;
+        }
+        self.pending.extend(jobs);
+    }
+
+    fn next_name(&mut self) -> String {
+        let number = self.number();
+        format!("{}-{number}", self.name)
+    }
+
     /// What becomes of an admission, which is named somehow: most are confirmed and released again
     /// at once or later, some are confirmed alone, a few are forgotten or released without having
-    /// been confirmed. What is sold is kept longer, so that there is somebody to displace.
+    /// been confirmed. What is sold is kept longer, so that there is somebody to displace; what
+    /// runs inside a lease too, so that the lease ends before it.
     fn settle(&mut self, ask: &Ask, named: impl Fn(&mut Dice) -> Named) {
         let fate = self.dice.below(20);
         if fate > 2 {
@@ -301,7 +407,7 @@ impl Client {
             let number = self.number();
             self.pending.push_back(load::settle(true, number, ask, named, wrong));
         }
-        let kept = if load::sells(ask) { 16 } else { 10 };
+        let kept = if load::stays(ask) { 16 } else { 10 };
         match fate {
             0 | 1 | 3..6 => {}
             6.. if fate < kept => {
@@ -333,8 +439,20 @@ impl Client {
             self.pending.push_back(self.decided[usize::try_from(at).unwrap()].clone());
             return;
         }
-        let number = self.number();
-        let ask = load::admit(format!("{}-{number}", self.name), &mut self.dice);
+        // Now and then one that has ended.
+        let any = self.dice.once_in(12);
+        let held: Vec<&Held> = self.recent.iter().filter(|held| any || held.runs()).collect();
+        if !held.is_empty() && self.dice.once_in(4) {
+            let held = (*self.dice.one(&held)).clone();
+            self.of_held(&held);
+            return;
+        }
+        let name = self.next_name();
+        if self.via == Via::Unary && self.dice.once_in(10) {
+            self.pending.push_back(load::gang(name, Vec::new(), &mut self.dice));
+            return;
+        }
+        let ask = load::admit(name, &mut self.dice);
         self.pending.push_back(ask.clone());
         if self.via == Via::Stream {
             // A stream does not wait for the answer.

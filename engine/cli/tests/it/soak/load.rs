@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use placet_core::{Decision, ReservationGrant};
 use placet_proto::admission::v1 as pb;
 use placet_proto::admission::v1::admit_request::Subject;
 use placet_proto::admission::v1::stream_request::Event;
@@ -16,8 +17,13 @@ pub(super) const CONFIRM_WITHIN: u64 = 2;
 const SECONDS: (u64, u64) = (3, 8);
 /// Seconds by which the farthest of those that are booked ahead are.
 const LEAD: u64 = 4;
-/// An epoch that no reservation comes to.
-const WRONG_EPOCH: u64 = 9;
+/// An epoch that no reservation comes to, as none is asked to go on so often.
+const WRONG_EPOCH: u64 = 90;
+/// Most seconds by which a reservation is to go on at a time, and by which a job inside a lease is
+/// to run.
+const MORE_SECONDS: u64 = 4;
+/// Most members of a gang: few, so that all of them fit now and then.
+const MOST_MEMBERS: u64 = 4;
 /// Who asks, of which class; the house's own sell as well.
 const ASKERS: [(&str, pb::PriorityClass); 6] = [
     ("research", pb::PriorityClass::InternalResearch),
@@ -261,6 +267,9 @@ pub(super) struct Ask {
     pub(super) event: Event,
     /// The same for the record.
     pub(super) what: Value,
+    /// The members, if this is a gang: then `event` is that of the first, and `request_id` names
+    /// the gang.
+    pub(super) members: Vec<Ask>,
 }
 
 impl Ask {
@@ -271,6 +280,73 @@ impl Ask {
             Event::Confirm(_) => "confirm",
             Event::Release(_) => "release",
         }
+    }
+
+    /// The requests that it consists of: the members of a gang, or itself.
+    pub(super) fn each(&self) -> Vec<Self> {
+        if self.members.is_empty() { vec![self.clone()] } else { self.members.clone() }
+    }
+
+    fn admission(&self) -> &pb::AdmitRequest {
+        let Event::Admit(admission) = &self.event else { panic!("it is no admission") };
+        admission
+    }
+}
+
+/// What a client knows of a reservation that it holds, or held.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// The admission that made it.
+    ask: Ask,
+    pub(super) id: String,
+    epoch: u64,
+    start: u64,
+    end: u64,
+    gpu_model: String,
+    pub(super) confirmed: bool,
+}
+
+impl Held {
+    /// `None` for a denial, and where what is there already goes on.
+    pub(super) fn new(ask: &Ask, decision: &Decision) -> Option<Self> {
+        let grant = decision.reservation.as_ref().filter(|_| decision.extends.is_none())?;
+        Some(Self {
+            ask: ask.clone(),
+            id: grant.id.to_string(),
+            epoch: grant.epoch,
+            start: grant.start,
+            end: grant.end,
+            gpu_model: decision.workload.gpu_model.to_string(),
+            confirmed: false,
+        })
+    }
+
+    /// Takes note of how it goes on.
+    pub(super) fn go_on(&mut self, grant: &ReservationGrant) {
+        (self.epoch, self.end) = (grant.epoch, grant.end);
+    }
+
+    /// Its terms as a lease, whatever it is.
+    fn work(&self) -> pb::Lease {
+        match self.ask.admission().subject.clone().expect("it was asked for") {
+            Subject::Lease(lease) => lease,
+            Subject::Job(job) => lease_like(job),
+        }
+    }
+
+    /// Whether it is confirmed, and by the clock not at its end: others may have ended it.
+    pub(super) fn runs(&self) -> bool {
+        self.confirmed && self.end > now()
+    }
+
+    /// Whether jobs may run inside.
+    pub(super) fn is_lease(&self) -> bool {
+        matches!(self.ask.admission().subject, Some(Subject::Lease(_)))
+    }
+
+    fn payer(&self) -> (&str, pb::PriorityClass) {
+        let admission = self.ask.admission();
+        (&admission.tenant_id, admission.priority_class())
     }
 }
 
@@ -299,7 +375,109 @@ pub(super) fn admit(request_id: String, dice: &mut Dice) -> Ask {
         start,
         ..pb::Lease::default()
     };
-    admission(request_id, (tenant, class), lease, dice.once_in(4))
+    let kind = if dice.once_in(4) { Kind::Job(String::new()) } else { Kind::Lease };
+    admission(request_id, (tenant, class), lease, kind)
+}
+
+/// More time for a reservation: one in six is not asked for as it is held.
+pub(super) fn longer(request_id: String, held: &Held, dice: &mut Dice) -> Ask {
+    let mut extends = pb::Extends {
+        reservation_id: held.id.clone(),
+        epoch: held.epoch,
+        start: held.start,
+        end: held.end,
+    };
+    let mut lease = held.work();
+    lease.gpu_models = vec![held.gpu_model.clone()];
+    lease.duration_seconds = 1 + dice.below(MORE_SECONDS);
+    (lease.may_preempt, lease.start) = (false, 0);
+    let (mut tenant, class) = held.payer();
+    match dice.below(36) {
+        0 if extends.epoch > 1 => extends.epoch -= 1,
+        0 | 1 => extends.epoch += 1,
+        2 => extends.end += 1,
+        3 => extends.start -= 1,
+        4 => lease.gpu_count += 1,
+        5 => tenant = another(tenant, class),
+        _ => {}
+    }
+    let job = held.ask.admission().subject.as_ref().and_then(|subject| match subject {
+        Subject::Lease(_) => None,
+        Subject::Job(job) => Some(job.lease_id.clone()),
+    });
+    let kind = job.map_or(Kind::Lease, Kind::Job);
+    let mut ask = admission(request_id, (tenant, class), lease, kind);
+    ask.what["extends"] = json!({
+        "reservation_id": extends.reservation_id, "epoch": extends.epoch,
+        "start": extends.start, "end": extends.end,
+    });
+    // What is added begins there, and what is asked for says so.
+    ask.what["start"] = extends.end.into();
+    let Event::Admit(request) = &mut ask.event else { panic!("it is an admission") };
+    request.extends = Some(extends);
+    ask
+}
+
+/// A job inside a lease: several of them often ask for more GPUs than it has, one in eight runs on
+/// beyond its end, one in ten would take another model, and one in forty is of another tenant.
+pub(super) fn inside(request_id: String, held: &Held, dice: &mut Dice) -> Ask {
+    let mut lease = held.work();
+    lease.gpu_count = 1 + u32::try_from(dice.below(u64::from(lease.gpu_count))).unwrap();
+    lease.gpu_milli = *dice.one(&[lease.gpu_milli, lease.gpu_milli, 1_000, 250]);
+    lease.fabric_gbps = *dice.one(&[0, lease.fabric_gbps, 10]);
+    lease.gpu_models = vec![held.gpu_model.clone()];
+    if dice.once_in(10) {
+        lease.gpu_models = held.work().gpu_models;
+    }
+    lease.may_preempt = lease.may_preempt && dice.once_in(4);
+    let left = held.end.saturating_sub(now()).max(1);
+    lease.start = if dice.once_in(6) { now() + 1 + dice.below(2) } else { 0 };
+    lease.duration_seconds = match dice.below(8) {
+        0 => left + 1 + dice.below(MORE_SECONDS),
+        1..=4 => left,
+        _ => 1 + dice.below(left.min(MORE_SECONDS)),
+    };
+    let (mut tenant, class) = held.payer();
+    if dice.once_in(40) {
+        tenant = another(tenant, class);
+    }
+    admission(request_id, (tenant, class), lease, Kind::Job(held.id.clone()))
+}
+
+/// Another tenant that may ask in a class.
+fn another(tenant: &str, class: pb::PriorityClass) -> &'static str {
+    let other = ASKERS.iter().find(|(other, theirs)| *theirs == class && *other != tenant);
+    other.expect("every class has several tenants").0
+}
+
+/// Requests that are to be admitted together: 2 to 4, most of the gangs of small ones, so that all
+/// of them fit; `of` are members that are drawn already.
+pub(super) fn gang(request_id: String, of: Vec<Ask>, dice: &mut Dice) -> Ask {
+    let mut members = of;
+    let (size, small) = (2 + dice.below(MOST_MEMBERS - 1), !dice.once_in(4));
+    while u64::try_from(members.len()).unwrap() < size {
+        let name = format!("{request_id}-{}", members.len());
+        let mut member = admit(name.clone(), dice);
+        while small && !is_small(&member) {
+            member = admit(name.clone(), dice);
+        }
+        members.push(member);
+    }
+    for (index, member) in members.iter_mut().enumerate() {
+        member.what["gang"] = json!({"id": request_id, "index": index, "size": size});
+    }
+    let first = members.first().expect("there are two at least").clone();
+    Ask { request_id, members, ..first }
+}
+
+fn is_small(ask: &Ask) -> bool {
+    ask.what["gpu_count"].as_u64() <= Some(2)
+}
+
+/// A gang, as it is asked for.
+pub(super) fn gang_request(ask: &Ask) -> pb::AdmitGangRequest {
+    let members = ask.members.iter().map(|member| member.admission().clone()).collect();
+    pb::AdmitGangRequest { gang_id: ask.request_id.clone(), members }
 }
 
 /// The system's time, in seconds since 1970-01-01 UTC: the server's too.
@@ -320,16 +498,23 @@ pub(super) fn probe(request_id: String) -> Ask {
         gpu_milli: 1_000,
         ..pb::Lease::default()
     };
-    admission(request_id, ("nobody", pb::PriorityClass::InternalResearch), lease, false)
+    admission(request_id, ("nobody", pb::PriorityClass::InternalResearch), lease, Kind::Lease)
+}
+
+/// What is asked for; a job with the lease inside which it is to run, or an empty name.
+enum Kind {
+    Lease,
+    Job(String),
 }
 
 fn admission(
     request_id: String,
     (tenant, class): (&str, pb::PriorityClass),
     lease: pb::Lease,
-    as_job: bool,
+    kind: Kind,
 ) -> Ask {
-    let what = json!({
+    let as_job = matches!(kind, Kind::Job(_));
+    let mut what = json!({
         "tenant_id": tenant, "priority_class": class.as_str_name(),
         "kind": if as_job { "job" } else { "lease" },
         "cluster_id": lease.cluster_id, "gpu_count": lease.gpu_count,
@@ -337,7 +522,15 @@ fn admission(
         "duration_seconds": lease.duration_seconds, "fabric_gbps": lease.fabric_gbps,
         "may_preempt": lease.may_preempt, "start": lease.start,
     });
-    let subject = if as_job { Subject::Job(job_like(lease)) } else { Subject::Lease(lease) };
+    let subject = match kind {
+        Kind::Lease => Subject::Lease(lease),
+        Kind::Job(lease_id) => {
+            if !lease_id.is_empty() {
+                what["lease_id"] = lease_id.clone().into();
+            }
+            Subject::Job(pb::Job { lease_id, ..job_like(lease) })
+        }
+    };
     let request = pb::AdmitRequest {
         request_id: request_id.clone(),
         tenant_id: tenant.to_owned(),
@@ -350,7 +543,7 @@ fn admission(
         priority_class: class.into(),
         subject: Some(subject),
     };
-    Ask { request_id, event: Event::Admit(request), what }
+    Ask { request_id, event: Event::Admit(request), what, members: vec![] }
 }
 
 fn job_like(lease: pb::Lease) -> pb::Job {
@@ -368,8 +561,28 @@ fn job_like(lease: pb::Lease) -> pb::Job {
     }
 }
 
+fn lease_like(job: pb::Job) -> pb::Lease {
+    pb::Lease {
+        cluster_id: job.cluster_id,
+        gpu_count: job.gpu_count,
+        duration_seconds: job.duration_seconds,
+        isolation_level: job.isolation_level,
+        gpu_models: job.gpu_models,
+        gpu_milli: job.gpu_milli,
+        fabric_gbps: job.fabric_gbps,
+        may_preempt: job.may_preempt,
+        start: job.start,
+        ..pb::Lease::default()
+    }
+}
+
+/// Whether what is asked for is best kept: it is sold, or runs inside a lease.
+pub(super) fn stays(ask: &Ask) -> bool {
+    sells(ask) || ask.what["lease_id"].is_string()
+}
+
 /// Whether what is asked for is sold.
-pub(super) fn sells(ask: &Ask) -> bool {
+fn sells(ask: &Ask) -> bool {
     let sold = i32::from(pb::PriorityClass::ExternalCommercial);
     matches!(&ask.event, Event::Admit(admit) if admit.priority_class == sold)
 }
@@ -390,17 +603,18 @@ pub(super) fn settle(confirm: bool, number: u64, of: &Ask, named: Named, wrong: 
     settle_in(if wrong { WRONG_EPOCH } else { 1 }, confirm, request_id, tenant_id, named)
 }
 
-/// A release once more, in the epoch that an eviction has brought about; `None` if it was in that
-/// already, or is no release.
+/// A release once more, in the next epoch, which an eviction or an extension has brought about;
+/// `None` if no reservation comes to that, or it is no release.
 pub(super) fn in_next_epoch(ask: &Ask) -> Option<Ask> {
     let Event::Release(release) = &ask.event else { return None };
-    let reservation = release.reservation.as_ref().filter(|of| of.epoch == 1)?;
+    let reservation = release.reservation.as_ref().filter(|of| of.epoch < WRONG_EPOCH)?;
     let named = match reservation.target.clone()? {
         pb::reservation_ref::Target::ReservationId(id) => Named::Itself(id),
         pb::reservation_ref::Target::AdmitRequestId(id) => Named::Admission(id),
     };
-    let request_id = format!("{}-again", ask.request_id);
-    Some(settle_in(2, false, request_id, release.tenant_id.clone(), named))
+    let (first, epoch) = (ask.request_id.split('@').next()?, reservation.epoch + 1);
+    let request_id = format!("{first}@{epoch}");
+    Some(settle_in(epoch, false, request_id, release.tenant_id.clone(), named))
 }
 
 fn settle_in(
@@ -429,7 +643,7 @@ fn settle_in(
         let request_id = request_id.clone();
         Event::Release(pb::ReleaseRequest { request_id, tenant_id, reservation })
     };
-    Ask { request_id, event, what }
+    Ask { request_id, event, what, members: vec![] }
 }
 
 /// A small generator of our own, so that a seed gives the same load on every machine (Knuth's MMIX
@@ -460,7 +674,7 @@ impl Dice {
         self.below(of) == 0
     }
 
-    fn one<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+    pub(super) fn one<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         let at = usize::try_from(self.below(u64::try_from(list.len()).unwrap())).unwrap();
         &list[at]
     }
