@@ -594,6 +594,9 @@ def check_place(audit, position, claims, grant, what):
 
 def check_outside(audit, position, claims, what, codes):
     """What is denied because of the reservation that it names is so for the right reason, and for no other."""
+    if "PREEMPTION_NOT_PERMITTED" in codes:
+        # Policies have denied it before the ledger was asked.
+        return
     kept = {}
     for model in what["gpu_models"]:
         workload = dict(claims["workload"], gpu_model=model)

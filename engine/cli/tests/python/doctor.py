@@ -26,6 +26,9 @@ import tempfile
 import audit
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+# Asking what would have been admitted is most of an audit's work, and only one lie is about it.
+audit.SAMPLED = 40
+
 LIES = []
 
 
