@@ -304,7 +304,6 @@ fn goes_on(decision: &Decision) -> bool {
         && extends.start < extends.end
         && extends.epoch.checked_add(1) == Some(granted.epoch)
         && decision.evictions.is_empty()
-        && decision.gang.is_none()
 }
 
 fn check_sense(decision: &Decision) -> Result<(), VerifyError> {

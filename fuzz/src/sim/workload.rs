@@ -375,6 +375,7 @@ impl Driver {
             }
         }
         let said = request.extends.as_ref().map(|extends| extends.end);
+        let is_job = matches!(request.subject, Subject::Job(_));
         let workload = workload_of(&mut request);
         match wrong {
             4 | 6 => workload.start = said,
@@ -386,7 +387,7 @@ impl Driver {
             12 => self.rng.name(&CALLERS).clone_into(&mut caller),
             13 => request.priority_class = PriorityClass::InternalResearch,
             14 => request.priority_class = PriorityClass::ExternalCommercial,
-            15 => workload.lease_id = Some(held.grant.id.clone()),
+            15 if is_job => workload.lease_id = Some(held.grant.id.clone()),
             _ => {}
         }
         let own = held.work.grant.gpu_model.to_string();

@@ -55,8 +55,8 @@ const DEAD_MS: u64 = 400;
 const REST_SECONDS: u64 = 3;
 /// One in how many cycles under load has other facts, with other trees of quotas, put into place.
 const REPLACED: u64 = 5;
-/// Cycles of the run that is doctored: it is audited once for every lie, and so kept as short as has
-/// everything in it that somebody lies about.
+/// Cycles of the run that is doctored: it is audited once for every lie, and so kept as short as
+/// has everything in it that somebody lies about.
 const DOCTORED_CYCLES: u64 = 6;
 /// Turns of the scheduler that a kill waits at most once it is due, so that it falls into any part
 /// of a batch.

@@ -181,7 +181,7 @@ fn a_decision_that_contradicts_itself_is_refused() {
         let (reservation_id, end) = (granted.id, granted.start);
         Extends { end, epoch: granted.epoch, reservation_id, start: end - 60 }
     };
-    let changes: [&dyn Fn(&mut placet_core::Decision); 11] = [
+    let changes: [&dyn Fn(&mut placet_core::Decision); 10] = [
         &|decision| decision.effect = Effect::Deny,
         &|decision| decision.reservation = None,
         &|decision| decision.sub = "job/d-1".to_owned(),
@@ -198,10 +198,6 @@ fn a_decision_that_contradicts_itself_is_refused() {
             decision.gang = Some(GangPlace { id: sample::id("g"), index: 2, size: 2 });
         },
         &|decision| decision.lease_id = Some(sample::id("rsv-1")),
-        &|decision| {
-            decision.extends = Some(Extends { epoch: 0, ..extends(decision) });
-            decision.gang = Some(GangPlace { id: sample::id("g"), index: 0, size: 2 });
-        },
     ];
     for change in changes {
         let mut decision = sample::decision();
