@@ -565,6 +565,7 @@ def not_inside(audit, claims, workload, start, stop):
     if lease["confirmed"] is None:
         return "LEASE_NOT_CONFIRMED"
     same = all(lease["work"][name] == workload[name] for name in ("cluster_id", "gpu_model", "isolation_level"))
+    same = same and workload["gpu_milli"] <= lease["work"]["gpu_milli"]
     return None if same and lease["start"] <= start and stop <= lease["until"] else "OUTSIDE_LEASE"
 
 
@@ -644,11 +645,16 @@ def would_have(audit, position, claims, what, start):
     if audit.gang is None:
         audit.find("GANG", position, "it is no member of a gang")
         return
-    stop, model = start + what["duration_seconds"], claims["workload"]["gpu_model"]
-    charges = charges_of(audit, what, model, start)
+    stop = start + what["duration_seconds"]
     rule = audit.terms.get("rules", {}).get(what["tenant_id"])
-    wrong = not_inside(audit, claims, claims["workload"], start, stop)
-    if wrong is not None or not audit.books.fits(charges, start, stop):
+    # On the first of its models that fits: the denial names the first that was asked for.
+    for model in what["gpu_models"]:
+        charges = charges_of(audit, what, model, start)
+        wrong = not_inside(audit, claims, dict(claims["workload"], gpu_model=model), start, stop)
+        fits = wrong is None and audit.books.fits(charges, start, stop)
+        if fits:
+            break
+    if not fits:
         audit.gang["is_sure"] = False
         # Whom it would have displaced, nobody says.
         if not what["may_preempt"] or what["start"] or rule is None:
