@@ -363,12 +363,12 @@ def an_expiry_refunds_nothing(run):
 
 @lie("EXPIRY")
 def an_expiry_is_forgotten(run):
-    run.forget(next(p for p, event in run.events("expiry") if event["cause"] != "evicted"))
+    run.forget(next(p for p, event in run.events("expiry") if event["cause"] in ("unconfirmed", "ended")))
 
 
 @lie("EXPIRY")
 def an_expiry_is_of_another_cause(run):
-    event = next(event for _, event in run.events("expiry") if event["cause"] != "evicted")
+    event = next(event for _, event in run.events("expiry") if event["cause"] in ("unconfirmed", "ended"))
     event["cause"] = "ended" if event["cause"] == "unconfirmed" else "unconfirmed"
 
 
