@@ -457,8 +457,8 @@ impl Admission {
         // place where the caller already waits for its turn, so that requests of one stream keep
         // their order.
         let pending = loop {
-            let place = self.0.sequencer.place().await?;
-            proposals = match self.offer(place, proposals)? {
+            let places = self.0.sequencer.places(proposals.len()).await?;
+            proposals = match self.offer(places, proposals)? {
                 Offered::Placed(pending) => break pending,
                 Offered::Held(proposals) => {
                     // The sender is part of `self`: it is not gone.
@@ -466,8 +466,12 @@ impl Admission {
                     proposals
                 }
                 Offered::Outdated(proposals, active) => {
-                    let again = |one| self.again(Arc::clone(&active), one);
-                    try_join_all(proposals.into_iter().map(again)).await?
+                    let mut again = Vec::with_capacity(proposals.len());
+                    // One after the other: what takes no room is one at a time.
+                    for one in proposals {
+                        again.push(self.again(Arc::clone(&active), one).await?);
+                    }
+                    again
                 }
             };
         };

@@ -448,9 +448,19 @@ impl SequencerHandle {
     }
 
     /// Waits for a place in the queue.
-    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, SequencerError> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        place.map_err(|_closed| SequencerError::Stopped)
+    async fn place(&self) -> Result<OwnedSemaphorePermit, SequencerError> {
+        self.places(1).await
+    }
+
+    /// Waits for as many places in the queue as there are decisions to be made together.
+    pub(crate) async fn places(
+        &self,
+        count: usize,
+    ) -> Result<OwnedSemaphorePermit, SequencerError> {
+        // More than there are would never come.
+        let count = u32::try_from(count.min(QUEUE)).unwrap_or(u32::MAX);
+        let places = Arc::clone(&self.places).acquire_many_owned(count).await;
+        places.map_err(|_closed| SequencerError::Stopped)
     }
 
     /// Puts evaluated requests in the order at once: whoever calls it knows what comes before it.
@@ -472,8 +482,8 @@ impl SequencerHandle {
         &self,
         proposals: Vec<Proposal>,
     ) -> Result<Pending<Vec<Decided>>, SequencerError> {
-        let place = self.place().await?;
-        self.propose_at(place, proposals)
+        let places = self.places(proposals.len()).await?;
+        self.propose_at(places, proposals)
     }
 
     /// The same, but fails at once if the queue is full.

@@ -1,7 +1,7 @@
 //! Applying a batch to the ledger: in memory only, in order, and so that all of it can be taken
 //! back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use placet_core::{Decision, Digest, Effect, Event, EvictionOrder, Id, Leaf, Reason};
 
@@ -239,8 +239,12 @@ impl<'w> Stage<'w> {
         staged: &Staged<'_>,
     ) -> Result<Option<Answer>, Failure> {
         let (mut drafts, mut stored, mut last) = (Vec::new(), Vec::new(), None);
+        let mut names = HashSet::with_capacity(members.len());
         for (proposal, _) in members {
             let request_id = &proposal.request.request_id;
+            if !names.insert((&proposal.caller, request_id)) {
+                return Err(reused(proposal).into());
+            }
             if let Some(draft) = staged.decided.get(&(&proposal.caller, request_id)) {
                 if !staged.repeats(proposal, *draft) {
                     return Err(reused(proposal).into());

@@ -345,6 +345,10 @@ fn a_gang_is_admitted_as_a_whole_or_not_at_all() {
         let mixed = sequencer.propose_gang(company).await.unwrap().await;
         assert!(matches!(mixed, Err(SequencerError::RequestIdReused { .. })));
 
+        let twice = gang([proposal("t-1", 1, 1, 1_000), proposal("t-1", 1, 1, 1_000)]);
+        let twice = sequencer.propose_gang(twice).await.unwrap().await;
+        assert!(matches!(twice, Err(SequencerError::RequestIdReused { .. })));
+
         let before = sequencer.inspect().await.unwrap();
         let too_much = gang([
             proposal("n-1", 30, 100, 1_100),
