@@ -20,6 +20,7 @@ mod request;
 mod resource;
 mod signature;
 mod snapshot;
+pub mod tile;
 mod token;
 mod utc;
 mod verdict;

@@ -7,5 +7,6 @@ mod merkle;
 mod python;
 mod sample;
 mod tidy;
+mod tile;
 mod token;
 mod vectors;
