@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use placet_server::CHECKPOINT_EVERY_SECONDS;
 use placet_server::store::SNAPSHOT_EVERY;
 
 use crate::exit::Failure;
@@ -139,6 +140,9 @@ pub(crate) struct Given {
     /// [default: 100000]
     #[arg(long, env = "PLACET_SNAPSHOT_EVERY", value_name = "LEAVES")]
     pub(crate) snapshot_every: Option<u64>,
+    /// Seconds between checkpoints of the log while it grows, 1 to 3600, 0 for none [default: 10]
+    #[arg(long, env = "PLACET_CHECKPOINT_EVERY", value_name = "SECONDS")]
+    pub(crate) checkpoint_every: Option<u64>,
     /// Seconds between looks at bundle and facts for changes, 0 for never [default: 1]
     #[arg(long, env = "PLACET_WATCH", value_name = "SECONDS")]
     pub(crate) watch: Option<u64>,
@@ -163,11 +167,12 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "audience",
     "bundle",
     "bundle-keys",
     "cache",
+    "checkpoint-every",
     "clock",
     "confirm-within",
     "facts",
@@ -267,6 +272,7 @@ impl Given {
             workers: self.workers.or(file.workers),
             confirm_within: self.confirm_within.or(file.confirm_within),
             snapshot_every: self.snapshot_every.or(file.snapshot_every),
+            checkpoint_every: self.checkpoint_every.or(file.checkpoint_every),
             watch: self.watch.or(file.watch),
             operator: self.operator.or(file.operator),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -316,6 +322,7 @@ impl Given {
             confirm_within_seconds: self.confirm_within.unwrap_or(DEFAULT_CONFIRM_WITHIN),
             operators,
             snapshot_every: self.snapshot_every.unwrap_or(SNAPSHOT_EVERY),
+            checkpoint_every_seconds: self.checkpoint_every.unwrap_or(CHECKPOINT_EVERY_SECONDS),
             watch: watch.map(std::time::Duration::from_secs),
             tls,
         };

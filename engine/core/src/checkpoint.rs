@@ -76,6 +76,14 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// What is signed: three lines. A signed note of this log and head begins with it and an empty
+    /// line, unless it has extension lines.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let root = STANDARD.encode(self.root.as_bytes());
+        format!("{}\n{}\n{root}\n", self.origin, self.size)
+    }
+
     /// The signed note, as it is published.
     ///
     /// # Errors
@@ -95,8 +103,7 @@ impl Checkpoint {
     pub fn sign(&self, key: &SigningKey) -> Result<String, CheckpointError> {
         check_origin(&self.origin)?;
         check_size(self.size)?;
-        let root = STANDARD.encode(self.root.as_bytes());
-        let mut note = format!("{}\n{}\n{root}\n", self.origin, self.size);
+        let mut note = self.text();
         let signature = key.sign(note.as_bytes()).map_err(CheckpointError::Key)?;
         let mut line = Vec::with_capacity(KEY_HASH_BYTES + SIGNATURE_BYTES);
         line.extend_from_slice(&key_hash(&self.origin, key.verifying_key()));

@@ -15,6 +15,7 @@ use crate::activation::{
 use crate::clock::Clock;
 use crate::error::AdmitError;
 use crate::grpc::convert::SettleRequest;
+use crate::log::Files;
 use crate::metrics::{MAX_ACCOUNT_SERIES, Metrics, Stage, Stopwatch};
 use crate::quota::{AccountUse, Accounts, Due, Filter};
 use crate::sequencer::{
@@ -22,8 +23,8 @@ use crate::sequencer::{
     SequencerHandle, Settle, SettleKind, Settled, UsageReport,
 };
 use crate::settings::Settings;
-use crate::signer::Signer;
-use crate::store::{Reader, StoreOptions};
+use crate::signer::{CheckpointSigner, Signer, SignerError};
+use crate::store::{CheckpointOptions, Reader, StoreOptions};
 use crate::workers::{Active, Workers};
 
 /// How often an activation of unknown outcome is asked for again before it is given up.
@@ -146,7 +147,7 @@ pub enum OpenError {
         /// Their directory.
         path: String,
         /// Why.
-        source: crate::signer::SignerError,
+        source: SignerError,
     },
     /// The store is foreign, held by another process, or damaged.
     #[error("the store `{path}` cannot be opened")]
@@ -193,6 +194,8 @@ impl Admission {
         let signer = Signer::open(&settings.keys)
             .map_err(|source| OpenError::Keys { path: path(&settings.keys), source })?;
         let jwks = signer.jwks();
+        let checkpoints = checkpoints(settings, &signer)
+            .map_err(|source| OpenError::Keys { path: path(&settings.keys), source })?;
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
         let options = Options {
             audience: settings.audience.clone(),
@@ -201,8 +204,8 @@ impl Admission {
             issuer: settings.issuer.clone(),
         };
         let workers = Workers::start(settings.workers, &metrics).map_err(OpenError::Threads)?;
-        let store =
-            StoreOptions { snapshot_every: settings.snapshot_every, ..StoreOptions::default() };
+        let snapshot_every = settings.snapshot_every;
+        let store = StoreOptions { checkpoints, snapshot_every, ..StoreOptions::default() };
         let names = active.names();
         let sequencer = SequencerHandle::start_with(&settings.store, options, store, signer, names)
             .map_err(|source| OpenError::Store { path: path(&settings.store), source })?;
@@ -227,6 +230,11 @@ impl Admission {
             sequencer,
             workers,
         })))
+    }
+
+    /// The log as static files.
+    pub(crate) fn files(&self) -> Files {
+        self.0.sequencer.files()
     }
 
     /// Reads sources again and makes them active in one step, if all of them are good; what has not
@@ -692,6 +700,19 @@ fn not_looked(error: SequencerError) -> AdmitError {
 }
 
 /// The engine of components, with a cache of what it compiled if there is a place for one.
+/// How checkpoints are made; their key is made where they are, and only there.
+fn checkpoints(
+    settings: &Settings,
+    decisions: &Signer,
+) -> Result<Option<CheckpointOptions>, SignerError> {
+    let every_seconds = settings.checkpoint_every_seconds;
+    if every_seconds == 0 {
+        return Ok(None);
+    }
+    let signer = CheckpointSigner::open(&settings.keys, decisions)?;
+    Ok(Some(CheckpointOptions { signer, every_seconds }))
+}
+
 fn runtime(settings: &Settings) -> Result<WasmRuntime, LoadError> {
     match &settings.cache {
         Some(directory) => WasmRuntime::with_cache(directory),

@@ -1,11 +1,15 @@
-//! Keys, metrics and health over plain HTTP/1.1: what tools read that do not speak gRPC.
+//! Keys, metrics, health and the log over plain HTTP/1.1: what tools read that do not speak gRPC.
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use placet_core::tile::TilePath;
 
+use crate::activation::chain;
 use crate::admission::Admission;
+use crate::log::{FileError, Files};
 
 /// Media type of a JWK set (RFC 7517 section 8.5.2).
 const JWKS_TYPE: &str = "application/jwk-set+json";
@@ -15,11 +19,69 @@ const JWKS_CACHE: &str = "public, max-age=300";
 /// Media type of the OpenMetrics text format.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The routes: `/.well-known/jwks.json`, `/metrics`, `/healthz` (the process lives) and `/readyz`
-/// (it decides).
+/// Where the log's own paths begin (C2SP tlog-tiles, "prefix").
+const LOG_PREFIX: &str = "/log/";
+/// How long a checkpoint may be kept: there is a newer one within seconds (C2SP tlog-tiles,
+/// "Checkpoints").
+const CHECKPOINT_CACHE: &str = "public, max-age=2";
+/// How long a tile may be kept: what one path names never changes, partial or not.
+const TILE_CACHE: &str = "public, max-age=31536000, immutable";
+/// That something is not there says nothing about later.
+const NO_CACHE: &str = "no-store";
+/// Media types of C2SP tlog-tiles.
+const CHECKPOINT_TYPE: &str = "text/plain; charset=utf-8";
+const TILE_TYPE: &str = "application/octet-stream";
+
+/// The routes: `/.well-known/jwks.json`, `/metrics`, `/healthz` (the process lives), `/readyz`
+/// (it decides), and the log under `/log/`.
 pub(crate) fn router(admission: &Admission) -> Router {
     let (metrics, ready) = (admission.clone(), admission.clone());
-    routes(admission.jwks(), move || scrape(metrics.clone()), move || ready.is_ready())
+    let router =
+        routes(admission.jwks(), move || scrape(metrics.clone()), move || ready.is_ready());
+    router.merge(log_routes(&admission.files()))
+}
+
+/// The routes of the log: its checkpoint and its tiles.
+fn log_routes(files: &Files) -> Router {
+    let (newest, tiles) = (files.clone(), files.clone());
+    Router::new()
+        .route("/log/checkpoint", get(move || async move { checkpoint(&newest) }))
+        .route("/log/tile/{*path}", get(move |uri: Uri| async move { tile(&tiles, &uri).await }))
+}
+
+fn checkpoint(files: &Files) -> Response {
+    match files.checkpoint() {
+        Some(published) => {
+            let headers = [(CONTENT_TYPE, CHECKPOINT_TYPE), (CACHE_CONTROL, CHECKPOINT_CACHE)];
+            (headers, published.note.clone()).into_response()
+        }
+        None => refusal(StatusCode::NOT_FOUND, "no checkpoint is published"),
+    }
+}
+
+/// Serves a tile. Its path is taken as it was sent: nothing in it can be percent-encoded.
+async fn tile(files: &Files, uri: &Uri) -> Response {
+    let path = uri.path().strip_prefix(LOG_PREFIX).unwrap_or_default();
+    let path = match path.parse::<TilePath>() {
+        Ok(path) => path,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match files.tile(path).await {
+        Ok(bytes) => {
+            let headers = [(CONTENT_TYPE, TILE_TYPE), (CACHE_CONTROL, TILE_CACHE)];
+            (headers, bytes).into_response()
+        }
+        Err(error @ FileError::Absent) => refusal(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), %path, "a tile of the log cannot be served");
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "the log cannot be read now")
+        }
+    }
+}
+
+fn refusal(status: StatusCode, reason: &str) -> Response {
+    let cache = [(CACHE_CONTROL, HeaderValue::from_static(NO_CACHE))];
+    (status, cache, format!("{reason}\n")).into_response()
 }
 
 async fn scrape(admission: Admission) -> String {

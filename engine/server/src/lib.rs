@@ -30,4 +30,4 @@ pub use grpc::convert;
 pub use log::SnapshotError;
 pub use offline::{BackupError, SnapshotFound, Verified, VerifyError, backup, verify};
 pub use serve::{Ready, ServeError, serve};
-pub use settings::{MAX_WORKERS, Settings, SettingsError, TlsSettings};
+pub use settings::{CHECKPOINT_EVERY_SECONDS, MAX_WORKERS, Settings, SettingsError, TlsSettings};

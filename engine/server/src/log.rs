@@ -1,5 +1,6 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
+mod files;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,14 +10,15 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    AccountPath, Decision, Digest, Effect, Event, Eviction, EvictionOrder, Id, LEAF_VERSION, Leaf,
-    MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
+    AccountPath, CheckpointError, Decision, Digest, Effect, Event, Eviction, EvictionOrder, Id,
+    LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
 };
 
 use crate::activation::chain;
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome, Work};
 use crate::signer::Signer;
 use crate::store::{Faults, RESTORE, ReadError, Reader, Store};
+pub(crate) use files::{FileError, Files};
 pub use snapshot::SnapshotError;
 pub(crate) use snapshot::{Comparison, WriteError, path_of};
 
@@ -69,6 +71,37 @@ pub enum LogError {
         /// That of the last leaf.
         last: u64,
     },
+    /// It is shorter than what was published of it.
+    #[error(
+        "the log has {leaves} leaves, but a checkpoint of {published} was published: its end is \
+         lost; nothing was changed\n{}",
+        RESTORE
+    )]
+    Behind {
+        /// Leaves that it has.
+        leaves: u64,
+        /// Leaves that were published.
+        published: u64,
+    },
+    /// It is another one than what was published of it.
+    #[error(
+        "the first {published} leaves of the log are not those of the checkpoint that was \
+         published, or the checkpoint is damaged; nothing was changed\n{}",
+        RESTORE
+    )]
+    Forked {
+        /// Leaves that were published.
+        published: u64,
+    },
+    /// The newest checkpoint is damaged.
+    #[error("the newest checkpoint of the log is damaged; nothing was changed\n{}", RESTORE)]
+    Checkpoint(#[source] CheckpointError),
+    /// It cannot have checkpoints.
+    #[error(
+        "the log's name, the issuer at its beginning, cannot be that of checkpoints\n\
+         hint: give a new log another `issuer`; `checkpoint-every` 0 makes no checkpoints"
+    )]
+    Origin(#[source] CheckpointError),
     /// The tree is full.
     #[error("the log is full")]
     Full,

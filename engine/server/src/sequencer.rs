@@ -5,6 +5,7 @@
 //! ledger in order, signs, appends to the log, commits once, and only then answers. What could not
 //! be committed is taken back in the ledger.
 
+mod checkpoints;
 mod decide;
 mod report;
 mod sign;
@@ -27,6 +28,7 @@ use placet_core::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::log::Files;
 pub use crate::log::{Activation, Head, LogError};
 pub use crate::quota::SettleError;
 use crate::quota::{Accounts, Due, Filter};
@@ -178,6 +180,15 @@ pub struct Snapshot {
     pub live: usize,
     /// Use of every account now, in the order of their paths.
     pub usage: Vec<(AccountPath, AccountKind, u64)>,
+}
+
+/// A checkpoint, durable, that may be shown to everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What it says.
+    pub head: Head,
+    /// The signed note (C2SP tlog-checkpoint).
+    pub note: String,
 }
 
 /// Why a command was not carried out. It is a failure, never a denial.
@@ -338,6 +349,8 @@ struct Shared {
     high_water: AtomicU64,
     /// Leaves of the log that are durable.
     size: watch::Sender<u64>,
+    /// The newest checkpoint; none if none is made.
+    published: watch::Sender<Option<Arc<Published>>>,
 }
 
 impl Shared {
@@ -594,6 +607,18 @@ impl SequencerHandle {
     #[must_use]
     pub(crate) fn news(&self) -> LogNews {
         LogNews { size: self.shared.size.subscribe(), ended: self.ended.clone() }
+    }
+
+    /// The newest checkpoint; none if none is made.
+    #[must_use]
+    pub fn published(&self) -> Option<Arc<Published>> {
+        self.shared.published.borrow().clone()
+    }
+
+    /// The log as static files.
+    #[must_use]
+    pub(crate) fn files(&self) -> Files {
+        Files::new(self.reader(), self.shared.published.subscribe())
     }
 
     /// Whether the writer's thread runs.

@@ -44,6 +44,9 @@ pub struct Settings {
     /// Leaves of the log behind a snapshot of the ledger when the next one is made: 0 if none are
     /// made and none are used, else 1,000..=1,000,000,000.
     pub snapshot_every: u64,
+    /// Seconds between two checkpoints of the log while it grows: 1..=3,600; 0 if none are made and
+    /// the log is not served.
+    pub checkpoint_every_seconds: u64,
     /// Time between two looks at the files of bundle and facts: at most an hour; absent if only
     /// operators say when they are read.
     pub watch: Option<Duration>,
@@ -71,6 +74,13 @@ pub(crate) const MAX_CONFIRM_WITHIN_SECONDS: u64 = 86_400;
 
 /// Longest time between two looks at the files of bundle and facts: an hour.
 pub(crate) const MAX_WATCH: Duration = Duration::from_secs(3_600);
+
+/// Seconds between two checkpoints, unless somebody says otherwise: auditors wait no longer for
+/// what was decided, and a year of them takes less than a gigabyte.
+pub const CHECKPOINT_EVERY_SECONDS: u64 = 10;
+/// Most seconds between two checkpoints: an hour. What is not in one can still be taken back unseen
+/// by who has the store and the key of decisions.
+const MAX_CHECKPOINT_EVERY_SECONDS: u64 = 3_600;
 
 /// Fewest and most leaves behind a snapshot when the next one is made. Folding a thousand takes
 /// milliseconds, and a snapshot of even an empty ledger two syncs of the disk; a thousand million
@@ -132,6 +142,7 @@ impl Settings {
             confirm_within_seconds: 300,
             operators: Vec::new(),
             snapshot_every: SNAPSHOT_EVERY,
+            checkpoint_every_seconds: CHECKPOINT_EVERY_SECONDS,
             watch: None,
             tls: None,
         }
@@ -156,6 +167,13 @@ impl Settings {
         if let Some(watch) = self.watch.filter(|watch| watch.is_zero() || *watch > MAX_WATCH) {
             let (value, range) = (watch.as_secs(), "1..=3600 seconds");
             return Err(SettingsError::Range { name: "watch", value, range });
+        }
+        if self.checkpoint_every_seconds > MAX_CHECKPOINT_EVERY_SECONDS {
+            return Err(SettingsError::Range {
+                name: "checkpoint-every",
+                value: self.checkpoint_every_seconds,
+                range: "0..=3600 seconds",
+            });
         }
         let every = Some(self.snapshot_every).filter(|every| *every > 0);
         if let Some(value) = every.filter(|every| !SNAPSHOT_RANGE.contains(every)) {
@@ -207,6 +225,7 @@ mod tests {
             (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
             (Settings { watch: Some(Duration::ZERO), ..good() }, "`watch` is 0, but must be 1..="),
             (Settings { snapshot_every: 999, ..good() }, "`snapshot-every` is 999"),
+            (Settings { checkpoint_every_seconds: 3_601, ..good() }, "`checkpoint-every` is 3601"),
             (Settings { audience: vec![], ..good() }, "audience"),
             (Settings { issuer: String::new(), ..good() }, "issuer"),
         ] {

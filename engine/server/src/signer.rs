@@ -1,4 +1,4 @@
-//! The keys that decisions are signed with, and where they are kept.
+//! The keys that decisions and checkpoints are signed with, and where they are kept.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -6,11 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use placet_core::{
-    Decision, EvictionOrder, KeyError, KeySet, SignError, SigningKey, sign_decision, sign_eviction,
+    Checkpoint, CheckpointError, Decision, EvictionOrder, KeyError, KeySet, SignError, SigningKey,
+    note_verifier_key, sign_decision, sign_eviction,
 };
 
-/// The file of the key, in the directory of keys.
+/// The file of the key of decisions, in the directory of keys.
 pub const KEY_FILE: &str = "signing-key.pkcs8";
+/// The file of the key of checkpoints, in the directory of keys.
+pub const CHECKPOINT_KEY_FILE: &str = "checkpoint-key.pkcs8";
 /// Longest key file in bytes: an Ed25519 key has about 80.
 const MAX_KEY_BYTES: u64 = 1_024;
 
@@ -48,6 +51,15 @@ pub enum SignerError {
         /// Why.
         source: KeyError,
     },
+    /// One key for decisions and for checkpoints.
+    #[error(
+        "`{path}` is the key that signs decisions\n\
+         hint: move it away and a new key is made; whoever has one of the keys must not have both"
+    )]
+    Shared {
+        /// The file of the key of checkpoints.
+        path: String,
+    },
     /// The library makes no key.
     #[error("no key can be made")]
     Make(#[source] KeyError),
@@ -70,29 +82,7 @@ impl Signer {
     /// # Errors
     /// [`SignerError`]: unreadable, readable by others, or no key.
     pub fn open(directory: &Path) -> Result<Self, SignerError> {
-        let path = directory.join(KEY_FILE);
-        let access = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| SignerError::Access { path, source }
-        };
-        if !path.exists() {
-            make_directory(directory).map_err(access(directory))?;
-            let key = SigningKey::generate().map_err(SignerError::Make)?;
-            let der = key.to_pkcs8().map_err(SignerError::Make)?;
-            match write_new(directory, &path, key.id().as_str(), der.as_ref()) {
-                Ok(()) => {}
-                // Another process was faster: its key is the key.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(access(&path)(error)),
-            }
-        }
-        let file = File::open(&path).map_err(access(&path))?;
-        check_mode(&file, &path)?;
-        let mut der = Vec::new();
-        file.take(MAX_KEY_BYTES).read_to_end(&mut der).map_err(access(&path))?;
-        let key = SigningKey::from_pkcs8(&der)
-            .map_err(|source| SignerError::NoKey { path: path.display().to_string(), source })?;
-        Ok(Self::new(key))
+        open_key(directory, KEY_FILE).map(Self::new)
     }
 
     /// The public keys as a JWK set: canonical JSON.
@@ -122,6 +112,83 @@ impl Signer {
     }
 }
 
+/// Signs checkpoints of the log; cheap to clone. A type of its own, so that neither key can sign
+/// what is the other's.
+#[derive(Debug, Clone)]
+pub struct CheckpointSigner(Arc<SigningKey>);
+
+impl CheckpointSigner {
+    /// With a key of the caller's.
+    #[must_use]
+    pub fn new(key: SigningKey) -> Self {
+        Self(Arc::new(key))
+    }
+
+    /// With the key of a directory, made there if there is none, as [`Signer::open`] does.
+    ///
+    /// # Errors
+    /// [`SignerError`]: unreadable, readable by others, no key, or the key of decisions.
+    pub fn open(directory: &Path, decisions: &Signer) -> Result<Self, SignerError> {
+        let key = open_key(directory, CHECKPOINT_KEY_FILE)?;
+        if key.id() == decisions.key().id() {
+            let path = directory.join(CHECKPOINT_KEY_FILE).display().to_string();
+            return Err(SignerError::Shared { path });
+        }
+        Ok(Self::new(key))
+    }
+
+    /// The public key as tools of the C2SP family take it, for the log of that name.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Origin`] if no log can have that name.
+    pub fn verifier(&self, origin: &str) -> Result<String, CheckpointError> {
+        note_verifier_key(origin, self.0.verifying_key())
+    }
+
+    /// Whether this key signed a note of the log of that name: not, if another one did.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if it is no checkpoint, or was changed.
+    pub(crate) fn signed(&self, note: &str, origin: &str) -> Result<bool, CheckpointError> {
+        match Checkpoint::verify(note, origin, self.0.verifying_key()) {
+            Ok(_) => Ok(true),
+            Err(CheckpointError::Unsigned) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn sign(&self, checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
+        checkpoint.sign(&self.0)
+    }
+}
+
+/// The key of a file, which is made if there is none.
+fn open_key(directory: &Path, file_name: &str) -> Result<SigningKey, SignerError> {
+    let path = directory.join(file_name);
+    let access = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| SignerError::Access { path, source }
+    };
+    if !path.exists() {
+        make_directory(directory).map_err(access(directory))?;
+        let key = SigningKey::generate().map_err(SignerError::Make)?;
+        let der = key.to_pkcs8().map_err(SignerError::Make)?;
+        match write_new(directory, file_name, key.id().as_str(), der.as_ref()) {
+            Ok(()) => {}
+            // Another process was faster: its key is the key.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(access(&path)(error)),
+        }
+    }
+    let file = File::open(&path).map_err(access(&path))?;
+    check_mode(&file, &path)?;
+    let mut der = Vec::new();
+    file.take(MAX_KEY_BYTES).read_to_end(&mut der).map_err(access(&path))?;
+    let key = SigningKey::from_pkcs8(&der)
+        .map_err(|source| SignerError::NoKey { path: path.display().to_string(), source })?;
+    Ok(key)
+}
+
 fn make_directory(directory: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -134,8 +201,8 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 ///
 /// The draft is named after the key. A process id would do until a process is killed over its
 /// draft: in a container the next one has the same.
-fn write_new(directory: &Path, path: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let draft = directory.join(format!(".{KEY_FILE}.{name}"));
+fn write_new(directory: &Path, file_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = directory.join(format!(".{file_name}.{name}"));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -143,7 +210,7 @@ fn write_new(directory: &Path, path: &Path, name: &str, bytes: &[u8]) -> io::Res
     let mut file = options.open(&draft)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     // A link, unlike a renaming, fails where a file already stands.
-    let linked = written.and_then(|()| fs::hard_link(&draft, path));
+    let linked = written.and_then(|()| fs::hard_link(&draft, directory.join(file_name)));
     fs::remove_file(&draft)?;
     linked?;
     File::open(directory)?.sync_all()
@@ -186,6 +253,22 @@ mod tests {
         let error = Signer::open(&keys).unwrap_err();
         assert!(matches!(error, SignerError::Exposed { mode: 0o640, .. }), "{error}");
         assert!(error.to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn the_key_of_checkpoints_is_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let decisions = Signer::open(directory.path()).unwrap();
+        let first = CheckpointSigner::open(directory.path(), &decisions).unwrap();
+        let again = CheckpointSigner::open(directory.path(), &decisions).unwrap();
+        assert_eq!(first.verifier("log").unwrap(), again.verifier("log").unwrap());
+        assert!(first.verifier("two words").is_err());
+        let (own, other) = (directory.path().join(KEY_FILE), CHECKPOINT_KEY_FILE);
+        let file = directory.path().join(other);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::copy(own, file).unwrap();
+        let error = CheckpointSigner::open(directory.path(), &decisions).unwrap_err();
+        assert!(matches!(error, SignerError::Shared { .. }), "{error}");
     }
 
     #[test]

@@ -10,19 +10,22 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 
-use placet_core::{Digest, Id};
+use placet_core::{Digest, Event, Id, Leaf};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use crate::signer::CheckpointSigner;
+
 pub use check::CheckError;
+pub(crate) use check::is_of;
 pub(crate) use copy::Copy;
 pub use copy::CopyError;
 pub use faults::{Fault, Faults};
 pub use open::OpenError;
 pub(crate) use open::{RESTORE, owner_only};
-pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredDecision};
+pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredCheckpoint, StoredDecision};
 use schema::{
-    INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST, SELECT_NAME,
-    UPDATE_HIGH_WATER,
+    INSERT_CHECKPOINT, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST,
+    SELECT_NAME, UPDATE_HIGH_WATER,
 };
 
 /// A personal value, kept apart from the log so that it can be erased.
@@ -98,11 +101,28 @@ pub struct StoreOptions {
     /// Leaves behind a snapshot of the ledger when the next one is made: 1 or more; 0 if none are
     /// made and none are used.
     pub snapshot_every: u64,
+    /// How checkpoints of the log are made; absent if none are. Those that were made are held
+    /// against the log all the same.
+    pub checkpoints: Option<CheckpointOptions>,
+}
+
+/// How checkpoints are made.
+#[derive(Debug, Clone)]
+pub struct CheckpointOptions {
+    /// The key that signs them.
+    pub signer: CheckpointSigner,
+    /// Seconds between two of them: 1 or more. None is made while the log does not grow.
+    pub every_seconds: u64,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { max_pages: None, faults: Faults::default(), snapshot_every: SNAPSHOT_EVERY }
+        Self {
+            max_pages: None,
+            faults: Faults::default(),
+            snapshot_every: SNAPSHOT_EVERY,
+            checkpoints: None,
+        }
     }
 }
 
@@ -204,6 +224,25 @@ impl Store {
     /// # Errors
     /// [`CommitError`] tells whether it is certain that nothing is stored.
     pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), CommitError> {
+        self.commit_what(|writing| write(writing, batch))
+    }
+
+    /// Makes a checkpoint durable, whole or not at all: before anybody is shown it.
+    ///
+    /// # Errors
+    /// [`CommitError`] tells whether it is certain that nothing is stored.
+    pub fn publish(&mut self, checkpoint: &StoredCheckpoint) -> Result<(), CommitError> {
+        let StoredCheckpoint { number, size, note } = checkpoint;
+        self.commit_what(|writing| {
+            let mut insert = writing.prepare_cached(INSERT_CHECKPOINT)?;
+            insert.execute(params![to_sql(*number), to_sql(*size), note]).map(drop)
+        })
+    }
+
+    fn commit_what(
+        &mut self,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), CommitError> {
         let fault = self.options.faults.take(&[
             Fault::Commit,
             Fault::CommitUnknown,
@@ -215,7 +254,7 @@ impl Store {
             .map_err(CommitError::Refused)?;
         // A crash up to here, or anywhere before the commit below, costs the batch: none of it was
         // answered.
-        write(&writing, batch).map_err(CommitError::Refused)?;
+        write(&writing).map_err(CommitError::Refused)?;
         match fault {
             Some(Fault::Commit) => return Err(CommitError::Refused(full())),
             Some(Fault::CommitUnknown) => return Err(CommitError::Unknown(full())),
@@ -253,6 +292,31 @@ impl Store {
     ) -> Result<(), E> {
         let end = u64::try_from(i64::MAX).unwrap_or(u64::MAX);
         reader::for_each_leaf(self.connection()?, start, end, each)
+    }
+
+    /// Name of the log, as its first leaf has it; absent if there is none yet.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or its first leaf is no genesis.
+    pub fn origin(&self) -> Result<Option<String>, ReadError> {
+        let mut first = None;
+        reader::for_each_leaf(self.connection()?, 0, 1, |leaf| {
+            first = Some(leaf.to_vec());
+            Ok::<(), ReadError>(())
+        })?;
+        let Some(first) = first else { return Ok(None) };
+        match serde_json::from_slice(&first) {
+            Ok(Leaf { event: Event::Genesis { origin, .. }, .. }) => Ok(Some(origin)),
+            Ok(_) | Err(_) => Err(ReadError::Damaged("its first leaf is no genesis")),
+        }
+    }
+
+    /// The newest checkpoint, if there is any.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn checkpoint(&self) -> Result<Option<StoredCheckpoint>, ReadError> {
+        reader::last_checkpoint(self.connection()?)
     }
 
     /// Leaves in the log.

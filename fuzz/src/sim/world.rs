@@ -183,7 +183,8 @@ impl World {
             issuer: ISSUER.to_owned(),
         };
         let faults = self.faults.clone();
-        let store = StoreOptions { max_pages, faults, snapshot_every: SNAPSHOT_EVERY };
+        let snapshot_every = SNAPSHOT_EVERY;
+        let store = StoreOptions { max_pages, faults, snapshot_every, ..StoreOptions::default() };
         let (signer, told) = (self.signer.clone(), (&*self.rules.name, now));
         Stepper::open(&self.file(""), options, store, signer, activation(active), told)
     }

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::writer::{Told, Writer};
 use super::{
-    Activation, Command, OpenError, Options, Proposal, Queued, Reply, SequencerError, Settle,
-    Shared, propose,
+    Activation, Command, OpenError, Options, Proposal, Published, Queued, Reply, SequencerError,
+    Settle, Shared, propose,
 };
 use crate::signer::Signer;
 use crate::store::{Reader, StoreOptions};
@@ -76,6 +76,9 @@ impl Stepper {
         if self.is_alive {
             self.writer.tell(now);
             self.is_alive = self.writer.serve(queued).is_ok();
+            if self.is_alive {
+                self.writer.publish(false);
+            }
         }
         let answer = |mut answer: oneshot::Receiver<_>| {
             answer.try_recv().unwrap_or(Err(SequencerError::Stopped))
@@ -90,6 +93,12 @@ impl Stepper {
     /// What differs, why the snapshot cannot be used, or why the last one was not made.
     pub fn check_snapshot(&self) -> Result<Option<u64>, String> {
         self.writer.check_snapshot()
+    }
+
+    /// The newest checkpoint; none if none is made.
+    #[must_use]
+    pub fn published(&self) -> Option<Arc<Published>> {
+        self.writer.published()
     }
 
     /// Whether it lives: false once a fault made it die. Its files are open until it is dropped, so

@@ -9,11 +9,12 @@ use std::time::Duration;
 use placet_core::{Decision, Event, SignError};
 use tokio::sync::watch;
 
+use super::checkpoints::Checkpoints;
 use super::snapshots::Snapshots;
 use super::stage::{Abort, Answer, Draft, Stage, Staged, decided};
 use super::{
-    Activation, Command, MAX_BATCH, OpenError, Options, Queued, Reply, SequencerError, Shared,
-    Snapshot, sign,
+    Activation, Command, MAX_BATCH, OpenError, Options, Published, Queued, Reply, SequencerError,
+    Shared, Snapshot, sign,
 };
 use crate::clock::{Clock, Steady};
 use crate::log::{self, LogError, Tree};
@@ -21,8 +22,8 @@ use crate::quota::{AccountNames, Defect, Ledger};
 use crate::signer::Signer;
 use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
 
-/// How often reservations that are due are looked for while nothing is asked, under the system's
-/// clock.
+/// How often is looked, while nothing is asked, whether a checkpoint is to be made, and under the
+/// system's clock for reservations that are due.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Everything that the one thread owns.
@@ -30,6 +31,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     /// Ahead of the store: whoever makes one is waited for before the store is closed.
     snapshots: Snapshots,
+    checkpoints: Checkpoints,
     store: Store,
     pub(super) ledger: Ledger,
     /// Of the accounts of `ledger`, as far as it is kept.
@@ -93,10 +95,12 @@ impl Writer {
         shared: Arc<Shared>,
         told: Option<Told>,
     ) -> Result<Self, OpenError> {
-        let every = store.snapshot_every;
+        let (every, signing) = (store.snapshot_every, store.checkpoints.clone());
         let store = Store::open(path, store).map_err(OpenError::Store)?;
         let mut snapshots = Snapshots::new(path, every, signer.clone(), told.is_some());
         let folded = snapshots.fold(&store).map_err(OpenError::Log)?;
+        let checkpoints = Checkpoints::open(&store, signing, &options.issuer, told.is_some());
+        let checkpoints = checkpoints.map_err(OpenError::Log)?;
         snapshots.begin(&folded);
         let (bundle, facts) = (folded.bundle.clone(), folded.facts.clone());
         let is_new = folded.tree.size() == 0;
@@ -113,6 +117,7 @@ impl Writer {
                 None => Steady::begin(Clock::now().max(ledger.now())),
             },
             snapshots,
+            checkpoints,
             store,
             ledger,
             tree,
@@ -125,6 +130,8 @@ impl Writer {
             told,
         };
         writer.begin(is_new, bundle, facts, &activation).map_err(OpenError::First)?;
+        writer.shared.published.send_replace(writer.checkpoints.newest());
+        writer.publish(false);
         Ok(writer)
     }
 
@@ -198,8 +205,13 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let alive = Alive(&shared);
         while let Some((batch, closing)) = self.next_batch(commands) {
-            let crashed = self.serve(batch).is_err();
-            if crashed || closing {
+            // Where events tell the time, nothing happens while there are none.
+            let is_idle = batch.is_empty() && self.options.clock == Clock::Events;
+            if !is_idle && self.serve(batch).is_err() {
+                break;
+            }
+            self.publish(closing);
+            if closing {
                 break;
             }
         }
@@ -212,13 +224,10 @@ impl Writer {
     /// What is there, up to a bound, without waiting for more; empty if it is time to look for what
     /// is due. `None` if there will be no more. The flag says that this is the last.
     fn next_batch(&self, commands: &Receiver<Queued>) -> Option<(Vec<Queued>, bool)> {
-        let first = match self.options.clock {
-            Clock::System => match commands.recv_timeout(TICK) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => return Some((Vec::new(), false)),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            },
-            Clock::Events => commands.recv().ok()?,
+        let first = match commands.recv_timeout(TICK) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return Some((Vec::new(), false)),
+            Err(RecvTimeoutError::Disconnected) => return None,
         };
         let mut weight = first.command.weight();
         let mut batch = vec![first];
@@ -297,6 +306,34 @@ impl Writer {
                 }
             };
         }
+    }
+
+    /// Makes a checkpoint of the log, if it is time for it; the last one when the server stops, so
+    /// that all that was answered is in one.
+    pub(super) fn publish(&mut self, is_last: bool) {
+        if self.unsettled {
+            return;
+        }
+        let now = self.told.as_ref().map(|told| told.now);
+        match self.checkpoints.consider(&self.tree, &mut self.store, now, is_last) {
+            Ok(Some(published)) => {
+                tracing::debug!(size = published.head.size, "a checkpoint of the log was made");
+                self.shared.published.send_replace(Some(published));
+            }
+            Ok(None) => {}
+            Err(CommitError::Refused(error)) => {
+                tracing::warn!(%error, "the store did not take a checkpoint of the log");
+            }
+            Err(CommitError::Unknown(error)) => {
+                // It was shown to nobody. What the store holds is looked at before anything else.
+                tracing::error!(%error, "the store does not say whether it took a checkpoint");
+                self.unsettled = true;
+            }
+        }
+    }
+
+    pub(super) fn published(&self) -> Option<Arc<Published>> {
+        self.shared.published.borrow().clone()
     }
 
     fn stage<'a>(&mut self, batch: &'a [Queued], too_long: &[usize]) -> Result<Staged<'a>, Abort> {
@@ -455,6 +492,7 @@ impl Writer {
         };
         self.store.reopen().map_err(|error| unavailable(&error))?;
         let folded = self.snapshots.fold(&self.store).map_err(|error| unavailable(&error))?;
+        self.checkpoints.take_up(&self.store).map_err(|error| unavailable(&error))?;
         let (Some(bundle), Some(facts)) = (folded.bundle, folded.facts) else {
             let reason = "the log does not say what is active".to_owned();
             return Err(SequencerError::Unavailable { reason });
@@ -465,6 +503,7 @@ impl Writer {
         self.tree = folded.tree;
         self.active = Activation { bundle, facts, quotas };
         self.unsettled = false;
+        self.shared.published.send_replace(self.checkpoints.newest());
         // A batch of unknown outcome may be there after all.
         self.shared.grown_to(self.tree.size());
         tracing::warn!("the store was opened again and its log folded");

@@ -1,7 +1,7 @@
 //! What folding the log does not read, checked: pages and indices, and what is stored beside the
 //! leaves.
 
-use placet_core::{Decision, Digest, Event, Id, Leaf};
+use placet_core::{Checkpoint, Decision, Digest, Event, Id, Leaf, merkle};
 
 use super::reader::{self, ReadError};
 use super::{Store, open};
@@ -28,6 +28,20 @@ pub enum CheckError {
     Decision {
         /// Position of its leaf, from 0.
         position: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A checkpoint that was published is not one of this log.
+    #[error(
+        "the checkpoint number {number}, of {size} leaves, is damaged or of another log: \
+         {what}\n{}",
+        open::RESTORE
+    )]
+    Checkpoint {
+        /// How many were made before it.
+        number: u64,
+        /// Leaves that it names.
+        size: u64,
         /// What is wrong.
         what: &'static str,
     },
@@ -68,7 +82,44 @@ impl Store {
                 return Err(CheckError::Rows { table, found, decisions });
             }
         }
+        self.check_checkpoints()?;
         Ok(decisions)
+    }
+
+    /// Holds every checkpoint that was ever published against the log. Their signatures are not
+    /// looked at: keys may have been retired since.
+    fn check_checkpoints(&self) -> Result<(), CheckError> {
+        let connection = self.connection()?;
+        // A store that no later version has opened has none.
+        let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'checkpoints'";
+        if self.count(table)? == 0 {
+            return Ok(());
+        }
+        let made = reader::checkpoint_count(connection)?;
+        let Some(origin) = self.origin()?.filter(|_| made > 0) else { return Ok(()) };
+        let (leaves, mut before) = (self.size()?, 0);
+        for number in 0..made {
+            let stored = reader::checkpoint(connection, number)?;
+            let size = stored.size;
+            let wrong = |what| Err(CheckError::Checkpoint { number, size, what });
+            // INVARIANT: checkpoints only grow, and each is of the log as it was then.
+            if size > leaves {
+                return wrong("the log is shorter");
+            }
+            if size < before {
+                return wrong("one before it has more");
+            }
+            before = size;
+            let read = |numbers: &[u64]| reader::hashes(connection, numbers);
+            let Ok(root) = merkle::root(size, read) else {
+                return wrong("its root cannot be worked out");
+            };
+            let expected = Checkpoint { origin: origin.clone(), root, size };
+            if !is_of(&stored.note, &expected) {
+                return wrong("the log has another root there");
+            }
+        }
+        Ok(())
     }
 
     fn check_pages(&self) -> Result<(), CheckError> {
@@ -134,4 +185,9 @@ impl Store {
         let count = self.connection()?.query_row(query, [], |row| row.get::<_, i64>(0));
         count.map_err(ReadError::of).and_then(reader::from_sql)
     }
+}
+
+/// Whether a signed note says what a checkpoint does; its signature is another matter.
+pub(crate) fn is_of(note: &str, checkpoint: &Checkpoint) -> bool {
+    note.strip_prefix(&checkpoint.text()).is_some_and(|rest| rest.starts_with('\n'))
 }

@@ -7,8 +7,8 @@ use placet_core::{Digest, Event, Id, Leaf};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{
-    SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH, SELECT_HIGH_WATER, SELECT_LAST,
-    SELECT_LAST_HASH, SELECT_LEAVES, SELECT_PERSONAL,
+    SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH, SELECT_HIGH_WATER,
+    SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH, SELECT_LEAVES, SELECT_PERSONAL,
 };
 use super::{Personal, open, to_sql};
 
@@ -60,6 +60,17 @@ pub struct StoredDecision {
 
 /// The evidence of a decision: its canonical input, if there was one, and its canonical evaluation.
 pub type Evidence = (Option<Vec<u8>>, Vec<u8>);
+
+/// A checkpoint as it was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// How many were made before it.
+    pub number: u64,
+    /// Leaves of the log: 1..=2^48.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
 
 /// Reads from any thread; cheap to clone.
 #[derive(Debug, Clone)]
@@ -138,6 +149,14 @@ impl Reader {
     /// If the store cannot be read.
     pub fn evidence(&self, position: u64) -> Result<Option<Evidence>, ReadError> {
         self.with(|connection| evidence(connection, position))
+    }
+
+    /// The newest checkpoint, if there is any.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn checkpoint(&self) -> Result<Option<StoredCheckpoint>, ReadError> {
+        self.with(last_checkpoint)
     }
 
     /// Stored hashes of the Merkle tree, by their numbers in its row.
@@ -226,6 +245,30 @@ pub(super) fn for_each_leaf<E: From<ReadError>>(
 
 pub(super) fn size(connection: &Connection) -> Result<u64, ReadError> {
     count(connection, SELECT_LAST)
+}
+
+/// Checkpoints that were made.
+pub(super) fn checkpoint_count(connection: &Connection) -> Result<u64, ReadError> {
+    count(connection, SELECT_LAST_CHECKPOINT)
+}
+
+pub(super) fn last_checkpoint(
+    connection: &Connection,
+) -> Result<Option<StoredCheckpoint>, ReadError> {
+    let Some(number) = checkpoint_count(connection)?.checked_sub(1) else { return Ok(None) };
+    checkpoint(connection, number).map(Some)
+}
+
+pub(super) fn checkpoint(
+    connection: &Connection,
+    number: u64,
+) -> Result<StoredCheckpoint, ReadError> {
+    let (size, note) = prepare(connection, SELECT_CHECKPOINT)?
+        .query_row([to_sql(number)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(ReadError::of)?
+        .ok_or(ReadError::Damaged("a checkpoint is missing"))?;
+    Ok(StoredCheckpoint { number, size: from_sql(size)?, note })
 }
 
 pub(super) fn hash_count(connection: &Connection) -> Result<u64, ReadError> {

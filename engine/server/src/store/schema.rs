@@ -5,7 +5,8 @@ pub(super) const APPLICATION_ID: i32 = 0x504c_4354;
 
 /// `MIGRATIONS[v]` brings a store of version `v` to `v + 1`; `user_version` counts them. A new
 /// store runs them all.
-pub(super) const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE leaves (
     position INTEGER PRIMARY KEY CHECK (position >= 0),
     leaf BLOB NOT NULL CHECK (length(leaf) BETWEEN 1 AND 65535)
@@ -38,7 +39,15 @@ CREATE TABLE meta (
     high_water INTEGER NOT NULL
 ) STRICT;
 INSERT INTO meta (one, high_water) VALUES (1, 0);
-"];
+",
+    "
+CREATE TABLE checkpoints (
+    number INTEGER PRIMARY KEY CHECK (number >= 0),
+    size INTEGER NOT NULL CHECK (size BETWEEN 1 AND 281474976710656),
+    note TEXT NOT NULL CHECK (length(note) BETWEEN 1 AND 65536)
+) STRICT;
+",
+];
 
 pub(super) const INSERT_LEAF: &str = "INSERT INTO leaves (position, leaf) VALUES (?1, ?2)";
 pub(super) const INSERT_HASH: &str = "INSERT INTO tree (number, hash) VALUES (?1, ?2)";
@@ -63,10 +72,14 @@ pub(super) const SELECT_HASH: &str = "SELECT hash FROM tree WHERE number = ?1";
 pub(super) const SELECT_LAST: &str = "SELECT max(position) FROM leaves";
 pub(super) const SELECT_LAST_HASH: &str = "SELECT max(number) FROM tree";
 pub(super) const SELECT_HIGH_WATER: &str = "SELECT high_water FROM meta WHERE one = 1";
+pub(super) const INSERT_CHECKPOINT: &str =
+    "INSERT INTO checkpoints (number, size, note) VALUES (?1, ?2, ?3)";
+pub(super) const SELECT_CHECKPOINT: &str = "SELECT size, note FROM checkpoints WHERE number = ?1";
+pub(super) const SELECT_LAST_CHECKPOINT: &str = "SELECT max(number) FROM checkpoints";
 pub(super) const SELECT_NAME: &str = "SELECT lower(hex(randomblob(16)))";
 
 #[cfg(test)]
-pub(super) const ALL: [&str; 14] = [
+pub(super) const ALL: [&str; 17] = [
     INSERT_LEAF,
     INSERT_HASH,
     INSERT_REQUEST,
@@ -81,4 +94,7 @@ pub(super) const ALL: [&str; 14] = [
     SELECT_LAST,
     SELECT_LAST_HASH,
     SELECT_HIGH_WATER,
+    INSERT_CHECKPOINT,
+    SELECT_CHECKPOINT,
+    SELECT_LAST_CHECKPOINT,
 ];

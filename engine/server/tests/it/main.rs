@@ -8,6 +8,7 @@
 
 mod activation;
 mod changes;
+mod checkpoints;
 mod crash_faults;
 mod damage;
 mod fixture;
