@@ -1,26 +1,18 @@
 //! Checkpoints of the log: C2SP tlog-checkpoint, a C2SP signed note with an Ed25519 signature (type
 //! 0x01).
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::jws::printable;
 use crate::merkle::MAX_TREE_SIZE;
-use crate::signature::SIGNATURE_BYTES;
+use crate::note::{self, SignedNote, Signer};
 use crate::{Digest, KeyError, SigningKey, VerifyingKey};
 
 /// Longest signed checkpoint in bytes: room for a hundred witnesses.
 pub const MAX_CHECKPOINT_BYTES: usize = 65_536;
 /// Longest origin in bytes: that of a host name and a short path.
-pub const MAX_ORIGIN_BYTES: usize = 255;
-
-/// Signature type of C2SP signed-note, "Signature types": Ed25519.
-const TYPE_ED25519: u8 = 1;
-/// Bytes of a note's key hash.
-const KEY_HASH_BYTES: usize = 4;
-/// How a signature line begins: an em dash and a space.
-const SIGNATURE_MARK: &str = "\u{2014} ";
+pub const MAX_ORIGIN_BYTES: usize = note::MAX_NAME_BYTES;
 
 /// Why a checkpoint was not signed, or is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +40,10 @@ pub enum CheckpointError {
         problem: &'static str,
     },
     /// It is of another log.
-    #[error("is a checkpoint of another log, not of `{expected}`")]
+    #[error("is a checkpoint of another log, `{found}`, not of `{expected}`")]
     OtherLog {
+        /// Which log it names, cut to a printable length.
+        found: String,
         /// Which log was expected.
         expected: String,
     },
@@ -103,15 +97,10 @@ impl Checkpoint {
     pub fn sign(&self, key: &SigningKey) -> Result<String, CheckpointError> {
         check_origin(&self.origin)?;
         check_size(self.size)?;
-        let mut note = self.text();
-        let signature = key.sign(note.as_bytes()).map_err(CheckpointError::Key)?;
-        let mut line = Vec::with_capacity(KEY_HASH_BYTES + SIGNATURE_BYTES);
-        line.extend_from_slice(&key_hash(&self.origin, key.verifying_key()));
-        line.extend_from_slice(&signature);
-        let line = STANDARD.encode(line);
-        writeln!(note, "\n{SIGNATURE_MARK}{} {line}", self.origin)
-            .expect("writing to a String cannot fail");
-        Ok(note)
+        let text = self.text();
+        let signature = key.sign(text.as_bytes()).map_err(CheckpointError::Key)?;
+        let line = log(&self.origin, key.verifying_key()).line(&signature);
+        Ok(format!("{text}\n{line}"))
     }
 
     /// Reads a signed note of the log `origin` whose key is `key`. Extension lines and other
@@ -124,19 +113,9 @@ impl Checkpoint {
         if note.len() > MAX_CHECKPOINT_BYTES {
             return Err(malformed("it is too long"));
         }
-        if note.chars().any(|char| char < ' ' && char != '\n') {
-            return Err(malformed("it has control characters"));
-        }
-        // The last empty line parts the text from the signatures; the text keeps its own line
-        // break.
-        let Some((head, signatures)) = note.rsplit_once("\n\n") else {
-            return Err(malformed("no empty line stands before the signatures"));
-        };
-        let Some(text) = note.get(..=head.len()) else {
-            return Err(malformed("it is empty"));
-        };
-        check_signatures(text, signatures, origin, key)?;
-        read_text(text, origin)
+        let note = SignedNote::read(note).map_err(malformed)?;
+        check_signatures(&note, origin, key)?;
+        read_text(note.text, origin)
     }
 }
 
@@ -147,8 +126,7 @@ impl Checkpoint {
 /// [`CheckpointError::Origin`] if the origin cannot name a log.
 pub fn note_verifier_key(origin: &str, key: &VerifyingKey) -> Result<String, CheckpointError> {
     check_origin(origin)?;
-    let hash = u32::from_be_bytes(key_hash(origin, key));
-    Ok(format!("{origin}+{hash:08x}+{}", STANDARD.encode(typed_key(key))))
+    Ok(log(origin, key).verifier_key())
 }
 
 fn malformed(problem: &'static str) -> CheckpointError {
@@ -156,61 +134,47 @@ fn malformed(problem: &'static str) -> CheckpointError {
 }
 
 fn check_origin(origin: &str) -> Result<(), CheckpointError> {
-    let possible = (1..=MAX_ORIGIN_BYTES).contains(&origin.len())
-        && origin.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'+');
-    if possible { Ok(()) } else { Err(CheckpointError::Origin { origin: origin.to_owned() }) }
+    if note::is_name(origin) {
+        Ok(())
+    } else {
+        Err(CheckpointError::Origin { origin: origin.to_owned() })
+    }
 }
 
 fn check_size(size: u64) -> Result<(), CheckpointError> {
     if size <= MAX_TREE_SIZE { Ok(()) } else { Err(CheckpointError::Size { size }) }
 }
 
-fn typed_key(key: &VerifyingKey) -> Vec<u8> {
-    [&[TYPE_ED25519], key.as_bytes().as_slice()].concat()
-}
-
-/// C2SP signed-note, "Signatures": the first bytes of SHA-256 over name, line break, type and key.
-fn key_hash(origin: &str, key: &VerifyingKey) -> [u8; KEY_HASH_BYTES] {
-    let digest = Digest::of_parts(&[origin.as_bytes(), b"\n", &typed_key(key)]);
-    let [a, b, c, d, ..] = *digest.as_bytes();
-    [a, b, c, d]
+fn log<'a>(origin: &'a str, key: &'a VerifyingKey) -> Signer<'a> {
+    Signer { name: origin, key, kind: note::ED25519 }
 }
 
 fn check_signatures(
-    text: &str,
-    signatures: &str,
+    note: &SignedNote<'_>,
     origin: &str,
     key: &VerifyingKey,
 ) -> Result<(), CheckpointError> {
-    let Some(lines) = signatures.strip_suffix('\n') else {
-        return Err(malformed("the last line has no line break"));
-    };
-    let expected = key_hash(origin, key);
+    let signer = log(origin, key);
     let mut signed = false;
-    for line in lines.split('\n') {
-        let parts = line.strip_prefix(SIGNATURE_MARK).and_then(|line| line.split_once(' '));
-        let Some((name, encoded)) = parts else {
-            return Err(malformed("a signature line is not `\u{2014} name base64`"));
-        };
-        let bytes = match STANDARD.decode(encoded) {
-            Ok(bytes) => bytes,
-            Err(_) => return Err(malformed("a signature is not base64")),
-        };
-        let Some((hash, signature)) = bytes.split_first_chunk::<KEY_HASH_BYTES>() else {
-            return Err(malformed("a signature is too short"));
-        };
-        if name != origin || *hash != expected {
-            continue;
-        }
+    for line in note.lines.iter().filter(|line| line.is_of(&signer)) {
         if signed {
             return Err(malformed("the log's key signed twice"));
         }
-        if !key.verifies(text.as_bytes(), signature) {
+        if !key.verifies(note.text.as_bytes(), &line.signature) {
             return Err(CheckpointError::Signature);
         }
         signed = true;
     }
-    if signed { Ok(()) } else { Err(CheckpointError::Unsigned) }
+    match note.text.lines().next() {
+        _ if signed => Ok(()),
+        // Nobody vouches for the name, but it tells why.
+        Some(name) if name != origin => Err(other_log(name, origin)),
+        Some(_) | None => Err(CheckpointError::Unsigned),
+    }
+}
+
+fn other_log(found: &str, expected: &str) -> CheckpointError {
+    CheckpointError::OtherLog { found: printable(found), expected: expected.to_owned() }
 }
 
 fn read_text(text: &str, origin: &str) -> Result<Checkpoint, CheckpointError> {
@@ -219,7 +183,7 @@ fn read_text(text: &str, origin: &str) -> Result<Checkpoint, CheckpointError> {
         return Err(malformed("it has fewer than three lines"));
     };
     if name != origin {
-        return Err(CheckpointError::OtherLog { expected: origin.to_owned() });
+        return Err(other_log(name, origin));
     }
     if lines.any(str::is_empty) {
         return Err(malformed("an extension line is empty"));

@@ -8,6 +8,7 @@
 mod bundle_signature;
 mod checkpoint;
 mod combine;
+mod cosignature;
 mod decision;
 mod digest;
 mod event;
@@ -16,6 +17,8 @@ mod id;
 mod jwks;
 mod jws;
 pub mod merkle;
+mod note;
+mod receipt;
 mod request;
 mod resource;
 mod signature;
@@ -33,6 +36,9 @@ pub use checkpoint::{
     Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, MAX_ORIGIN_BYTES, note_verifier_key,
 };
 pub use combine::combine;
+pub use cosignature::{
+    Cosignature, CosignatureError, MAX_WITNESSES, Witness, WitnessError, Witnesses, cosign,
+};
 pub use decision::{
     DECISION_TYP, DECISION_VERSION, Decision, Eviction, Grant, ReservationGrant, ReservationState,
 };
@@ -43,6 +49,7 @@ pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };
 pub use jwks::{JwksError, KeySet, MAX_JWKS_BYTES, MAX_KEYS};
+pub use receipt::{Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use request::{
     AdmissionRequest, Extends, GangPlace, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,
     MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_LEAD_SECONDS, MAX_PRINCIPAL_BYTES,

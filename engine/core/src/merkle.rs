@@ -157,6 +157,19 @@ impl InclusionProof {
     }
 }
 
+/// Hashes of the proof that the leaf at `position` (from 0) is in a tree of `size` leaves: 0..=48,
+/// and 0 where there is no such leaf.
+///
+/// Where the ways of this leaf and of the last one are apart, each level has a hash beside it;
+/// above that only the levels that have something to the left of the way do (RFC 9162 §2.1.3).
+#[must_use]
+pub fn inclusion_hashes(position: u64, size: u64) -> usize {
+    let Some(last) = size.checked_sub(1).filter(|last| position <= *last) else { return 0 };
+    let apart = u64::BITS - (position ^ last).leading_zeros();
+    let above = position.checked_shr(apart).unwrap_or_default().count_ones();
+    usize::try_from(apart.saturating_add(above)).unwrap_or(usize::MAX)
+}
+
 /// Proof that a tree only grew (RFC 6962 §2.1.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsistencyProof {

@@ -62,7 +62,9 @@ fn each_fault_is_named() {
     assert_eq!(verify(&theirs), Err(CheckpointError::Unsigned));
     let other = Checkpoint { origin: "other.example".to_owned(), ..checkpoint() };
     let other = other.sign(&key).expect("signs");
-    assert_eq!(verify(&other), Err(CheckpointError::Unsigned));
+    let error = verify(&other).expect_err("refused");
+    let (found, expected) = ("other.example".to_owned(), ORIGIN.to_owned());
+    assert_eq!(error, CheckpointError::OtherLog { found, expected });
     let changed = note().replacen("\n42\n", "\n43\n", 1);
     assert_eq!(verify(&changed), Err(CheckpointError::Signature));
     let twice = format!("{}{}", note(), note().lines().last().expect("a line"));

@@ -2,9 +2,11 @@
 
 mod bundle_signature;
 mod checkpoint;
+mod cosignature;
 mod eviction;
 mod merkle;
 mod python;
+mod receipt;
 mod sample;
 mod tidy;
 mod tile;

@@ -1,15 +1,20 @@
 //! The key and the decision that the vectors and the tests share.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 
+use placet_core::merkle::{self, ConsistencyProof, InclusionProof};
 use placet_core::{
-    AccountKind, AccountPath, Charge, Decision, Digest, Effect, Grant, Id, IsolationLevel, KeySet,
-    Obligation, PriorityClass, ReservationGrant, SigningKey, SubjectKind, Unit, Verifier,
+    AccountKind, AccountPath, Charge, Checkpoint, Decision, Digest, Effect, Event, Grant, Id,
+    IsolationLevel, KeySet, Leaf, Obligation, PriorityClass, Receipt, ReservationGrant, SigningKey,
+    SubjectKind, Unit, Verifier, Witness, canonical_json, sign_decision,
 };
 
 /// Who issues the sample.
 pub(crate) const ISSUER: &str = "https://placet.example";
+/// Name of the sample's log.
+pub(crate) const ORIGIN: &str = "log.example.com/placet";
 /// 2026-11-01T00:00:00Z.
 pub(crate) const NOW: u64 = 1_793_491_200;
 
@@ -94,6 +99,107 @@ pub(crate) fn decision() -> Decision {
             gpu_model: id("H100"),
             isolation_level: IsolationLevel::Passthrough,
         },
+    }
+}
+
+/// A witness and its key.
+pub(crate) struct Sampled {
+    pub(crate) name: &'static str,
+    pub(crate) key_hex: &'static str,
+    pub(crate) key: SigningKey,
+}
+
+impl Sampled {
+    pub(crate) fn witness(&self) -> Witness {
+        Witness::new(self.name, self.key.verifying_key().clone()).expect("a name")
+    }
+}
+
+/// Two witnesses, with the private keys of RFC 8032 section 7.1, tests 2 and 3.
+pub(crate) fn witnesses() -> [Sampled; 2] {
+    let keys = [
+        (
+            "witness.example.com/w1",
+            "302e020100300506032b6570042204204ccd089b28ff96da9db6c346ec114e0f\
+             5b8a319f35aba624da8cf6ed4fb8a6fb",
+        ),
+        (
+            "witness.example.org/w2",
+            "302e020100300506032b657004220420c5aa8df43f9f837bedb7442f31dcb7b1\
+             66d38535076f094b85ce3a2e0b4458f7",
+        ),
+    ];
+    keys.map(|(name, key_hex)| {
+        let key = SigningKey::from_pkcs8(&bytes(key_hex)).expect("RFC 8032's key is a key");
+        Sampled { name, key_hex, key }
+    })
+}
+
+/// The first leaf of the sample's log.
+pub(crate) fn genesis() -> Vec<u8> {
+    let event = Event::Genesis { origin: ORIGIN.to_owned(), store: "0".repeat(32) };
+    canonical_json(&Leaf { event, time: NOW, v: 1 }).expect("canonical")
+}
+
+/// The second one, with the token of [`decision`].
+pub(crate) fn decided() -> Vec<u8> {
+    let token = sign_decision(&key(), &decision()).expect("signs");
+    let event = Event::Decision { caller: id("scheduler-1"), token };
+    canonical_json(&Leaf { event, time: NOW, v: 1 }).expect("canonical")
+}
+
+/// A log in memory.
+pub(crate) struct Log {
+    pub(crate) leaves: Vec<Vec<u8>>,
+    pub(crate) row: Vec<Digest>,
+}
+
+impl Log {
+    pub(crate) fn new(leaves: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut log = Self { leaves: Vec::new(), row: Vec::new() };
+        for (at, leaf) in (0..).zip(leaves) {
+            let more = merkle::append(at, merkle::leaf_hash(&leaf), |numbers| log.read(numbers));
+            log.row.extend(more.expect("appends"));
+            log.leaves.push(leaf);
+        }
+        log
+    }
+
+    /// With so many leaves, each a line of text.
+    pub(crate) fn of(size: u64) -> Self {
+        Self::new((0..size).map(|at| format!("leaf {at}").into_bytes()))
+    }
+
+    pub(crate) fn read(&self, numbers: &[u64]) -> Result<Vec<Digest>, Infallible> {
+        let at = |number: &u64| self.row[usize::try_from(*number).expect("a small number")];
+        Ok(numbers.iter().map(at).collect())
+    }
+
+    pub(crate) fn leaf(&self, at: u64) -> &[u8] {
+        &self.leaves[usize::try_from(at).expect("a small number")]
+    }
+
+    pub(crate) fn root(&self, size: u64) -> Digest {
+        merkle::root(size, |numbers| self.read(numbers)).expect("a root")
+    }
+
+    pub(crate) fn inclusion(&self, at: u64, size: u64) -> InclusionProof {
+        InclusionProof::new(at, size, |numbers| self.read(numbers)).expect("a proof")
+    }
+
+    pub(crate) fn consistency(&self, old: u64, new: u64) -> ConsistencyProof {
+        ConsistencyProof::new(old, new, |numbers| self.read(numbers)).expect("a proof")
+    }
+
+    /// The signed checkpoint of its first leaves.
+    pub(crate) fn note(&self, size: u64) -> String {
+        let checkpoint = Checkpoint { origin: ORIGIN.to_owned(), root: self.root(size), size };
+        checkpoint.sign(&key()).expect("signs")
+    }
+
+    pub(crate) fn receipt(&self, at: u64, size: u64) -> Receipt {
+        let leaf = self.leaf(at).to_vec();
+        Receipt::new(leaf, at, self.inclusion(at, size), self.note(size)).expect("a receipt")
     }
 }
 
