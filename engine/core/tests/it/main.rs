@@ -8,6 +8,7 @@ mod merkle;
 mod python;
 mod receipt;
 mod sample;
+mod tampering;
 mod tidy;
 mod tile;
 mod token;
