@@ -53,6 +53,15 @@ pub enum CheckpointError {
     /// A signature of the log's key does not match.
     #[error("is not what the log's key signed: it was changed or damaged")]
     Signature,
+    /// The text is no verifier key of a log.
+    #[error(
+        "is not the verifier key of a log: {problem}\n\
+         hint: pass it as the log publishes it, `origin+hash+base64`"
+    )]
+    VerifierKey {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The key gave no signature.
     #[error("the key gave no signature")]
     Key(#[source] KeyError),
@@ -127,6 +136,27 @@ impl Checkpoint {
 pub fn note_verifier_key(origin: &str, key: &VerifyingKey) -> Result<String, CheckpointError> {
     check_origin(origin)?;
     Ok(log(origin, key).verifier_key())
+}
+
+/// The origin and the key of a log from what [`note_verifier_key`] wrote.
+///
+/// # Errors
+/// [`CheckpointError::VerifierKey`] if it is anything else, or is damaged.
+///
+/// # Example
+/// ```
+/// use placet_core::{SigningKey, note_verifier_key, read_note_verifier_key};
+/// let key = SigningKey::generate()?;
+/// let text = note_verifier_key("log.example.com", key.verifying_key())?;
+/// let (origin, read) = read_note_verifier_key(&text)?;
+/// assert_eq!((origin.as_str(), &read), ("log.example.com", key.verifying_key()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_note_verifier_key(text: &str) -> Result<(String, VerifyingKey), CheckpointError> {
+    match note::read_verifier_key(text, note::ED25519) {
+        Ok((origin, key)) => Ok((origin.to_owned(), key)),
+        Err(problem) => Err(CheckpointError::VerifierKey { problem }),
+    }
 }
 
 fn malformed(problem: &'static str) -> CheckpointError {

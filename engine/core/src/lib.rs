@@ -34,6 +34,7 @@ pub use bundle_signature::{
 };
 pub use checkpoint::{
     Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, MAX_ORIGIN_BYTES, note_verifier_key,
+    read_note_verifier_key,
 };
 pub use combine::combine;
 pub use cosignature::{

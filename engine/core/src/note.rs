@@ -146,8 +146,11 @@ pub(crate) fn read_verifier_key(
     };
     let key = match bytes.split_first() {
         Some((found, key)) if *found == kind && key.len() == PUBLIC_KEY_BYTES => key,
-        Some((&ED25519, _)) => {
+        Some((&ED25519, _)) if kind == COSIGNATURE => {
             return Err("it is the key of a log (type 1), not of a witness (type 4)");
+        }
+        Some((&COSIGNATURE, _)) if kind == ED25519 => {
+            return Err("it is the key of a witness (type 4), not of a log (type 1)");
         }
         Some(_) | None => return Err("it is not an Ed25519 key of the type expected"),
     };

@@ -2,7 +2,7 @@
 
 use placet_core::{
     Checkpoint, CosignatureError, MAX_CHECKPOINT_BYTES, MAX_WITNESSES, SigningKey, Witness,
-    WitnessError, Witnesses, cosign, note_verifier_key,
+    WitnessError, Witnesses, cosign, note_verifier_key, read_note_verifier_key,
 };
 use proptest::prelude::*;
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -190,6 +190,12 @@ fn a_verifier_key_is_read_only_as_it_is_written() {
         let error = bad.parse::<Witness>().expect_err("refused").to_string();
         assert!(error.contains(problem), "`{bad}`: {error}");
     }
+    // That of a log is read by the same rules.
+    let error = read_note_verifier_key(&text).expect_err("of a witness").to_string();
+    assert!(error.contains("it is the key of a witness"), "{error}");
+    let log = note_verifier_key(w1.name, w1.key.verifying_key()).expect("a name");
+    let read = (w1.name.to_owned(), w1.key.verifying_key().clone());
+    assert_eq!(read_note_verifier_key(&log), Ok(read));
 }
 
 #[test]

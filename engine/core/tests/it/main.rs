@@ -1,10 +1,17 @@
 //! Everything that tests this crate from outside, linked once.
 
+#[expect(dead_code, reason = "its `main` is that of the example")]
+#[path = "../../examples/auditor.rs"]
+mod auditor;
 mod bundle_signature;
 mod checkpoint;
 mod cosignature;
 mod eviction;
+mod examples;
 mod merkle;
+#[expect(dead_code, reason = "its `main` is that of the example")]
+#[path = "../../examples/provisioner.rs"]
+mod provisioner;
 mod python;
 mod receipt;
 mod sample;

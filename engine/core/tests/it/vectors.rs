@@ -8,8 +8,8 @@ use placet_core::merkle::{ConsistencyProof, InclusionProof};
 use placet_core::tile::{TileKind, TilePath, tiles, write_entries, write_hashes};
 use placet_core::{
     BundleClaims, Checkpoint, Digest, Expect, KeySet, Receipt, Verifier, VerifyingKey, Witness,
-    Witnesses, canonical_json, cosign, merkle, note_verifier_key, sign_bundle, sign_decision,
-    verify_bundle,
+    Witnesses, canonical_json, cosign, merkle, note_verifier_key, read_note_verifier_key,
+    sign_bundle, sign_decision, verify_bundle,
 };
 use serde_json::{Value, json};
 
@@ -280,10 +280,7 @@ fn the_vectors_verify() {
 }
 
 fn log_key_of(vector: &Value) -> VerifyingKey {
-    // The name, the hash, and in base64 the type and the key.
-    let encoded = text(vector, "verifier_key").splitn(3, '+').last().expect("three parts");
-    let bytes = STANDARD.decode(encoded).expect("base64");
-    VerifyingKey::from_bytes(&bytes[1..]).expect("a key")
+    read_note_verifier_key(text(vector, "verifier_key")).expect("a verifier key").1
 }
 
 fn digests(vector: &Value) -> Vec<Digest> {
