@@ -9,6 +9,7 @@ mod explain;
 mod facts;
 mod keys;
 mod ledger;
+mod log;
 mod release;
 mod serve;
 mod test;
@@ -57,6 +58,7 @@ enum Command {
     Bundle(bundle::BundleArgs),
     Keys(keys::KeysArgs),
     Ledger(ledger::LedgerArgs),
+    Log(log::LogArgs),
     Completion(completion::CompletionArgs),
 }
 
@@ -94,6 +96,7 @@ impl Command {
             Self::Bundle(args) => bundle::run(&args, printer),
             Self::Keys(args) => keys::run(&args, printer),
             Self::Ledger(args) => ledger::run(&args, printer),
+            Self::Log(args) => log::run(&args, printer),
             Self::Completion(args) => completion::run(&args, printer),
         }
     }

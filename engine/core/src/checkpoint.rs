@@ -112,6 +112,21 @@ impl Checkpoint {
         Ok(format!("{text}\n{line}"))
     }
 
+    /// What a signed note says, whoever signed it: for those who have the log itself to hold it
+    /// against.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: it is not of the form.
+    pub fn read_unverified(note: &str) -> Result<Self, CheckpointError> {
+        if note.len() > MAX_CHECKPOINT_BYTES {
+            return Err(malformed("it is too long"));
+        }
+        let note = SignedNote::read(note).map_err(malformed)?;
+        let origin = note.text.lines().next().unwrap_or_default();
+        check_origin(origin)?;
+        read_text(note.text, origin)
+    }
+
     /// Reads a signed note of the log `origin` whose key is `key`. Extension lines and other
     /// signers are passed over.
     ///

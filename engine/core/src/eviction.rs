@@ -68,19 +68,7 @@ impl Verifier {
         token: &str,
         expect: &Expect<'_>,
     ) -> Result<EvictionOrder, VerifyError> {
-        let verified = jws::verified(self.keys(), token, EVICTION_TYP, MAX_EVICTION_BYTES);
-        let (claims, _) = verified.map_err(|refusal| VerifyError::of(refusal, EVICTION_TYP))?;
-        let order: EvictionOrder = serde_json::from_slice(&claims).map_err(VerifyError::Claims)?;
-        if order.placet != DECISION_VERSION {
-            return Err(VerifyError::Version { version: u64::from(order.placet) });
-        }
-        if !canonical_json(&order).is_ok_and(|canonical| canonical == claims) {
-            return Err(VerifyError::NotCanonical);
-        }
-        if order.iss != expect.issuer {
-            let expected = expect.issuer.to_owned();
-            return Err(VerifyError::Issuer { issuer: order.iss, expected });
-        }
+        let order = self.verify_eviction_issued(token, expect.issuer)?;
         if !order.aud.iter().any(|audience| audience == expect.audience) {
             let expected = expect.audience.to_owned();
             return Err(VerifyError::Audience { audience: order.aud, expected });
@@ -90,6 +78,32 @@ impl Verifier {
         }
         if order.iat > expect.now.saturating_add(CLOCK_LEEWAY_SECONDS) {
             return Err(VerifyError::NotYetIssued { iat: order.iat, now: expect.now });
+        }
+        Ok(order)
+    }
+
+    /// Checks that an order of eviction was issued, however long ago and for whomever: for auditors
+    /// and logs, not for PEPs.
+    ///
+    /// # Errors
+    /// [`VerifyError`] names the first thing that is wrong.
+    pub fn verify_eviction_issued(
+        &self,
+        token: &str,
+        issuer: &str,
+    ) -> Result<EvictionOrder, VerifyError> {
+        let verified = jws::verified(self.keys(), token, EVICTION_TYP, MAX_EVICTION_BYTES);
+        let (claims, _) = verified.map_err(|refusal| VerifyError::of(refusal, EVICTION_TYP))?;
+        let order: EvictionOrder = serde_json::from_slice(&claims).map_err(VerifyError::Claims)?;
+        if order.placet != DECISION_VERSION {
+            return Err(VerifyError::Version { version: u64::from(order.placet) });
+        }
+        if !canonical_json(&order).is_ok_and(|canonical| canonical == claims) {
+            return Err(VerifyError::NotCanonical);
+        }
+        if order.iss != issuer {
+            let expected = issuer.to_owned();
+            return Err(VerifyError::Issuer { issuer: order.iss, expected });
         }
         Ok(order)
     }

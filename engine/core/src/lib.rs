@@ -16,6 +16,7 @@ mod eviction;
 mod id;
 mod jwks;
 mod jws;
+mod log_check;
 pub mod merkle;
 mod note;
 mod receipt;
@@ -50,6 +51,7 @@ pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };
 pub use jwks::{JwksError, KeySet, MAX_JWKS_BYTES, MAX_KEYS};
+pub use log_check::{CheckedLeaf, LeafChecker, LeafError, LogWalk, WalkError, Walked};
 pub use receipt::{Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use request::{
     AdmissionRequest, Extends, GangPlace, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,

@@ -107,6 +107,115 @@ pub fn root<E>(
     Reader::run(read, |reader| tlog::tree_hash(size, reader)).map(|hash| Digest::from_bytes(hash.0))
 }
 
+/// Leaves and root of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Leaves: 0..=2^48.
+    pub size: u64,
+    /// Root of their tree (RFC 6962 §2.1).
+    pub root: Digest,
+}
+
+/// A tree as far as appending and its root need it: the hashes of the largest complete subtrees. A
+/// log of any length is walked with one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    size: u64,
+    /// Length of the row of stored hashes.
+    row: u64,
+    /// Number in the row and hash of each complete subtree, the largest first: one for each bit of
+    /// `size`.
+    peaks: Vec<(u64, Digest)>,
+}
+
+/// A peak was asked for that there is none of.
+#[derive(Debug)]
+struct NoPeak;
+
+impl Tree {
+    /// The tree of the first `size` leaves, and its root. The row may be longer than that tree's.
+    ///
+    /// # Errors
+    /// [`TreeError`]: `size` is not possible, or `read` failed.
+    pub fn at<E>(
+        size: u64,
+        mut read: impl FnMut(&[u64]) -> Result<Vec<Digest>, E>,
+    ) -> Result<(Self, Digest), TreeError<E>> {
+        let mut peaks = Vec::new();
+        let root = root(size, |numbers| {
+            let found = read(numbers)?;
+            peaks.extend(numbers.iter().copied().zip(found.iter().copied()));
+            Ok(found)
+        })?;
+        Ok((Self { size, row: tlog::stored_hash_count(size), peaks }, root))
+    }
+
+    /// Leaves: 0..=2^48.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Length of the row of stored hashes: [`stored_count`] of the size.
+    #[must_use]
+    pub fn row(&self) -> u64 {
+        self.row
+    }
+
+    /// Number in the row and hash of each of the largest complete subtrees, the largest first.
+    #[must_use]
+    pub fn peaks(&self) -> &[(u64, Digest)] {
+        &self.peaks
+    }
+
+    /// Appends a leaf by its hash; gives the hashes to store, from the [`Tree::row`] as it was on.
+    ///
+    /// # Errors
+    /// [`TreeError::Range`]: the tree is full. Then nothing has changed.
+    ///
+    /// # Panics
+    /// Never: a tree has all that appending needs.
+    pub fn append(
+        &mut self,
+        leaf: Digest,
+    ) -> Result<Vec<Digest>, TreeError<std::convert::Infallible>> {
+        if self.size >= MAX_TREE_SIZE {
+            return Err(TreeError::Range { what: "a tree above 2^48 leaves" });
+        }
+        let hashes = append(self.size, leaf, |numbers| self.read(numbers))
+            .expect("appending needs the peaks of a tree only");
+        // Every hash after the leaf's own completes a subtree out of one peak and what was before
+        // it.
+        let kept = self.peaks.len().saturating_sub(hashes.len().saturating_sub(1));
+        self.peaks.truncate(kept);
+        self.size = self.size.saturating_add(1);
+        self.row = tlog::stored_hash_count(self.size);
+        if let Some(last) = hashes.last() {
+            self.peaks.push((self.row.saturating_sub(1), *last));
+        }
+        Ok(hashes)
+    }
+
+    /// Leaves and root.
+    ///
+    /// # Panics
+    /// Never: a tree has all that its root needs.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        let root = root(self.size, |numbers| self.read(numbers))
+            .expect("the root of a tree needs its peaks only");
+        Head { size: self.size, root }
+    }
+
+    fn read(&self, numbers: &[u64]) -> Result<Vec<Digest>, NoPeak> {
+        let peak = |number: &u64| {
+            let peak = self.peaks.iter().find(|(own, _)| own == number);
+            peak.map(|(_, hash)| *hash).ok_or(NoPeak)
+        };
+        numbers.iter().map(peak).collect()
+    }
+}
+
 /// Proof that a leaf is in a tree (RFC 6962 §2.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InclusionProof {

@@ -28,6 +28,9 @@ pub use clock::{Clock, MAX_FORWARD_SECONDS};
 pub use error::AdmitError;
 pub use grpc::convert;
 pub use log::SnapshotError;
-pub use offline::{BackupError, SnapshotFound, Verified, VerifyError, backup, verify};
+pub use offline::{
+    BackupError, ExportError, Exported, LogExpect, LogSource, LogVerifyError, SnapshotFound,
+    SourceError, Verified, VerifyError, backup, default_threads, export_log, verify, verify_log,
+};
 pub use serve::{Ready, ServeError, serve};
 pub use settings::{CHECKPOINT_EVERY_SECONDS, MAX_WORKERS, Settings, SettingsError, TlsSettings};

@@ -11,28 +11,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
     AccountPath, CheckpointError, Decision, Digest, Effect, Event, Eviction, EvictionOrder, Id,
-    LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json, merkle,
+    LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json,
+    merkle::{self, Tree},
 };
+
+pub use placet_core::merkle::Head;
 
 use crate::activation::chain;
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome, Work};
 use crate::signer::Signer;
 use crate::store::{Faults, RESTORE, ReadError, Reader, Store};
-pub(crate) use files::{FileError, Files};
+pub(crate) use files::{FileError, Files, read_tile};
 pub use snapshot::SnapshotError;
 pub(crate) use snapshot::{Comparison, WriteError, path_of};
 
 /// How often a long fold says how far it is, in leaves: every second or two.
 const PROGRESS: u64 = 100_000;
-
-/// Leaves and root of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Leaves.
-    pub size: u64,
-    /// Root of their Merkle tree (RFC 6962 section 2.1).
-    pub root: Digest,
-}
 
 /// Why a log cannot be carried on. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -110,74 +104,9 @@ pub enum LogError {
     Ledger(#[source] AuditError),
 }
 
-/// The tree of a log as far as appending and its root need it: the hashes of the largest complete
-/// subtrees.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tree {
-    size: u64,
-    /// Length of the row of stored hashes.
-    row: u64,
-    /// Number in the row and hash of each complete subtree, the largest first: one for each bit of
-    /// `size`.
-    peaks: Vec<(u64, Digest)>,
-}
-
-impl Tree {
-    /// The tree of the first `size` leaves of a log, and its root.
-    fn at(
-        size: u64,
-        mut hashes: impl FnMut(&[u64]) -> Result<Vec<Digest>, ReadError>,
-    ) -> Result<(Self, Digest), LogError> {
-        let mut peaks = Vec::new();
-        let root = merkle::root(size, |numbers| {
-            let found = hashes(numbers)?;
-            peaks.extend(numbers.iter().copied().zip(found.iter().copied()));
-            Ok::<_, ReadError>(found)
-        });
-        let root = root.map_err(|_no_root| LogError::Hashes)?;
-        let row = merkle::stored_count(size).map_err(|_beyond| LogError::Full)?;
-        Ok((Self { size, row, peaks }, root))
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(crate) fn row(&self) -> u64 {
-        self.row
-    }
-
-    /// Appends a leaf; the hashes to store from [`Tree::row`] (as it was) on.
-    pub(crate) fn append(&mut self, leaf: &[u8]) -> Result<Vec<Digest>, LogError> {
-        let hash = merkle::leaf_hash(leaf);
-        let hashes = merkle::append(self.size, hash, |numbers| self.read(numbers))
-            .map_err(|_full| LogError::Full)?;
-        let added = u64::try_from(hashes.len()).map_err(|_beyond| LogError::Full)?;
-        // Every hash after the leaf's own completes a subtree out of one peak and what was before
-        // it.
-        let kept = self.peaks.len().saturating_sub(hashes.len().saturating_sub(1));
-        self.peaks.truncate(kept);
-        self.size = self.size.saturating_add(1);
-        self.row = self.row.saturating_add(added);
-        if let Some(last) = hashes.last() {
-            self.peaks.push((self.row.saturating_sub(1), *last));
-        }
-        Ok(hashes)
-    }
-
-    pub(crate) fn head(&self) -> Head {
-        let root = merkle::root(self.size, |numbers| self.read(numbers))
-            .expect("the root of a tree needs its peaks only");
-        Head { size: self.size, root }
-    }
-
-    fn read(&self, numbers: &[u64]) -> Result<Vec<Digest>, LogError> {
-        let peak = |number: &u64| {
-            let peak = self.peaks.iter().find(|(own, _)| own == number);
-            peak.map(|(_, hash)| *hash).ok_or(LogError::Hashes)
-        };
-        numbers.iter().map(peak).collect()
-    }
+/// Appends a leaf, and gives the hashes to store.
+pub(crate) fn append(tree: &mut Tree, leaf: &[u8]) -> Result<Vec<Digest>, LogError> {
+    tree.append(merkle::leaf_hash(leaf)).map_err(|_full| LogError::Full)
 }
 
 /// Works every stored hash out again from the leaves. A start looks only at those that it needs;
@@ -186,7 +115,7 @@ pub(crate) fn check_hashes(store: &Store) -> Result<(), LogError> {
     let mut tree = Tree::default();
     store.for_each_leaf(0, |bytes| {
         let first = tree.row();
-        let hashes = tree.append(bytes)?;
+        let hashes = append(&mut tree, bytes)?;
         let numbers: Vec<u64> = (first..tree.row()).collect();
         if store.hashes(&numbers)? != hashes {
             return Err(LogError::Hashes);
@@ -374,7 +303,7 @@ impl Folded {
     fn fold_leaf(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         let position = self.tree.size();
         self.fold(position, bytes).map_err(|what| LogError::Leaf { position, what })?;
-        self.tree.append(bytes)?;
+        append(&mut self.tree, bytes)?;
         // Nothing of a leaf that is in the log is ever taken back.
         self.ledger.keep();
         Ok(())
@@ -386,8 +315,8 @@ impl Folded {
         &self,
         hashes: impl Fn(&[u64]) -> Result<Vec<Digest>, ReadError>,
     ) -> Result<(), LogError> {
-        let numbers: Vec<u64> = self.tree.peaks.iter().map(|(number, _)| *number).collect();
-        if hashes(&numbers)? != self.tree.read(&numbers)? {
+        let (numbers, peaks): (Vec<u64>, Vec<Digest>) = self.tree.peaks().iter().copied().unzip();
+        if hashes(&numbers)? != peaks {
             return Err(LogError::Hashes);
         }
         if self.more_quotas || !self.orders.is_empty() {
@@ -608,27 +537,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_tree_grows_as_the_core_says() {
-        let (mut tree, mut row) = (Tree::default(), Vec::new());
-        for size in 0..300_u64 {
-            assert_eq!(tree.row(), merkle::stored_count(size).unwrap());
-            let read = |numbers: &[u64]| -> Result<Vec<Digest>, ()> {
-                numbers
-                    .iter()
-                    .map(|at| row.get(usize::try_from(*at).unwrap()).copied().ok_or(()))
-                    .collect()
-            };
-            assert_eq!(tree.head(), Head { size, root: merkle::root(size, read).unwrap() });
-            let bits = usize::try_from(size.count_ones()).unwrap();
-            assert_eq!(tree.peaks.len(), bits, "one peak for each bit");
-            let at = |number: &u64| row[usize::try_from(*number).unwrap()];
-            let hashes = |numbers: &[u64]| Ok(numbers.iter().map(at).collect());
-            assert_eq!(Tree::at(size, hashes).unwrap(), (tree.clone(), tree.head().root));
-            row.extend(tree.append(&size.to_be_bytes()).unwrap());
-        }
-    }
-
     fn id(text: &str) -> Id {
         Id::new(text).unwrap()
     }
@@ -742,7 +650,8 @@ mod tests {
         forged.bundle = Some((Digest::of(b"other"), "7".to_owned()));
         assert!(compared(&forged).unwrap_err().contains("what is active"));
         // A start takes it: the signature is what keeps others from writing one.
-        let hashes = |numbers: &[u64]| Ok(forged.tree.read(numbers).unwrap());
+        let peaks: BTreeMap<u64, Digest> = forged.tree.peaks().iter().copied().collect();
+        let hashes = |numbers: &[u64]| Ok(numbers.iter().map(|number| peaks[number]).collect());
         let faults = Faults::default();
         let taken = Folded::take_up((&path, &signer), &faults, (3, hashes), &|| false);
         assert_eq!(taken.unwrap().unwrap().bundle, forged.bundle);

@@ -1,10 +1,18 @@
 //! Looking at a store without a server: checking all of it, and making copies.
 
+mod export;
+mod source;
+mod walk;
+
 use std::path::Path;
 
 use crate::log::{self, Comparison, Folded, Head, LogError, SnapshotError, path_of};
 use crate::quota::{AccountNames, AccountUse, Accounts};
 use crate::store::{CheckError, Copy, CopyError, OpenError, Store};
+
+pub use export::{ExportError, Exported, export_log};
+pub use source::{LogSource, SourceError};
+pub use walk::{LogExpect, LogVerifyError, default_threads, verify_log};
 
 /// What a store holds, all of it checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod checkpoint;
 mod cosignature;
 mod eviction;
 mod examples;
+mod log_check;
 mod merkle;
 #[expect(dead_code, reason = "its `main` is that of the example")]
 #[path = "../../examples/provisioner.rs"]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use placet_core::Digest;
 use placet_core::merkle::{
-    self, ConsistencyProof, InclusionProof, MAX_TREE_SIZE, ProofError, TreeError,
+    self, ConsistencyProof, Head, InclusionProof, MAX_TREE_SIZE, ProofError, Tree, TreeError,
 };
 use proptest::prelude::*;
 
@@ -185,4 +185,26 @@ fn what_the_store_says_comes_through() {
     assert_eq!(merkle::root(3, fails), Err(TreeError::Store("disk")));
     let short = |_: &[u64]| Ok::<_, Infallible>(Vec::new());
     assert_eq!(merkle::root(3, short), Err(TreeError::Answer { asked: 2, got: 0 }));
+}
+
+#[test]
+fn a_tree_of_peaks_grows_as_the_row_does() {
+    let (mut tree, mut row) = (Tree::default(), Vec::new());
+    for size in 0..300_u64 {
+        assert_eq!(tree.row(), merkle::stored_count(size).unwrap());
+        let at = |number: &u64| row[usize::try_from(*number).unwrap()];
+        let read = |numbers: &[u64]| Ok::<_, Infallible>(numbers.iter().map(at).collect());
+        assert_eq!(tree.head(), Head { size, root: merkle::root(size, read).unwrap() });
+        let bits = usize::try_from(size.count_ones()).unwrap();
+        assert_eq!(tree.peaks().len(), bits, "one peak for each bit");
+        assert_eq!(Tree::at(size, read).unwrap(), (tree.clone(), tree.head().root));
+        row.extend(tree.append(merkle::leaf_hash(&size.to_be_bytes())).unwrap());
+    }
+    let mut full = Tree::at(MAX_TREE_SIZE, |numbers| {
+        Ok::<_, Infallible>(vec![Digest::of(b"any"); numbers.len()])
+    });
+    let (full, _) = full.as_mut().unwrap();
+    let before = full.clone();
+    assert!(matches!(full.append(Digest::of(b"one more")), Err(TreeError::Range { .. })));
+    assert_eq!(*full, before);
 }

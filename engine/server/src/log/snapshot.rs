@@ -13,13 +13,14 @@ use std::io::{BufReader, BufWriter, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use placet_core::merkle::Tree;
 use placet_core::{
     Digest, KeySet, MAX_SNAPSHOT_CLAIMS_BYTES, SnapshotClaims, SnapshotClaimsError,
     read_snapshot_claims, sign_snapshot, verify_snapshot,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Folded, LogError, Tree, empty};
+use super::{Folded, LogError, empty};
 use crate::quota::{AuditError, FORMAT, ItemError, MAX_ITEM_BYTES, Restoring, VisitError, subject};
 use crate::signer::Signer;
 use crate::store::{Faults, ReadError, owner_only};

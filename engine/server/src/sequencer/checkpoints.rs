@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use placet_core::{Checkpoint, merkle};
+use placet_core::Checkpoint;
+use placet_core::merkle::{self, Tree};
 
 use super::{Head, Published};
-use crate::log::{LogError, Tree};
+use crate::log::LogError;
 use crate::metrics::Stopwatch;
 use crate::store::{CheckpointOptions, CommitError, Store, StoredCheckpoint, is_of};
 

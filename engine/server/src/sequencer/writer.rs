@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use placet_core::merkle::Tree;
 use placet_core::{Decision, Event, SignError};
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ use super::{
     Shared, Snapshot, sign,
 };
 use crate::clock::{Clock, Steady};
-use crate::log::{self, LogError, Tree};
+use crate::log;
 use crate::quota::{AccountNames, Defect, Ledger};
 use crate::signer::Signer;
 use crate::store::{Batch, CommitError, Fault, Reader, Store, StoreOptions};
@@ -405,7 +406,7 @@ impl Writer {
                 (None, None) => return Err(failed("a leaf is too long".to_owned())),
             };
             let hashes =
-                tree.append(&bytes).map_err(|error: LogError| failed(error.to_string()))?;
+                log::append(&mut tree, &bytes).map_err(|error| failed(error.to_string()))?;
             batch.hashes.extend(hashes);
             batch.leaves.push(bytes);
             tokens.push(token);

@@ -71,6 +71,17 @@ pub enum OpenError {
         /// The latest that is known.
         known: usize,
     },
+    /// An earlier version of Placet wrote it, and no later one has opened it since.
+    #[error(
+        "has schema {found}, and what is asked for needs {known}\n\
+         hint: start a server on it once, which brings it up to date, or on a copy of it"
+    )]
+    Older {
+        /// Its version.
+        found: usize,
+        /// The one that is needed.
+        known: usize,
+    },
     /// SQLite failed.
     #[error("SQLite failed")]
     Sqlite(#[source] rusqlite::Error),
@@ -166,6 +177,12 @@ pub(super) fn read_only(path: &Path) -> Result<(Connection, usize), OpenError> {
         0 => Err(OpenError::Foreign { what: "it is empty".to_owned() }),
         version => Ok((connection, version)),
     }
+}
+
+/// Whether a store has all the tables that this version reads.
+pub(super) fn check_current(version: usize) -> Result<(), OpenError> {
+    let known = MIGRATIONS.len();
+    if version < known { Err(OpenError::Older { found: version, known }) } else { Ok(()) }
 }
 
 /// A connection that reads.

@@ -1,6 +1,6 @@
 //! Looking things up while the one writer writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use placet_core::{Digest, Event, Id, Leaf};
@@ -83,6 +83,16 @@ struct Pool {
 }
 
 impl Reader {
+    /// Of the file of a store that a server may be writing to.
+    ///
+    /// # Errors
+    /// [`open::OpenError`]: there is none, or it is one that this version does not read.
+    pub fn open(path: &Path) -> Result<Self, open::OpenError> {
+        let (_connection, version) = open::read_only(path)?;
+        open::check_current(version)?;
+        Ok(Self::new(path.to_owned()))
+    }
+
     pub(super) fn new(path: PathBuf) -> Self {
         Self(Arc::new(Pool { path, idle: Mutex::new(Vec::new()) }))
     }

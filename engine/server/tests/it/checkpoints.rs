@@ -20,31 +20,36 @@ use crate::running::Running;
 use crate::world::{ISSUER, World, activation, decide, options, proposal, run};
 
 /// Seconds between two checkpoints of these tests.
-const EVERY: u64 = 10;
+pub(crate) const EVERY: u64 = 10;
 
 /// An error with all its causes.
-fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
 }
 
-struct Notary {
-    world: World,
+pub(crate) struct Notary {
+    pub(crate) world: World,
     signer: CheckpointSigner,
-    key: SigningKey,
+    pub(crate) key: SigningKey,
 }
 
 impl Notary {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = SigningKey::generate().unwrap();
         let own = SigningKey::from_pkcs8(key.to_pkcs8().unwrap().as_ref()).unwrap();
         Self { world: World::new(), signer: CheckpointSigner::new(own), key }
     }
 
-    fn open(&self, now: u64) -> Result<Stepper, OpenError> {
+    pub(crate) fn open(&self, now: u64) -> Result<Stepper, OpenError> {
         self.open_with(Some(self.signer.clone()), now)
+    }
+
+    /// One that makes no checkpoints.
+    pub(crate) fn open_without_checkpoints(&self, now: u64) -> Stepper {
+        self.open_with(None, now).unwrap()
     }
 
     fn open_with(&self, signer: Option<CheckpointSigner>, now: u64) -> Result<Stepper, OpenError> {
@@ -65,7 +70,7 @@ impl Notary {
         Checkpoint::verify(&published.note, ISSUER, self.key.verifying_key()).unwrap()
     }
 
-    fn sql(&self, sql: &str) {
+    pub(crate) fn sql(&self, sql: &str) {
         Connection::open(self.world.store()).unwrap().execute_batch(sql).unwrap();
     }
 }

@@ -16,6 +16,7 @@ mod grpc;
 mod hostile;
 mod leases;
 mod ledger;
+mod log_files;
 mod look;
 mod preemption;
 mod running;

@@ -1,0 +1,214 @@
+//! `placet log verify` and `placet log export`: the log in a store or in a directory.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use placet_core::{
+    Checkpoint, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, read_note_verifier_key, utc,
+};
+use placet_server::{LogExpect, LogSource, default_threads, export_log, verify_log};
+
+use crate::exit::{Exit, Failure};
+use crate::jwks_source;
+use crate::print::{self, Printer, plain};
+
+const VERIFY_EXAMPLES: &str = "\
+Reads every leaf, and checks: that it is well-formed and spelled in the one way
+that the log spells it; the signature of each decision and each order of
+eviction, against the keys of the issuer at the time of its issue; every stored
+hash of the tree; the newest checkpoint; and that the log continues each
+checkpoint that is given with --seen. Needs public keys alone, uses all cores,
+and little memory however long the log is. What the leaves add up to, quotas
+among it, is for `placet ledger verify`.
+
+--log-key is what `placet keys log` printed: its text, or a file that holds it.
+Get it, and the JWK set, from whoever runs the server by another way than the
+log. Keep the checkpoint that was verified, and give it with --seen the next
+time: then a log that was cut back or written anew in between is found out.
+
+Exit code: 0 it is whole, 1 it is not, or it cannot be read. What is wrong is
+named with its place.
+
+Examples:
+  placet log verify --store placet.db --jwks jwks.json --log-key log.key
+  placet log verify --directory mirror/ --jwks jwks.json --log-key log.key \\
+    --seen last-week.checkpoint --format json";
+
+const EXPORT_EXAMPLES: &str = "\
+Writes what the newest checkpoint counts as static files in the layout of C2SP
+tlog-tiles: `checkpoint`, `tile/entries/...` with the leaves, `tile/<level>/...`
+with the hashes. Any web server can serve them, and any tool of that family
+read them; a running server serves the same under /log/ of its HTTP address.
+
+The store may be in use. Run again, only what is new is written, and the
+checkpoint last; a directory that holds another log is refused.
+
+The leaves have no personal values, only commitments to them.
+
+Examples:
+  placet log export --store placet.db --to mirror/
+  placet log verify --directory mirror/ --jwks jwks.json --log-key log.key";
+
+/// Check a whole log with public keys alone
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub(super) struct VerifyArgs {
+    /// File of the store, which a server may have open
+    #[arg(long, env = "PLACET_STORE", value_name = "FILE", default_value = "placet.db")]
+    store: PathBuf,
+    /// Directory of static files, looked at in place of a store
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Key of the log's checkpoints, as `placet keys log` prints it, or a file of it
+    #[arg(long, env = "PLACET_LOG_KEY", value_name = "KEY|FILE")]
+    log_key: String,
+    /// JWK set of the issuer: a file, or an http URL on this machine
+    #[arg(
+        long,
+        env = "PLACET_JWKS",
+        value_name = "FILE|URL",
+        default_value = "http://127.0.0.1:7480"
+    )]
+    jwks: String,
+    /// Who must have issued the decisions [default: the name of the log]
+    #[arg(long, env = "PLACET_ISSUER", value_name = "NAME")]
+    issuer: Option<String>,
+    /// A checkpoint that was seen before, which the log must continue: a file
+    #[arg(long, value_name = "FILE")]
+    seen: Vec<PathBuf>,
+    /// Threads that check leaves [default: one for each core]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+}
+
+/// Write the log as static files
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub(super) struct ExportArgs {
+    /// File of the store, which a server may have open
+    #[arg(long, env = "PLACET_STORE", value_name = "FILE", default_value = "placet.db")]
+    store: PathBuf,
+    /// Directory of the files, which is made if there is none
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
+    let (origin, key) = log_key(&args.log_key)?;
+    let seen = args.seen.iter().map(|path| read_seen(path, &origin, &key));
+    let seen = seen.collect::<Result<Vec<_>, _>>()?;
+    let decisions = Verifier::new(jwks_source::read(&args.jwks)?);
+    let (what, source) = match &args.directory {
+        Some(path) => (path, LogSource::directory(path)),
+        None => (&args.store, LogSource::store(&args.store)),
+    };
+    let subject = format!("the log in `{}`", what.display());
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| Failure::from_error(error).subject(&subject);
+    let source = source.map_err(|error| failed(&error))?;
+    let note = source.checkpoint().map_err(|error| failed(&error))?.to_owned();
+    let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
+    let expect = LogExpect { origin, key, decisions, issuer, seen };
+    let threads = args.threads.map_or_else(default_threads, usize::from);
+    let bar = bar(source.size(), "leaves");
+    let walked = verify_log(&source, expect, threads, |done| bar.set_position(done));
+    bar.finish_and_clear();
+    let walked = walked.map_err(|error| failed(&error))?;
+    show(&walked, &note, printer)?;
+    printer.note("verified");
+    Ok(Exit::Done)
+}
+
+pub(super) fn export(args: &ExportArgs, printer: &mut Printer) -> Result<Exit, Failure> {
+    let (store, to) = (args.store.display(), args.to.display());
+    let bar = bar(0, "files");
+    let exported = export_log(&args.store, &args.to, |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let exported = exported.map_err(|error| {
+        Failure::from_error(&error).context(format!("the log of `{store}` was not exported"))
+    })?;
+    let (size, before) = (exported.checkpoint.size, exported.before);
+    if printer.json() {
+        let line = serde_json::json!({
+            "origin": exported.checkpoint.origin, "size": size,
+            "root": exported.checkpoint.root.to_string(), "before": before,
+            "files": exported.files,
+        });
+        printer.data(&line.to_string())?;
+    } else {
+        printer.data(&format!("root {}", exported.checkpoint.root))?;
+        let mut table = print::pairs();
+        table.add_row(["log", &exported.checkpoint.origin]);
+        table.add_row(["leaves", &format!("{size}, of which {before} were there before")]);
+        table.add_row(["files", &format!("{} written", exported.files)]);
+        printer.data(&table.trim_fmt())?;
+    }
+    printer.note(&format!("exported to {to}"));
+    Ok(Exit::Done)
+}
+
+fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failure> {
+    let Walked { head, decisions, orders, times, checkpoints } = walked;
+    if printer.json() {
+        let line = serde_json::json!({
+            "size": head.size, "root": head.root.to_string(), "decisions": decisions,
+            "orders": orders, "first": times.map(|(first, _)| first),
+            "last": times.map(|(_, last)| last), "checkpoints": checkpoints, "checkpoint": note,
+        });
+        return printer.data(&line.to_string());
+    }
+    printer.data(&format!("root {}", head.root))?;
+    let mut table = print::pairs();
+    table.add_row(["leaves", &head.size.to_string()]);
+    table.add_row(["signed", &format!("{decisions} decisions, {orders} orders of eviction")]);
+    if let Some((first, last)) = times {
+        table.add_row(["time", &format!("{} to {}", utc(*first), utc(*last))]);
+    }
+    table.add_row(["checkpoints", &format!("{checkpoints}, all of them continued")]);
+    printer.data(&table.trim_fmt())
+}
+
+/// The key of a log, from its text or a file that holds it.
+fn log_key(text: &str) -> Result<(String, VerifyingKey), Failure> {
+    let text = match read_note_verifier_key(text.trim()) {
+        Ok(key) => return Ok(key),
+        // A key has two plus signs, which the names of few files have.
+        Err(error) if text.matches('+').count() >= 2 => {
+            return Err(Failure::from_error(&error).subject("the key of the log"));
+        }
+        Err(_) => read_file(Path::new(text))?,
+    };
+    read_note_verifier_key(text.trim())
+        .map_err(|error| Failure::from_error(&error).subject("the key of the log"))
+}
+
+fn read_seen(path: &Path, origin: &str, key: &VerifyingKey) -> Result<Checkpoint, Failure> {
+    let note = read_file(path)?;
+    Checkpoint::verify(&note, origin, key)
+        .map_err(|error| Failure::from_error(&error).subject(&format!("`{}`", path.display())))
+}
+
+/// Reads a short text.
+fn read_file(path: &Path) -> Result<String, Failure> {
+    let shown = plain(&path.display().to_string());
+    let limit = u64::try_from(MAX_CHECKPOINT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_string(&mut text))
+        .map_err(|error| Failure::new(format!("cannot read `{shown}`: {error}")))?;
+    Ok(text)
+}
+
+/// A bar on standard error, if that is a terminal.
+fn bar(length: u64, unit: &str) -> ProgressBar {
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&template).expect("the template is one of a progress bar");
+    ProgressBar::new(length).with_style(style)
+}
