@@ -6,6 +6,7 @@ mod auditor;
 mod bundle_signature;
 mod checkpoint;
 mod cosignature;
+mod drawings;
 mod eviction;
 mod examples;
 mod log_check;
