@@ -3,6 +3,7 @@
 mod answer;
 mod archive;
 mod damage;
+mod receipt;
 mod rego;
 mod request;
 mod text;
@@ -12,6 +13,7 @@ pub use answer::answer;
 pub use archive::archive;
 pub(crate) use archive::plain;
 pub use damage::{damaged, spoiled};
+pub use receipt::receipt;
 pub use rego::rego;
 pub use request::{admit_request, request_wire};
 pub use text::{facts, request_json, token};

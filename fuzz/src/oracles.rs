@@ -9,6 +9,7 @@ mod archive;
 mod component;
 mod evaluation;
 mod facts;
+mod receipt;
 mod rego;
 mod request;
 mod token;
@@ -19,6 +20,7 @@ pub use answer::answer;
 pub use archive::archive;
 pub use component::component;
 pub use facts::facts;
+pub use receipt::{proved, receipt};
 pub use rego::rego;
 pub use request::{request_json, request_wire};
 pub use token::{sample, token};
@@ -29,11 +31,12 @@ pub(crate) use world::TIME;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("answer", answer),
     ("archive", archive),
     ("component", component),
     ("facts", facts),
+    ("receipt", receipt),
     ("rego", rego),
     ("request_json", request_json),
     ("request_wire", request_wire),

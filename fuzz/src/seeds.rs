@@ -5,7 +5,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::generators;
 use crate::guest::{component_of, guest, module_of};
-use crate::oracles::sample;
+use crate::oracles::{proved, sample};
 
 /// Generated seeds of each target.
 const GENERATED: usize = 16;
@@ -23,6 +23,7 @@ pub fn generator(target: &str) -> BoxedStrategy<Vec<u8>> {
         "archive" => generators::archive().boxed(),
         "component" => generators::component().boxed(),
         "facts" => generators::facts().boxed(),
+        "receipt" => generators::receipt().boxed(),
         "rego" => generators::rego().boxed(),
         "request_json" => generators::request_json().boxed(),
         "request_wire" => generators::request_wire().boxed(),
@@ -68,6 +69,11 @@ fn by_hand(target: &str) -> Vec<(String, Vec<u8>)> {
                 seed("quiet-core.wasm", module_of(&guest("", 16, ""))),
                 seed("loop-core.wasm", module_of(&loops)),
             ]
+        }
+        "receipt" => {
+            let names = ["genuine", "checkpoint", "log-key", "witness-key"];
+            let texts = names.into_iter().zip(proved());
+            texts.map(|(name, text)| seed(name, text.into_bytes())).collect()
         }
         "token" => {
             let (token, claims) = sample();

@@ -70,7 +70,7 @@ macro_rules! replayed {
     };
 }
 
-replayed!(answer archive component facts rego request_json request_wire token);
+replayed!(answer archive component facts receipt rego request_json request_wire token);
 
 /// Everybody who clones gets them.
 #[test]
