@@ -253,7 +253,8 @@ impl Receipt {
     /// Reads the file. There is one spelling of each receipt.
     ///
     /// # Errors
-    /// [`ReceiptError::TooLong`], or [`ReceiptError::Malformed`] that names the line.
+    /// [`ReceiptError::TooLong`], or [`ReceiptError::Malformed`] or [`ReceiptError::Note`] that
+    /// name the line.
     pub fn from_text(text: &[u8]) -> Result<Self, ReceiptError> {
         if text.len() > MAX_RECEIPT_BYTES {
             return Err(ReceiptError::TooLong { bytes: text.len() });
@@ -271,6 +272,9 @@ impl Receipt {
 
     /// Checks it against the name and the key of a log, and tells what it proves. Cosignatures are
     /// passed over: see [`crate::Witnesses::quorum`].
+    ///
+    /// Of a log that has changed its key, old receipts verify with the old one: with others the
+    /// error is [`CheckpointError::Unsigned`].
     ///
     /// # Errors
     /// [`ReceiptError`] names the first part that is wrong: the checkpoint, the position, the
