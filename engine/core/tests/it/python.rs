@@ -1,5 +1,5 @@
 //! PyJWT and `cryptography`, which know nothing of Placet, read our tokens with the JWK set alone,
-//! and our receipts with the log's key.
+//! and our receipts with the log's key. `hashlib` and the definitions of RFC 6962 give the vectors.
 
 use std::fs;
 use std::io::Write as _;
@@ -202,5 +202,45 @@ fn other_libraries_refuse_what_was_tampered_with() {
         assert_eq!(output.status.code(), Some(1), "{kind}: {message}");
         assert!(message.starts_with("refused: "), "{kind}: {message}");
         assert!(message.contains(told), "{kind}: {message}");
+    }
+}
+
+fn verify_vectors(folder: &Path) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/verify_vectors.py");
+    // Without `-B` it would leave what it compiled in the tree.
+    let mut command = Command::new(interpreter());
+    command.arg("-B").arg(script).arg(folder).output().expect("the interpreter starts")
+}
+
+#[test]
+fn the_vectors_of_the_log_follow_from_the_definitions() {
+    let vectors = sample::vector_path("");
+    let output = verify_vectors(&vectors);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let count = String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().expect("a number");
+    assert!(count > 90, "only {count} values");
+
+    let changed = Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed-vectors");
+    fs::create_dir_all(&changed).expect("the target folder is writable");
+    for (name, pointer) in [
+        ("tree.json", "/roots_hex/3"),
+        ("proofs.json", "/inclusion/1/hashes_hex/0"),
+        ("tiles.json", "/tiles/0/sha256_hex"),
+        ("consistency.json", "/hashes_hex/0"),
+    ] {
+        for entry in fs::read_dir(&vectors).expect("it is in the tree") {
+            let path = entry.expect("an entry").path();
+            let copy = changed.join(path.file_name().expect("a name"));
+            fs::copy(&path, copy).expect("the target folder is writable");
+        }
+        let text = fs::read_to_string(vectors.join(name)).expect("it is in the tree");
+        let vector: Value = serde_json::from_str(&text).expect("JSON");
+        let hash = vector.pointer(pointer).and_then(Value::as_str).expect("a hash");
+        let other: String = hash.chars().rev().collect();
+        fs::write(changed.join(name), text.replace(hash, &other)).expect("it is writable");
+        let output = verify_vectors(&changed);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {message}");
+        assert!(message.contains(": found "), "{name}: {message}");
     }
 }
