@@ -1,10 +1,13 @@
-//! Signing and verifying one decision, and appending one leaf.
+//! Signing and verifying one decision, appending one leaf, and verifying one receipt.
 
 use std::convert::Infallible;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use placet_core::{Digest, Expect, KeySet, SigningKey, Verifier, merkle, sign_decision};
+use placet_core::merkle::{self, InclusionProof};
+use placet_core::{
+    Checkpoint, Digest, Expect, KeySet, Receipt, SigningKey, Verifier, sign_decision,
+};
 
 /// A permit like those of the shipped bundle, from the vector.
 fn vector() -> serde_json::Value {
@@ -41,5 +44,27 @@ fn tree(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tokens, tree);
+/// Of a log of 2^30 leaves, so that the proof has 30 hashes.
+fn receipts(criterion: &mut Criterion) {
+    let leaves: serde_json::Value =
+        serde_json::from_str(include_str!("../tests/vectors/leaf.json")).expect("JSON");
+    let leaf = leaves["leaves"][1].as_str().expect("a text").as_bytes();
+    let beside = Digest::of(b"");
+    let hashes = vec![beside; 30];
+    let pair = |below: Digest, _| Digest::of_parts(&[&[1], below.as_bytes(), beside.as_bytes()]);
+    let root = hashes.iter().fold(merkle::leaf_hash(leaf), pair);
+    let origin = "log.example.com".to_owned();
+    let key = SigningKey::generate().expect("the system has randomness");
+    let note = Checkpoint { origin, root, size: 1 << 30 }.sign(&key).expect("signs");
+    let receipt = Receipt::new(leaf.to_vec(), 0, InclusionProof { hashes }, note);
+    let file = receipt.expect("a receipt").to_text();
+    criterion.bench_function("read and verify one receipt, without its token", |bencher| {
+        bencher.iter(|| {
+            let receipt = Receipt::from_text(black_box(file.as_bytes())).expect("reads");
+            receipt.verify("log.example.com", key.verifying_key()).expect("verifies")
+        });
+    });
+}
+
+criterion_group!(benches, tokens, tree, receipts);
 criterion_main!(benches);

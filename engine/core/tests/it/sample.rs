@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 
 use placet_core::merkle::{self, ConsistencyProof, InclusionProof};
+use placet_core::tile::{TileKind, TilePath, write_entries, write_hashes};
 use placet_core::{
     AccountKind, AccountPath, Charge, Checkpoint, Decision, Digest, Effect, Event, Grant, Id,
     IsolationLevel, KeySet, Leaf, Obligation, PriorityClass, Receipt, ReservationGrant, SigningKey,
@@ -189,6 +190,19 @@ impl Log {
 
     pub(crate) fn consistency(&self, old: u64, new: u64) -> ConsistencyProof {
         ConsistencyProof::new(old, new, |numbers| self.read(numbers)).expect("a proof")
+    }
+
+    /// The bytes of a tile, as a server makes them.
+    pub(crate) fn tile(&self, path: TilePath) -> Vec<u8> {
+        match path.kind() {
+            TileKind::Hashes(_) => {
+                write_hashes(&self.read(&path.stored()).expect("all of them are there"))
+            }
+            TileKind::Entries => {
+                let leaves: Vec<_> = path.range().map(|at| self.leaf(at)).collect();
+                write_entries(&leaves).expect("short leaves")
+            }
+        }
     }
 
     /// The signed checkpoint of its first leaves.

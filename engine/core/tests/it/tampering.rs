@@ -231,7 +231,7 @@ fn another_library_accepts_our_trees_and_refuses_every_kind_of_tampering() {
 }
 
 #[test]
-fn another_library_accepts_every_proof_of_a_small_log() {
+fn another_library_accepts_our_proofs() {
     let log = Log::of(40);
     for size in 1..=40 {
         for at in 0..size {
@@ -241,6 +241,14 @@ fn another_library_accepts_every_proof_of_a_small_log() {
             let grown = Consistency::of(&log, old, size);
             assert_eq!(grown.taken(), (true, true), "{old} to {size}");
         }
+    }
+    // At the edges of tiles.
+    let log = Log::of(SIZE);
+    for (at, size) in [(0, 256), (255, 256), (256, 257), (0, 257), (255, 300), (299, 300)] {
+        assert_eq!(Inclusion::of(&log, at, size).taken(), (true, true), "{at} of {size}");
+    }
+    for (old, size) in [(255, 256), (255, 257), (256, 257), (256, 300), (299, 300)] {
+        assert_eq!(Consistency::of(&log, old, size).taken(), (true, true), "{old} to {size}");
     }
 }
 

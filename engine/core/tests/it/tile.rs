@@ -1,10 +1,8 @@
 //! Tiles: each has one path, and a tree can be rebuilt from them by libraries that are not ours.
 
-use std::convert::Infallible;
-
 use ct_merkle::RootHash;
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
-use placet_core::merkle::{self, ConsistencyProof, InclusionProof, MAX_TREE_SIZE};
+use placet_core::merkle::{self, MAX_TREE_SIZE};
 use placet_core::tile::{
     TILE_WIDTH, TileError, TileKind, TilePath, read_entries, read_hashes, tiles, write_entries,
     write_hashes,
@@ -15,54 +13,7 @@ use sha2::Sha256;
 use tlog_tiles::tlog::{self, HashReader as _};
 use tlog_tiles::{Tile, TileHashReader, TileReader};
 
-/// A log as the server keeps it: leaves, and the row of stored hashes.
-struct Log {
-    leaves: Vec<Vec<u8>>,
-    row: Vec<Digest>,
-}
-
-impl Log {
-    fn new(size: u64) -> Self {
-        let mut log = Self { leaves: Vec::new(), row: Vec::new() };
-        for at in 0..size {
-            let leaf = format!("leaf {at}").into_bytes();
-            let row = &log.row;
-            let read = |numbers: &[u64]| Ok::<_, Infallible>(stored(row, numbers));
-            let more = merkle::append(at, merkle::leaf_hash(&leaf), read).expect("appends");
-            log.row.extend(more);
-            log.leaves.push(leaf);
-        }
-        log
-    }
-
-    fn root(&self, size: u64) -> Digest {
-        merkle::root(size, |numbers| self.read(numbers)).expect("a root")
-    }
-
-    fn read(&self, numbers: &[u64]) -> Result<Vec<Digest>, Infallible> {
-        Ok(stored(&self.row, numbers))
-    }
-
-    /// The bytes of a tile, as the server makes them.
-    fn tile(&self, path: TilePath) -> Vec<u8> {
-        match path.kind() {
-            TileKind::Hashes(_) => write_hashes(&stored(&self.row, &path.stored())),
-            TileKind::Entries => {
-                let range = path.range();
-                let (start, end) = (index(range.start), index(range.end));
-                write_entries(&self.leaves[start..end]).expect("short leaves")
-            }
-        }
-    }
-}
-
-fn index(at: u64) -> usize {
-    usize::try_from(at).expect("a small number")
-}
-
-fn stored(row: &[Digest], numbers: &[u64]) -> Vec<Digest> {
-    numbers.iter().map(|number| row[index(*number)]).collect()
-}
+use crate::sample::Log;
 
 /// The reader of tiles of another library, which names them otherwise (with their height) and holds
 /// each of them against the root.
@@ -99,7 +50,7 @@ fn their_root(root: Digest, size: u64) -> RootHash<Sha256> {
 
 #[test]
 fn other_libraries_rebuild_the_tree_from_our_tiles() {
-    let log = Log::new(1_000);
+    let log = Log::of(1_000);
     for size in [1, 2, 255, 256, 257, 511, 512, 513, 1_000] {
         // Its leaves, out of the entry bundles.
         let mut leaves = Vec::new();
@@ -108,7 +59,8 @@ fn other_libraries_rebuild_the_tree_from_our_tiles() {
             let read = read_entries(&bundle, path.width()).expect("a bundle");
             leaves.extend(read.into_iter().map(<[u8]>::to_vec));
         }
-        assert_eq!(leaves, log.leaves[..index(size)]);
+        let count = usize::try_from(size).expect("a small number");
+        assert_eq!(leaves, log.leaves[..count]);
         let root = log.root(size);
         let tree = theirs(&leaves);
         assert_eq!(tree.root(), their_root(root, size), "{size}");
@@ -119,33 +71,7 @@ fn other_libraries_rebuild_the_tree_from_our_tiles() {
         let all: Vec<u64> = (0..merkle::stored_count(size).expect("small")).collect();
         let hashes = reader.read_hashes(&all).expect("tiles that prove themselves");
         let hashes: Vec<_> = hashes.into_iter().map(|hash| Digest::from_bytes(hash.0)).collect();
-        assert_eq!(hashes, stored(&log.row, &all), "{size}");
-    }
-}
-
-#[test]
-fn another_library_accepts_our_proofs_and_no_others() {
-    let log = Log::new(300);
-    let digest = |digest: &Digest| (*digest.as_bytes()).into();
-    for (size, at) in [(1, 0), (2, 1), (7, 3), (256, 255), (257, 256), (300, 17), (300, 299)] {
-        let root = their_root(log.root(size), size);
-        let proof = InclusionProof::new(at, size, |numbers| log.read(numbers)).expect("a proof");
-        let hashes: Vec<_> = proof.hashes.iter().map(digest).collect();
-        let theirs = ct_merkle::InclusionProof::<Sha256>::from_digests(&hashes);
-        let leaf = &log.leaves[index(at)];
-        assert!(root.verify_inclusion(leaf, at, &theirs).is_ok(), "{at} of {size}");
-        let other = b"another".to_vec();
-        assert!(root.verify_inclusion(&other, at, &theirs).is_err(), "{at} of {size}");
-    }
-    for (old, new) in [(1, 2), (3, 7), (255, 256), (256, 300), (17, 300), (299, 300)] {
-        let proof = ConsistencyProof::new(old, new, |numbers| log.read(numbers)).expect("a proof");
-        let hashes: Vec<_> = proof.hashes.iter().map(digest).collect();
-        let theirs = ct_merkle::ConsistencyProof::<Sha256>::from_digests(&hashes);
-        let before = their_root(log.root(old), old);
-        let after = their_root(log.root(new), new);
-        assert!(after.verify_consistency(&before, &theirs).is_ok(), "{old} to {new}");
-        let forked = their_root(Digest::of(b"fork"), old);
-        assert!(after.verify_consistency(&forked, &theirs).is_err(), "{old} to {new}");
+        assert_eq!(Ok(hashes), log.read(&all), "{size}");
     }
 }
 

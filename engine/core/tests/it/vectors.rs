@@ -5,7 +5,7 @@ use std::fs;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use placet_core::merkle::{ConsistencyProof, InclusionProof};
-use placet_core::tile::{TileKind, TilePath, tiles, write_entries, write_hashes};
+use placet_core::tile::{TilePath, tiles};
 use placet_core::{
     BundleClaims, Checkpoint, Digest, Expect, KeySet, Receipt, Verifier, VerifyingKey, Witness,
     Witnesses, canonical_json, cosign, merkle, note_verifier_key, read_note_verifier_key,
@@ -208,17 +208,8 @@ fn tile_bytes() -> Value {
     const SHOWN: usize = 128;
     let size = 260;
     let log = Log::of(size);
-    let bytes = |path: TilePath| match path.kind() {
-        TileKind::Hashes(_) => {
-            write_hashes(&log.read(&path.stored()).expect("all of them are there"))
-        }
-        TileKind::Entries => {
-            let leaves: Vec<_> = path.range().map(|at| log.leaf(at)).collect();
-            write_entries(&leaves).expect("short leaves")
-        }
-    };
     let tile = |path: TilePath| {
-        let bytes = bytes(path);
+        let bytes = log.tile(path);
         let mut tile = json!({
             "path": path.to_string(), "bytes": bytes.len(), "sha256_hex": Digest::of(&bytes).hex(),
         });
