@@ -102,6 +102,14 @@ pub enum SignatureError {
     /// Its claims are not in canonical form, so a member may stand there twice.
     #[error("is signed, but its claims are not in canonical form (RFC 8785)")]
     NotCanonical,
+    /// Its key did not sign then, or was revoked.
+    #[error("is not to be relied on: its key `{kid}` {problem}")]
+    Lapsed {
+        /// The key.
+        kid: KeyId,
+        /// Why what it signed does not count.
+        problem: String,
+    },
     /// It is of other files.
     #[error(
         "is of the bundle {signed}, this one is {found}\n\
@@ -189,6 +197,15 @@ pub fn verify_bundle(
     match canonical_json(&claims) {
         Ok(canonical) if canonical == payload => {}
         Ok(_) | Err(_) => return Err(SignatureError::NotCanonical),
+    }
+    // Without a time of its own it counts as long as the key is not revoked.
+    let revoked = keys.validity(&kid).filter(|validity| validity.revoked.is_some());
+    let lapse = match claims.iat {
+        Some(iat) => keys.lapse(&kid, iat, true),
+        None => revoked.and_then(|validity| validity.lapse(0, true)),
+    };
+    if let Some(lapse) = lapse {
+        return Err(SignatureError::Lapsed { kid, problem: lapse.to_string() });
     }
     if claims.digest != digest {
         return Err(SignatureError::Digest { signed: claims.digest, found: digest });

@@ -68,7 +68,7 @@ impl Verifier {
         token: &str,
         expect: &Expect<'_>,
     ) -> Result<EvictionOrder, VerifyError> {
-        let order = self.verify_eviction_issued(token, expect.issuer)?;
+        let order = self.ordered(token, expect.issuer, true)?;
         if !order.aud.iter().any(|audience| audience == expect.audience) {
             let expected = expect.audience.to_owned();
             return Err(VerifyError::Audience { audience: order.aud, expected });
@@ -92,8 +92,17 @@ impl Verifier {
         token: &str,
         issuer: &str,
     ) -> Result<EvictionOrder, VerifyError> {
+        self.ordered(token, issuer, false)
+    }
+
+    fn ordered(
+        &self,
+        token: &str,
+        issuer: &str,
+        is_relied_on: bool,
+    ) -> Result<EvictionOrder, VerifyError> {
         let verified = jws::verified(self.keys(), token, EVICTION_TYP, MAX_EVICTION_BYTES);
-        let (claims, _) = verified.map_err(|refusal| VerifyError::of(refusal, EVICTION_TYP))?;
+        let (claims, kid) = verified.map_err(|refusal| VerifyError::of(refusal, EVICTION_TYP))?;
         let order: EvictionOrder = serde_json::from_slice(&claims).map_err(VerifyError::Claims)?;
         if order.placet != DECISION_VERSION {
             return Err(VerifyError::Version { version: u64::from(order.placet) });
@@ -101,6 +110,7 @@ impl Verifier {
         if !canonical_json(&order).is_ok_and(|canonical| canonical == claims) {
             return Err(VerifyError::NotCanonical);
         }
+        self.check_key(kid, order.iat, is_relied_on)?;
         if order.iss != issuer {
             let expected = issuer.to_owned();
             return Err(VerifyError::Issuer { issuer: order.iss, expected });

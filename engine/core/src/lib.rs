@@ -50,7 +50,9 @@ pub use eviction::{EVICTION_TYP, EvictionOrder, MAX_EVICTION_BYTES, sign_evictio
 pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };
-pub use jwks::{JwksError, KeySet, MAX_JWKS_BYTES, MAX_KEYS};
+pub use jwks::{
+    JwksError, KeySet, KeyValidity, MAX_JWKS_BYTES, MAX_KEYS, MAX_REASON_CHARS, Revocation,
+};
 pub use log_check::{CheckedLeaf, LeafChecker, LeafError, LogWalk, WalkError, Walked};
 pub use receipt::{Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use request::{

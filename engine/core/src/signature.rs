@@ -39,6 +39,9 @@ pub enum KeyError {
     /// The cryptographic library gave no result, as when the system has no randomness.
     #[error("the cryptographic library failed")]
     Library,
+    /// The private part is elsewhere, and whoever has it gave no good signature, or not in time.
+    #[error("whoever keeps the private key gave no signature")]
+    Elsewhere,
 }
 
 /// Name of a key: the SHA-256 thumbprint of its JWK (RFC 7638, RFC 8037 §2), 43 characters of
@@ -105,12 +108,24 @@ impl fmt::Debug for PrivateKeyDer {
     }
 }
 
+/// What signs bytes with a key that is kept elsewhere, as in a hardware security module: from any
+/// thread, and the bytes of RFC 8032 §5.1.6.
+type SignElsewhere = dyn Fn(&[u8]) -> Result<[u8; SIGNATURE_BYTES], KeyError> + Send + Sync;
+
+/// Where the private part of a key is.
+enum Secret {
+    /// In the library's memory.
+    Here(Ed25519KeyPair),
+    /// Where only its signatures come from.
+    Elsewhere(Box<SignElsewhere>),
+}
+
 /// A private key. Shared between threads without a lock: signing changes nothing in it.
 ///
 /// The library keeps the secret in memory of its own and wipes it when the key is dropped; `Debug`
 /// shows the name only.
 pub struct SigningKey {
-    pair: Ed25519KeyPair,
+    secret: Secret,
     verifying: VerifyingKey,
     /// The header of every decision that it signs, encoded once.
     header: String,
@@ -139,18 +154,54 @@ impl SigningKey {
         }
     }
 
+    /// A key whose private part is elsewhere: `sign` gives the signature of its public half for the
+    /// bytes that it gets, 64 bytes (RFC 8032 §5.1.6), from any thread. It is called for everything
+    /// that the key signs; what it takes, signing takes.
+    ///
+    /// Has it sign a probe, and checks that.
+    ///
+    /// # Errors
+    /// What `sign` gave, or [`KeyError::Elsewhere`] if the probe is signed by another key.
+    ///
+    /// # Example
+    /// ```
+    /// use placet_core::{KeyError, SigningKey};
+    /// let key = SigningKey::generate()?;
+    /// let public = key.verifying_key().clone();
+    /// let refusing = SigningKey::elsewhere(public, |_bytes| Err(KeyError::Elsewhere));
+    /// assert!(refusing.is_err());
+    /// # Ok::<(), KeyError>(())
+    /// ```
+    pub fn elsewhere(
+        verifying: VerifyingKey,
+        sign: impl Fn(&[u8]) -> Result<[u8; SIGNATURE_BYTES], KeyError> + Send + Sync + 'static,
+    ) -> Result<Self, KeyError> {
+        // No kind of text that we sign has an empty line at its end.
+        let probe = format!("placet key probe {}\n\n", verifying.id());
+        if !verifying.verifies(probe.as_bytes(), &sign(probe.as_bytes())?) {
+            return Err(KeyError::Elsewhere);
+        }
+        Ok(Self::with(Secret::Elsewhere(Box::new(sign)), verifying))
+    }
+
     fn of(pair: Ed25519KeyPair) -> Result<Self, KeyError> {
         let verifying = VerifyingKey::from_bytes(pair.public_key().as_ref())?;
+        Ok(Self::with(Secret::Here(pair), verifying))
+    }
+
+    fn with(secret: Secret, verifying: VerifyingKey) -> Self {
         let header = crate::jws::encoded_header(crate::DECISION_TYP, verifying.id());
-        Ok(Self { pair, verifying, header })
+        Self { secret, verifying, header }
     }
 
     /// Its PKCS#8 DER, version 1, as `openssl` writes it.
     ///
     /// # Errors
-    /// [`KeyError::Library`] if there is no memory for it.
+    /// [`KeyError::Library`] if there is no memory for it, [`KeyError::Elsewhere`] if the private
+    /// part is not here.
     pub fn to_pkcs8(&self) -> Result<PrivateKeyDer, KeyError> {
-        match self.pair.to_pkcs8v1() {
+        let Secret::Here(pair) = &self.secret else { return Err(KeyError::Elsewhere) };
+        match pair.to_pkcs8v1() {
             Ok(document) => Ok(PrivateKeyDer(document)),
             Err(_) => Err(KeyError::Library),
         }
@@ -175,7 +226,11 @@ impl SigningKey {
 
     /// Signs bytes that carry their own domain, see the module's first lines.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_BYTES], KeyError> {
-        let signature = match self.pair.try_sign(message) {
+        let pair = match &self.secret {
+            Secret::Here(pair) => pair,
+            Secret::Elsewhere(sign) => return sign(message),
+        };
+        let signature = match pair.try_sign(message) {
             Ok(signature) => signature,
             Err(_) => return Err(KeyError::Library),
         };
@@ -260,6 +315,20 @@ mod tests {
         assert_eq!(format!("{key:?}"), format!("SigningKey({}, ..)", key.id()));
         assert_eq!(format!("{der:?}"), "PrivateKeyDer(..)");
         assert_shared_between_threads(&key);
+    }
+
+    #[test]
+    fn a_key_elsewhere_signs_the_same_bytes_and_only_as_itself() {
+        let (key, other) = (SigningKey::generate(), SigningKey::generate());
+        let (key, other) = (key.expect("randomness"), other.expect("randomness"));
+        let expected = key.sign(b"placet").expect("signs");
+        let public = key.verifying_key().clone();
+        let away = SigningKey::elsewhere(public.clone(), move |bytes| key.sign(bytes));
+        let away = away.expect("its probe is good");
+        assert_eq!(away.sign(b"placet"), Ok(expected));
+        assert_eq!(away.to_pkcs8().expect_err("it is not here"), KeyError::Elsewhere);
+        let wrong = SigningKey::elsewhere(public, move |bytes| other.sign(bytes));
+        assert_eq!(wrong.expect_err("another key"), KeyError::Elsewhere);
     }
 
     #[test]

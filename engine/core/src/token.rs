@@ -5,10 +5,11 @@
 
 use serde::Deserialize;
 
+use crate::jwks::Lapse;
 use crate::jws::{self, Refusal};
 use crate::{
     CanonicalError, DECISION_TYP, DECISION_VERSION, Decision, Effect, KeyError, KeyId, KeySet,
-    SigningKey, SubjectKind, canonical_json,
+    Revocation, SigningKey, SubjectKind, canonical_json,
 };
 
 /// Longest token in bytes: it must fit an entry of a C2SP tile (a 16-bit length).
@@ -91,6 +92,45 @@ pub enum VerifyError {
     UnknownKey {
         /// The `kid` of its header, cut to a printable length.
         kid: String,
+    },
+    /// The key signed nothing yet when it says that it was issued.
+    #[error(
+        "says that it was issued at {iat}, but its key `{kid}` signs from {from} on\n\
+         hint: refuse it, the issuer signed nothing with this key then"
+    )]
+    KeyNotYet {
+        /// The key.
+        kid: KeyId,
+        /// Its `iat`, in seconds since 1970-01-01 UTC.
+        iat: u64,
+        /// When the key begins to sign, in seconds since 1970-01-01 UTC.
+        from: u64,
+    },
+    /// The key signed nothing any more when it says that it was issued.
+    #[error(
+        "says that it was issued at {iat}, but its key `{kid}` was retired at {until}\n\
+         hint: refuse it, the issuer signed nothing with this key then"
+    )]
+    KeyRetired {
+        /// The key.
+        kid: KeyId,
+        /// Its `iat`, in seconds since 1970-01-01 UTC.
+        iat: u64,
+        /// When the key ended to sign, in seconds since 1970-01-01 UTC.
+        until: u64,
+    },
+    /// The key was revoked.
+    #[error(
+        "is signed by the key `{kid}`, which was revoked as of {since} ({reason})\n\
+         hint: refuse it, others may have signed it; ask for a new decision"
+    )]
+    KeyRevoked {
+        /// The key.
+        kid: KeyId,
+        /// Since when others may have signed with it, in seconds since 1970-01-01 UTC.
+        since: u64,
+        /// Why, as the issuer says.
+        reason: String,
     },
     /// The signature does not match.
     #[error(
@@ -217,12 +257,13 @@ impl Verifier {
         &self.keys
     }
 
-    /// Checks a token before acting on it.
+    /// Checks a token before acting on it. Its key must have been in use at its `iat` and not be
+    /// revoked since: a thief writes any `iat`.
     ///
     /// # Errors
     /// [`VerifyError`] names the first thing that is wrong. Whoever gets one must refuse.
     pub fn verify(&self, token: &str, expect: &Expect<'_>) -> Result<Decision, VerifyError> {
-        let decision = self.verify_issued(token, expect.issuer)?;
+        let decision = self.issued(token, expect.issuer, true)?;
         if !decision.aud.iter().any(|audience| audience == expect.audience) {
             let expected = expect.audience.to_owned();
             return Err(VerifyError::Audience { audience: decision.aud, expected });
@@ -239,17 +280,48 @@ impl Verifier {
     /// Checks that a token was issued, however long ago and for whomever: for auditors and logs,
     /// not for PEPs.
     ///
+    /// Its key must have been in use at its `iat`, and not have been revoked as of then. That the
+    /// `iat` is true, only the log can show of what a revoked key signed: a leaf under a checkpoint
+    /// that was seen before the key was stolen.
+    ///
     /// # Errors
     /// [`VerifyError`] names the first thing that is wrong.
     pub fn verify_issued(&self, token: &str, issuer: &str) -> Result<Decision, VerifyError> {
+        self.issued(token, issuer, false)
+    }
+
+    fn issued(
+        &self,
+        token: &str,
+        issuer: &str,
+        is_relied_on: bool,
+    ) -> Result<Decision, VerifyError> {
         let verified = jws::verified(&self.keys, token, DECISION_TYP, MAX_TOKEN_BYTES);
-        let (claims, _) = verified.map_err(|refusal| VerifyError::of(refusal, DECISION_TYP))?;
+        let (claims, kid) = verified.map_err(|refusal| VerifyError::of(refusal, DECISION_TYP))?;
         let decision = read_claims(&claims)?;
+        self.check_key(kid, decision.iat, is_relied_on)?;
         if decision.iss != issuer {
             let expected = issuer.to_owned();
             return Err(VerifyError::Issuer { issuer: decision.iss, expected });
         }
         Ok(decision)
+    }
+
+    /// Whether what that key signed counts, if it was issued at `iat`.
+    pub(crate) fn check_key(
+        &self,
+        kid: KeyId,
+        iat: u64,
+        is_relied_on: bool,
+    ) -> Result<(), VerifyError> {
+        Err(match self.keys.lapse(&kid, iat, is_relied_on) {
+            None => return Ok(()),
+            Some(Lapse::NotYet { from }) => VerifyError::KeyNotYet { kid, iat, from },
+            Some(Lapse::Retired { until }) => VerifyError::KeyRetired { kid, iat, until },
+            Some(Lapse::Revoked(Revocation { since, reason })) => {
+                VerifyError::KeyRevoked { kid, since, reason }
+            }
+        })
     }
 }
 

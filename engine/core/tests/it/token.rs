@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    Effect, Expect, Extends, GangPlace, KeySet, MAX_TOKEN_BYTES, SignError, SigningKey, Verifier,
-    VerifyError, Warning, canonical_json, sign_decision,
+    Decision, Effect, Expect, Extends, GangPlace, KeySet, KeyValidity, MAX_TOKEN_BYTES, Revocation,
+    SignError, SigningKey, Verifier, VerifyError, Warning, canonical_json, sign_decision,
 };
 use proptest::prelude::*;
 
@@ -77,6 +77,42 @@ fn another_key_is_refused() {
     let (header, _) = trusted.split_once('.').expect("three parts");
     let token = format!("{header}.{rest}");
     assert!(matches!(refusal(&token), VerifyError::Signature { .. }), "a borrowed name");
+}
+
+/// A verifier that knows the sample's key as one that signs then.
+fn bounded(validity: KeyValidity) -> Verifier {
+    let keys = [(sample::key().verifying_key().clone(), validity)];
+    // As everybody reads it.
+    let keys = KeySet::with_validity(keys).expect("one key").to_json();
+    Verifier::new(KeySet::from_json(keys.as_bytes()).expect("a JWK set"))
+}
+
+#[test]
+fn a_key_counts_in_its_time_and_until_it_is_revoked() {
+    let token = token();
+    let issued = |validity| bounded(validity).verify_issued(&token, ISSUER);
+    let relied = |validity| bounded(validity).verify(&token, &EXPECT);
+    let none = KeyValidity::default;
+
+    let early = KeyValidity { from: Some(NOW + 1), ..none() };
+    let error = issued(early).expect_err("too early");
+    assert!(matches!(error, VerifyError::KeyNotYet { iat: NOW, .. }), "{error}");
+    let late = KeyValidity { until: Some(NOW), ..none() };
+    let error = issued(late.clone()).expect_err("too late");
+    assert!(matches!(error, VerifyError::KeyRetired { until: NOW, .. }), "{error}");
+    assert!(relied(late).is_err());
+    let within = KeyValidity { from: Some(NOW), until: Some(NOW + 1), ..none() };
+    assert!(issued(within.clone()).is_ok() && relied(within).is_ok(), "and verified afterwards");
+
+    let revoked = |since| {
+        let reason = "compromised".to_owned();
+        KeyValidity { revoked: Some(Revocation { since, reason }), ..none() }
+    };
+    let error = issued(revoked(NOW)).expect_err("signed since").to_string();
+    assert!(error.contains(&format!("revoked as of {NOW} (compromised)")), "{error}");
+    assert!(issued(revoked(NOW + 1)).is_ok(), "it was signed before");
+    let error = relied(revoked(NOW + 1)).expect_err("a thief writes any time");
+    assert!(matches!(error, VerifyError::KeyRevoked { .. }), "{error}");
 }
 
 #[test]
@@ -273,6 +309,33 @@ fn each_refusal_names_a_remedy() {
 }
 
 proptest! {
+    #[test]
+    fn what_was_issued_counts_exactly_as_the_times_say(
+        from in proptest::option::of(0..40_u64),
+        length in proptest::option::of(1..40_u64),
+        since in proptest::option::of(0..40_u64),
+        iat in 0..40_u64,
+    ) {
+        let (base, decision) = (NOW, sample::decision());
+        let until = length.map(|length| from.unwrap_or_default() + length);
+        let revoked = since.map(|at| Revocation { since: base + at, reason: String::new() });
+        let validity = KeyValidity {
+            from: from.map(|at| base + at),
+            until: until.map(|at| base + at),
+            revoked,
+        };
+        let decision = Decision { iat: base + iat, exp: base + 1_000, ..decision };
+        let token = sign_decision(&sample::key(), &decision).expect("signs");
+        let verifier = bounded(validity);
+        let in_time = from.is_none_or(|from| iat >= from) && until.is_none_or(|until| iat < until);
+        let before = since.is_none_or(|since| iat < since);
+        prop_assert_eq!(verifier.verify_issued(&token, ISSUER).is_ok(), in_time && before);
+        // Whoever acts on it relies on no revoked key at all.
+        let expect = Expect { now: base + 40, ..EXPECT };
+        let relied = verifier.verify(&token, &expect).is_ok();
+        prop_assert_eq!(relied, in_time && since.is_none());
+    }
+
     #[test]
     fn no_text_panics(text in "\\PC{0,300}") {
         prop_assert!(sample::verifier().verify(&text, &EXPECT).is_err());
