@@ -9,7 +9,7 @@ REQUESTS := policies/requests
 help: ## Tell what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what the tests need: a C compiler, rustfmt, clippy, a wasm target, Python libraries
+setup: ## Install what the tests need: a C compiler, rustfmt, clippy, a wasm target, SoftHSM, Python libraries
 	@.ci/setup test
 
 build:

@@ -39,6 +39,9 @@ pub enum KeyError {
     /// The cryptographic library gave no result, as when the system has no randomness.
     #[error("the cryptographic library failed")]
     Library,
+    /// No key signs at that time: it is before or behind that of all, or they were revoked.
+    #[error("no key is in use at that time\nhint: `placet keys list` tells when which signs")]
+    NoneInUse,
     /// The private part is elsewhere, and whoever has it gave no good signature, or not in time.
     #[error("whoever keeps the private key gave no signature")]
     Elsewhere,

@@ -52,7 +52,7 @@ struct Inner {
     /// Looked at for moments only: nobody waits with it in hand, since whoever waits may not be
     /// polled for long.
     gate: watch::Sender<Gate>,
-    jwks: String,
+    signer: Signer,
     /// One activation at a time.
     loader: Mutex<Loader>,
     /// One look at the ledger at a time: however many ask, a batch has one page to work out.
@@ -193,7 +193,6 @@ impl Admission {
         let active = Arc::new(Active { policies, facts });
         let signer = Signer::open(&settings.keys)
             .map_err(|source| OpenError::Keys { path: path(&settings.keys), source })?;
-        let jwks = signer.jwks();
         let checkpoints = checkpoints(settings, &signer)
             .map_err(|source| OpenError::Keys { path: path(&settings.keys), source })?;
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
@@ -207,8 +206,9 @@ impl Admission {
         let snapshot_every = settings.snapshot_every;
         let store = StoreOptions { checkpoints, snapshot_every, ..StoreOptions::default() };
         let names = active.names();
-        let sequencer = SequencerHandle::start_with(&settings.store, options, store, signer, names)
-            .map_err(|source| OpenError::Store { path: path(&settings.store), source })?;
+        let sequencer =
+            SequencerHandle::start_with(&settings.store, options, store, signer.clone(), names)
+                .map_err(|source| OpenError::Store { path: path(&settings.store), source })?;
         let (clock, attempts) = (settings.clock, Attempts::default());
         for source in Source::ALL {
             let cases = if source == Source::Bundle { cases } else { 0 };
@@ -222,7 +222,7 @@ impl Admission {
             attempts,
             clock,
             gate,
-            jwks,
+            signer,
             loader: Mutex::new(loader),
             look: Mutex::new(()),
             metrics,
@@ -636,8 +636,8 @@ impl Admission {
 
     /// The public keys as a JWK set.
     #[must_use]
-    pub fn jwks(&self) -> &str {
-        &self.0.jwks
+    pub fn jwks(&self) -> String {
+        self.0.signer.jwks()
     }
 
     /// The metrics as text, the accounts brought up to date before.

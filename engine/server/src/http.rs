@@ -35,9 +35,12 @@ const TILE_TYPE: &str = "application/octet-stream";
 /// The routes: `/.well-known/jwks.json`, `/metrics`, `/healthz` (the process lives), `/readyz`
 /// (it decides), and the log under `/log/`.
 pub(crate) fn router(admission: &Admission) -> Router {
-    let (metrics, ready) = (admission.clone(), admission.clone());
-    let router =
-        routes(admission.jwks(), move || scrape(metrics.clone()), move || ready.is_ready());
+    let (keys, metrics, ready) = (admission.clone(), admission.clone(), admission.clone());
+    let router = routes(
+        move || published(keys.clone()),
+        move || scrape(metrics.clone()),
+        move || ready.is_ready(),
+    );
     router.merge(log_routes(&admission.files()))
 }
 
@@ -88,14 +91,28 @@ async fn scrape(admission: Admission) -> String {
     admission.metrics_text().await
 }
 
-fn routes<F: Future<Output = String> + Send + 'static>(
-    jwks: &str,
+/// The public keys as they are now. Whoever asks may be the one who reads the manifest again.
+async fn published(admission: Admission) -> Option<String> {
+    tokio::task::spawn_blocking(move || admission.jwks()).await.ok()
+}
+
+fn routes<K, F>(
+    jwks: impl Fn() -> K + Clone + Send + Sync + 'static,
     metrics: impl Fn() -> F + Clone + Send + Sync + 'static,
     ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
-) -> Router {
-    let jwks = jwks.to_owned();
-    let jwks =
-        move || async move { ([(CONTENT_TYPE, JWKS_TYPE), (CACHE_CONTROL, JWKS_CACHE)], jwks) };
+) -> Router
+where
+    K: Future<Output = Option<String>> + Send + 'static,
+    F: Future<Output = String> + Send + 'static,
+{
+    let jwks = move || async move {
+        match jwks().await {
+            Some(jwks) => {
+                ([(CONTENT_TYPE, JWKS_TYPE), (CACHE_CONTROL, JWKS_CACHE)], jwks).into_response()
+            }
+            None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the keys cannot be read now"),
+        }
+    };
     let metrics = move || async move { ([(CONTENT_TYPE, METRICS_TYPE)], metrics().await) };
     let ready = move || async move {
         if ready() {
@@ -131,7 +148,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_answers_what_it_promises() {
-        let mut router = routes("{\"keys\":[]}", || async { "# EOF\n".to_owned() }, || false);
+        let keys = || async { Some("{\"keys\":[]}".to_owned()) };
+        let mut router = routes(keys, || async { "# EOF\n".to_owned() }, || false);
         let jwks = fetch(&mut router, "/.well-known/jwks.json").await;
         assert_eq!(jwks, (StatusCode::OK, JWKS_TYPE.into(), "{\"keys\":[]}".into()));
         let metrics = fetch(&mut router, "/metrics").await;
@@ -139,7 +157,9 @@ mod tests {
         assert_eq!(fetch(&mut router, "/healthz").await.0, StatusCode::OK);
         assert_eq!(fetch(&mut router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(fetch(&mut router, "/keys").await.0, StatusCode::NOT_FOUND);
-        let mut ready = routes("", || async { String::new() }, || true);
+        let mut ready = routes(|| async { None }, || async { String::new() }, || true);
+        let keys = fetch(&mut ready, "/.well-known/jwks.json").await;
+        assert_eq!(keys.0, StatusCode::SERVICE_UNAVAILABLE, "no empty set in its place");
         assert_eq!(fetch(&mut ready, "/readyz").await.0, StatusCode::OK);
     }
 }

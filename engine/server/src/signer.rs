@@ -1,21 +1,38 @@
-//! The keys that decisions and checkpoints are signed with, and where they are kept.
+//! The keys that decisions and checkpoints are signed with: where they are, and when they sign.
+//!
+//! A directory of keys has a manifest, `keys.json`, as soon as a key was rotated; before that, one
+//! file for each use stands for it. Running servers look at the manifest once a second.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+mod manifest;
+mod pkcs11;
+mod private;
+mod ring;
+mod rotate;
+
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use placet_core::{
-    Checkpoint, CheckpointError, Decision, EvictionOrder, KeyError, KeySet, SignError, SigningKey,
-    note_verifier_key, sign_decision, sign_eviction,
+    Checkpoint, CheckpointError, Decision, EvictionOrder, KeyError, KeyId, KeySet, SignError,
+    SnapshotClaims, note_verifier_key, sign_decision, sign_eviction, sign_snapshot,
+};
+use placet_core::{SigningKey, VerifyingKey};
+
+pub use manifest::{KeyUse, ListedKey, MANIFEST_FILE, Pin, Place, Token, VARIABLE_PREFIX};
+pub use pkcs11::TokenError;
+use ring::{Following, Ring};
+pub use rotate::{
+    MAX_OVERLAP_SECONDS, NextKey, PICKUP_SECONDS, RotateError, Rotated, revoke, rotate,
 };
 
-/// The file of the key of decisions, in the directory of keys.
+/// The file of the first key of decisions, in the directory of keys.
 pub const KEY_FILE: &str = "signing-key.pkcs8";
-/// The file of the key of checkpoints, in the directory of keys.
+/// The file of the first key of checkpoints, in the directory of keys.
 pub const CHECKPOINT_KEY_FILE: &str = "checkpoint-key.pkcs8";
-/// Longest key file in bytes: an Ed25519 key has about 80.
-const MAX_KEY_BYTES: u64 = 1_024;
+/// A JWK set without a key.
+const EMPTY_JWKS: &str = r#"{"keys":[]}"#;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +59,8 @@ pub enum SignerError {
     /// The file holds no key.
     #[error(
         "`{path}` holds no Ed25519 key\n\
-         hint: restore it, or move it away and a new key is made; tokens of the old one then need\n\
-         its public key"
+         hint: restore it; if it is lost, move it away and a new key is made; tokens of the old\n\
+         one then need its public key"
     )]
     NoKey {
         /// The file.
@@ -51,6 +68,42 @@ pub enum SignerError {
         /// Why.
         source: KeyError,
     },
+    /// The manifest is not as it was written.
+    #[error("`{path}` cannot be read as a manifest of keys: {problem}\nhint: restore it")]
+    Manifest {
+        /// Its file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The manifest is gone.
+    #[error(
+        "`{path}` is missing, though keys of this directory were rotated\n\
+         hint: restore it: without it a key that was retired or revoked would sign again"
+    )]
+    Lost {
+        /// Its file.
+        path: String,
+    },
+    /// A variable of the environment holds no secret that can be used.
+    #[error("the variable `{variable}` of the environment {problem}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong, without what it holds.
+        problem: &'static str,
+    },
+    /// The private part is that of another key.
+    #[error("the {place} is not the private part of the key `{kid}`")]
+    OtherKey {
+        /// Where it is.
+        place: String,
+        /// Which key the manifest names.
+        kid: KeyId,
+    },
+    /// A key in a token cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// One key for decisions and for checkpoints.
     #[error(
         "`{path}` is the key that signs decisions\n\
@@ -65,175 +118,222 @@ pub enum SignerError {
     Make(#[source] KeyError),
 }
 
-/// Signs decisions; cheap to clone, from any thread.
+/// The keys of a directory, those of decisions first, in the order in which they came. Opens none
+/// that is not in a file.
+///
+/// # Errors
+/// [`SignerError`].
+pub fn listed_keys(directory: &Path) -> Result<Vec<ListedKey>, SignerError> {
+    ring::listed(directory)
+}
+
+/// The files of a directory that a rotation made, and that no listed key is in: what is left of a
+/// rotation that was killed, or was refused behind them.
+///
+/// # Errors
+/// [`SignerError`].
+pub fn left_over_files(directory: &Path) -> Result<Vec<String>, SignerError> {
+    let listed = ring::listed(directory)?;
+    let mut files = manifest::key_files(directory);
+    files.retain(|file| {
+        !listed.iter().any(|key| matches!(&key.place, Place::File(name) if name == file))
+    });
+    Ok(files)
+}
+
+/// The public keys of decisions of a directory, as a JWK set: canonical JSON. Those that were
+/// revoked are in it only if `with_revoked`: for auditors, not for those who act on decisions.
+///
+/// # Errors
+/// [`SignerError`].
+pub fn listed_jwks(directory: &Path, with_revoked: bool) -> Result<String, SignerError> {
+    let keys = ring::listed(directory)?.into_iter().filter(|key| {
+        key.usage == KeyUse::Decision && (with_revoked || key.validity.revoked.is_none())
+    });
+    Ok(jwks(keys.map(|key| (key.public, key.validity))))
+}
+
+fn jwks(keys: impl IntoIterator<Item = (VerifyingKey, placet_core::KeyValidity)>) -> String {
+    match KeySet::with_validity(keys) {
+        Ok(set) => set.to_json(),
+        // Each key is listed once, and there are never too many: there is none.
+        Err(_empty) => EMPTY_JWKS.to_owned(),
+    }
+}
+
+/// Signs decisions; cheap to clone, from any thread. Every clone follows the manifest together.
 #[derive(Debug, Clone)]
-pub struct Signer(Arc<SigningKey>);
+pub struct Signer(Arc<Following>);
 
 impl Signer {
-    /// With a key of the caller's.
+    /// With a key of the caller's, which signs at any time.
     #[must_use]
     pub fn new(key: SigningKey) -> Self {
-        Self(Arc::new(key))
+        Self(Arc::new(Following::fixed(key)))
     }
 
-    /// With the key of a directory. Makes the directory with mode 0700 and the key with mode 0600
-    /// if there are none.
+    /// With the keys of a directory. Makes the directory with mode 0700 and a key with mode 0600 if
+    /// there are none.
     ///
     /// # Errors
     /// [`SignerError`]: unreadable, readable by others, or no key.
     pub fn open(directory: &Path) -> Result<Self, SignerError> {
-        open_key(directory, KEY_FILE).map(Self::new)
+        Ok(Self(Arc::new(Following::open(directory, KeyUse::Decision)?)))
     }
 
-    /// The public keys as a JWK set: canonical JSON.
-    ///
-    /// # Panics
-    /// Never: a set may have one key.
+    /// Looks at the manifest at once, not only when a second has passed.
+    pub fn look(&self) {
+        self.0.look_now();
+    }
+
+    /// The public keys as a JWK set: canonical JSON. Those to come are in it, those that were
+    /// revoked are not.
     #[must_use]
     pub fn jwks(&self) -> String {
-        let key = self.0.verifying_key().clone();
-        KeySet::new([key]).expect("one key is neither none nor too many").to_json()
+        jwks(self.0.ring().public(false))
     }
 
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &SigningKey {
-        &self.0
+    /// Those of its keys that what this server wrote for itself may be signed with; none if all
+    /// were revoked.
+    pub(crate) fn trusted(&self) -> Option<KeySet> {
+        self.0.ring().trusted()
     }
 
-    /// Signs a decision.
+    /// The keys as they are now, for all of a batch.
+    pub(crate) fn keys(&self) -> DecisionKeys {
+        DecisionKeys(self.0.ring())
+    }
+
     /// Signs an order of eviction.
     pub(crate) fn sign_order(&self, order: &EvictionOrder) -> Result<String, SignError> {
-        sign_eviction(self.key(), order)
+        let ring = self.0.ring();
+        sign_eviction(ring.at(order.iat).map_err(SignError::Key)?, order)
     }
 
+    /// Signs what a snapshot says of itself.
+    pub(crate) fn sign_snapshot(&self, claims: &SnapshotClaims) -> Result<String, SignError> {
+        let ring = self.0.ring();
+        sign_snapshot(ring.last().map_err(SignError::Key)?, claims)
+    }
+}
+
+/// The keys of decisions at one moment.
+#[derive(Debug)]
+pub(crate) struct DecisionKeys(Arc<Ring>);
+
+impl DecisionKeys {
+    /// Signs a decision, with the key that is in use at its `iat`.
     pub(crate) fn sign(&self, decision: &Decision) -> Result<String, SignError> {
-        sign_decision(&self.0, decision)
+        sign_decision(self.0.at(decision.iat).map_err(SignError::Key)?, decision)
     }
 }
 
 /// Signs checkpoints of the log; cheap to clone. A type of its own, so that neither key can sign
 /// what is the other's.
 #[derive(Debug, Clone)]
-pub struct CheckpointSigner(Arc<SigningKey>);
+pub struct CheckpointSigner(Arc<Following>);
 
 impl CheckpointSigner {
-    /// With a key of the caller's.
+    /// With a key of the caller's, which signs at any time.
     #[must_use]
     pub fn new(key: SigningKey) -> Self {
-        Self(Arc::new(key))
+        Self(Arc::new(Following::fixed(key)))
     }
 
-    /// With the key of a directory, made there if there is none, as [`Signer::open`] does.
+    /// With the keys of a directory; one is made there if there is none, as [`Signer::open`] does.
     ///
     /// # Errors
-    /// [`SignerError`]: unreadable, readable by others, no key, or the key of decisions.
+    /// [`SignerError`]: unreadable, readable by others, no key, or a key of decisions.
     pub fn open(directory: &Path, decisions: &Signer) -> Result<Self, SignerError> {
-        let key = open_key(directory, CHECKPOINT_KEY_FILE)?;
-        if key.id() == decisions.key().id() {
+        let own = Following::open(directory, KeyUse::Checkpoint)?;
+        let others = decisions.0.ring().public(true);
+        if own.ring().public(true).iter().any(|key| others.iter().any(|other| other.0 == key.0)) {
             let path = directory.join(CHECKPOINT_KEY_FILE).display().to_string();
             return Err(SignerError::Shared { path });
         }
-        Ok(Self::new(key))
+        Ok(Self(Arc::new(own)))
     }
 
-    /// The public key as tools of the C2SP family take it, for the log of that name.
+    /// Looks at the manifest at once, not only when a second has passed.
+    pub fn look(&self) {
+        self.0.look_now();
+    }
+
+    /// The public key that signs now, or else the last one, as tools of the C2SP family take it,
+    /// for the log of that name.
     ///
     /// # Errors
-    /// [`CheckpointError::Origin`] if no log can have that name.
+    /// [`CheckpointError`] if no log can have that name, or there is no key.
     pub fn verifier(&self, origin: &str) -> Result<String, CheckpointError> {
-        note_verifier_key(origin, self.0.verifying_key())
+        let ring = self.0.ring();
+        let newest = ring.at(crate::Clock::now()).map(|key| key.verifying_key().clone());
+        let last = || ring.public(false).pop().map(|(key, _)| key);
+        let key = newest.or_else(|error| last().ok_or(CheckpointError::Key(error)))?;
+        note_verifier_key(origin, &key)
     }
 
-    /// Whether this key signed a note of the log of that name: not, if another one did.
+    /// Whether one of these keys that was not revoked signed a note of the log of that name: not,
+    /// if another one did.
     ///
     /// # Errors
     /// [`CheckpointError`] if it is no checkpoint, or was changed.
     pub(crate) fn signed(&self, note: &str, origin: &str) -> Result<bool, CheckpointError> {
-        match Checkpoint::verify(note, origin, self.0.verifying_key()) {
-            Ok(_) => Ok(true),
-            Err(CheckpointError::Unsigned) => Ok(false),
-            Err(error) => Err(error),
+        let mut is_signed = false;
+        for (key, _) in self.0.ring().public(false) {
+            match Checkpoint::verify(note, origin, &key) {
+                Ok(_) => is_signed = true,
+                Err(CheckpointError::Unsigned) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(is_signed)
     }
 
-    pub(crate) fn sign(&self, checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
-        checkpoint.sign(&self.0)
-    }
-}
-
-/// The key of a file, which is made if there is none.
-fn open_key(directory: &Path, file_name: &str) -> Result<SigningKey, SignerError> {
-    let path = directory.join(file_name);
-    let access = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| SignerError::Access { path, source }
-    };
-    if !path.exists() {
-        make_directory(directory).map_err(access(directory))?;
-        let key = SigningKey::generate().map_err(SignerError::Make)?;
-        let der = key.to_pkcs8().map_err(SignerError::Make)?;
-        match write_new(directory, file_name, key.id().as_str(), der.as_ref()) {
-            Ok(()) => {}
-            // Another process was faster: its key is the key.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(access(&path)(error)),
+    /// Signs with every key that is in use at that time, the newest first: in an overlap, both.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if there is no such key, or it gives no signature.
+    pub(crate) fn sign(
+        &self,
+        checkpoint: &Checkpoint,
+        now: u64,
+    ) -> Result<String, CheckpointError> {
+        let ring = self.0.ring();
+        let mut note = checkpoint.sign(ring.at(now).map_err(CheckpointError::Key)?)?;
+        for key in ring.all_at(now).into_iter().skip(1) {
+            // Its text is the same; behind it stands one more line.
+            match checkpoint.sign(key) {
+                Ok(other) => {
+                    let head = checkpoint.text().len().saturating_add(1);
+                    note.push_str(other.get(head..).unwrap_or_default());
+                }
+                // The newest signed: who knows only the older key waits for the next checkpoint.
+                Err(error) => tracing::warn!(%error, kid = %key.id(), "a key did not sign"),
+            }
         }
+        Ok(note)
     }
-    let file = File::open(&path).map_err(access(&path))?;
-    check_mode(&file, &path)?;
-    let mut der = Vec::new();
-    file.take(MAX_KEY_BYTES).read_to_end(&mut der).map_err(access(&path))?;
-    let key = SigningKey::from_pkcs8(&der)
-        .map_err(|source| SignerError::NoKey { path: path.display().to_string(), source })?;
-    Ok(key)
-}
-
-fn make_directory(directory: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// Writes a file whole or not at all, and never over another one.
-///
-/// The draft is named after the key. A process id would do until a process is killed over its
-/// draft: in a container the next one has the same.
-fn write_new(directory: &Path, file_name: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let draft = directory.join(format!(".{file_name}.{name}"));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    // A link, unlike a renaming, fails where a file already stands.
-    let linked = written.and_then(|()| fs::hard_link(&draft, directory.join(file_name)));
-    fs::remove_file(&draft)?;
-    linked?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(unix)]
-fn check_mode(file: &File, path: &Path) -> Result<(), SignerError> {
+fn check_mode(file: &File, path: &Path, refused: u32) -> Result<(), SignerError> {
     use std::os::unix::fs::MetadataExt as _;
     let path = path.display().to_string();
     match file.metadata() {
-        Ok(metadata) if metadata.mode() & 0o077 == 0 => Ok(()),
+        Ok(metadata) if metadata.mode() & refused == 0 => Ok(()),
         Ok(metadata) => Err(SignerError::Exposed { path, mode: metadata.mode() & 0o777 }),
         Err(source) => Err(SignerError::Access { path, source }),
     }
 }
 
 #[cfg(not(unix))]
-fn check_mode(_file: &File, _path: &Path) -> Result<(), SignerError> {
+fn check_mode(_file: &File, _path: &Path, _refused: u32) -> Result<(), SignerError> {
     Ok(())
 }
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

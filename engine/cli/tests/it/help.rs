@@ -73,7 +73,7 @@ fn the_whole_at_a_glance() {
       build       Build a policy's component from its Rust source
       facts       Check facts, or make them active in a server
       bundle      Build, inspect, sign or verify a bundle of policies
-      keys        Show, publish or make the keys that sign decisions
+      keys        Show, publish, rotate or revoke the keys of decisions and log
       ledger      Show what is held, book ahead; check and copy a store
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)

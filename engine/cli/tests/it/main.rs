@@ -11,6 +11,7 @@ mod bundle;
 mod commands;
 mod crash;
 mod help;
+mod keys;
 mod ledger;
 mod local;
 mod opa;

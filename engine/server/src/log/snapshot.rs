@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use placet_core::merkle::Tree;
 use placet_core::{
-    Digest, KeySet, MAX_SNAPSHOT_CLAIMS_BYTES, SnapshotClaims, SnapshotClaimsError,
-    read_snapshot_claims, sign_snapshot, verify_snapshot,
+    Digest, MAX_SNAPSHOT_CLAIMS_BYTES, SnapshotClaims, SnapshotClaimsError, read_snapshot_claims,
+    verify_snapshot,
 };
 use serde::{Deserialize, Serialize};
 
@@ -271,7 +271,7 @@ impl Folded {
             store: self.name.clone(),
             time: self.last,
         };
-        let signed = sign_snapshot(signer.key(), &claims).map_err(WriteError::Sign)?;
+        let signed = signer.sign_snapshot(&claims).map_err(WriteError::Sign)?;
         let mut file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         // Until its first page is there, it is no snapshot.
         file.rewind()?;
@@ -294,8 +294,7 @@ impl Folded {
     ) -> Result<Option<Self>, SnapshotError> {
         let unfit = |what| Err(SnapshotError::Unfit(what));
         let Some(mut frames) = Frames::open(path)? else { return Ok(None) };
-        let keys = KeySet::new([signer.key().verifying_key().clone()])
-            .map_err(|_set| SnapshotError::Unfit("its key makes no set"))?;
+        let Some(keys) = signer.trusted() else { return unfit("all keys were revoked") };
         let claims = verify_snapshot(&keys, &frames.text).map_err(SnapshotError::Claims)?;
         frames.begin(&claims)?;
         if claims.size == 0 || claims.size > size {

@@ -9,6 +9,7 @@ use placet_core::Checkpoint;
 use placet_core::merkle::{self, Tree};
 
 use super::{Head, Published};
+use crate::clock::Clock;
 use crate::log::LogError;
 use crate::metrics::Stopwatch;
 use crate::store::{CheckpointOptions, CommitError, Store, StoredCheckpoint, is_of};
@@ -128,7 +129,7 @@ impl Checkpoints {
         let head = tree.head();
         let Head { size, root } = head;
         let checkpoint = Checkpoint { origin: self.origin.clone(), root, size };
-        let note = match options.signer.sign(&checkpoint) {
+        let note = match options.signer.sign(&checkpoint, now.unwrap_or_else(Clock::now)) {
             Ok(note) => note,
             Err(error) => {
                 tracing::error!(%error, size, "no checkpoint of the log was made");

@@ -14,8 +14,9 @@ const MAX_THREADS: usize = 4;
 
 /// Signs in the order given. The first error of each decision stands in its place.
 pub(super) fn sign_all(signer: &Signer, decisions: &[&Decision]) -> Vec<Result<String, SignError>> {
+    let keys = signer.keys();
     let sign = |part: &[&Decision]| -> Vec<_> {
-        part.iter().map(|decision| signer.sign(decision)).collect()
+        part.iter().map(|decision| keys.sign(decision)).collect()
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = cores.min(MAX_THREADS).min(decisions.len().div_ceil(SHARE)).max(1);

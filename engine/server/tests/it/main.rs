@@ -14,6 +14,7 @@ mod damage;
 mod fixture;
 mod grpc;
 mod hostile;
+mod keys;
 mod leases;
 mod ledger;
 mod log_files;
