@@ -141,6 +141,27 @@ impl Checkpoint {
         check_signatures(&note, origin, key)?;
         read_text(note.text, origin)
     }
+
+    /// The same of a log that has had several keys: one of them signed.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the first thing that is wrong; [`CheckpointError::Unsigned`] if
+    /// none signed, or there is none.
+    pub fn verify_any(
+        note: &str,
+        origin: &str,
+        keys: &[VerifyingKey],
+    ) -> Result<Self, CheckpointError> {
+        let tried = keys.iter().map(|key| Self::verify(note, origin, key));
+        let mut passed_over = Err(CheckpointError::Unsigned);
+        for result in tried {
+            if !matches!(result, Err(CheckpointError::Unsigned)) {
+                return result;
+            }
+            passed_over = result;
+        }
+        passed_over
+    }
 }
 
 /// The key of a log as tools of the C2SP family take it: `origin+hash+key` (C2SP signed-note,

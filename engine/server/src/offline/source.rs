@@ -64,13 +64,13 @@ pub enum SourceError {
         most: u64,
     },
     /// It has no checkpoint.
-    #[error("has no checkpoint\nhint: {hint}")]
+    #[error("it has no checkpoint\nhint: {hint}")]
     NoCheckpoint {
         /// What to do.
         hint: &'static str,
     },
     /// Its checkpoint is not even of the form.
-    #[error("its checkpoint does not name a size in its second line")]
+    #[error("its checkpoint names no size in its second line")]
     Size,
 }
 

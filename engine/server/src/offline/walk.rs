@@ -60,8 +60,8 @@ pub enum LogVerifyError {
 pub struct LogExpect {
     /// Name of the log, in its genesis and its checkpoints.
     pub origin: String,
-    /// The key of its checkpoints.
-    pub key: VerifyingKey,
+    /// The keys of its checkpoints: more than one if it has been replaced.
+    pub keys: Vec<VerifyingKey>,
     /// The keys of its decisions.
     pub decisions: Verifier,
     /// Issuer of its decisions.
@@ -90,8 +90,8 @@ pub fn verify_log(
     threads: usize,
     mut done: impl FnMut(u64),
 ) -> Result<Walked, LogVerifyError> {
-    let LogExpect { origin, key, decisions, issuer, seen } = expect;
-    let newest = Checkpoint::verify(source.checkpoint()?, &origin, &key);
+    let LogExpect { origin, keys, decisions, issuer, seen } = expect;
+    let newest = Checkpoint::verify_any(source.checkpoint()?, &origin, &keys);
     let newest = newest.map_err(LogVerifyError::Checkpoint)?;
     let checker = LeafChecker::new(decisions, issuer);
     let mut walk = LogWalk::new(origin, seen.into_iter().chain([newest]))?;

@@ -48,10 +48,10 @@ impl Archive {
     }
 
     fn expect(&self, seen: Vec<Checkpoint>) -> LogExpect {
-        let decisions = KeySet::new([self.notary.world.signer.key().verifying_key().clone()]);
+        let decisions = KeySet::from_json(self.notary.world.signer.jwks().as_bytes());
         LogExpect {
             origin: ISSUER.to_owned(),
-            key: self.notary.key.verifying_key().clone(),
+            keys: vec![self.notary.key.verifying_key().clone()],
             decisions: Verifier::new(decisions.unwrap()),
             issuer: ISSUER.to_owned(),
             seen,

@@ -97,21 +97,21 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
-    let (origin, key) = log_key(&args.log_key)?;
-    let seen = args.seen.iter().map(|path| read_seen(path, &origin, &key));
+    let (origin, keys) = log_keys(&args.log_key)?;
+    let seen = args.seen.iter().map(|path| read_seen(path, &origin, &keys));
     let seen = seen.collect::<Result<Vec<_>, _>>()?;
     let decisions = Verifier::new(jwks_source::read(&args.jwks)?);
     let (what, source) = match &args.directory {
         Some(path) => (path, LogSource::directory(path)),
         None => (&args.store, LogSource::store(&args.store)),
     };
-    let subject = format!("the log in `{}`", what.display());
-    let failed =
-        |error: &(dyn std::error::Error + 'static)| Failure::from_error(error).subject(&subject);
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::from_error(error).context(format!("the log in `{}`", what.display()))
+    };
     let source = source.map_err(|error| failed(&error))?;
     let note = source.checkpoint().map_err(|error| failed(&error))?.to_owned();
     let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
-    let expect = LogExpect { origin, key, decisions, issuer, seen };
+    let expect = LogExpect { origin, keys, decisions, issuer, seen };
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let bar = bar(source.size(), "leaves");
     let walked = verify_log(&source, expect, threads, |done| bar.set_position(done));
@@ -174,23 +174,34 @@ fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failur
     printer.data(&table.trim_fmt())
 }
 
-/// The key of a log, from its text or a file that holds it.
-fn log_key(text: &str) -> Result<(String, VerifyingKey), Failure> {
+/// The name and the keys of a log, from the text of one or a file that holds one in each line.
+fn log_keys(text: &str) -> Result<(String, Vec<VerifyingKey>), Failure> {
+    let refused = |error| Failure::from_error(&error).subject("the key of the log");
     let text = match read_note_verifier_key(text.trim()) {
-        Ok(key) => return Ok(key),
+        Ok((origin, key)) => return Ok((origin, vec![key])),
         // A key has two plus signs, which the names of few files have.
-        Err(error) if text.matches('+').count() >= 2 => {
-            return Err(Failure::from_error(&error).subject("the key of the log"));
-        }
+        Err(error) if text.matches('+').count() >= 2 => return Err(refused(error)),
         Err(_) => read_file(Path::new(text))?,
     };
-    read_note_verifier_key(text.trim())
-        .map_err(|error| Failure::from_error(&error).subject("the key of the log"))
+    let mut read: Vec<(String, VerifyingKey)> = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        read.push(read_note_verifier_key(line.trim()).map_err(refused)?);
+    }
+    let (names, keys): (Vec<String>, Vec<VerifyingKey>) = read.into_iter().unzip();
+    match names.split_first() {
+        Some((name, others)) if others.iter().all(|other| other == name) => {
+            Ok((name.clone(), keys))
+        }
+        Some(_) => Err(Failure::new("the keys of the log are of logs of several names")
+            .hint("give the lines that `placet keys log` printed for one of them")),
+        None => Err(Failure::new("there is no key of the log in the file")
+            .hint("give what `placet keys log` printed")),
+    }
 }
 
-fn read_seen(path: &Path, origin: &str, key: &VerifyingKey) -> Result<Checkpoint, Failure> {
+fn read_seen(path: &Path, origin: &str, keys: &[VerifyingKey]) -> Result<Checkpoint, Failure> {
     let note = read_file(path)?;
-    Checkpoint::verify(&note, origin, key)
+    Checkpoint::verify_any(&note, origin, keys)
         .map_err(|error| Failure::from_error(&error).subject(&format!("`{}`", path.display())))
 }
 
