@@ -12,6 +12,7 @@ mod grpc;
 mod http;
 mod log;
 mod metrics;
+mod name;
 mod offline;
 pub mod quota;
 pub mod sequencer;

@@ -10,7 +10,7 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 
-use placet_core::{Digest, Event, Id, Leaf};
+use placet_core::{Digest, Id};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::signer::CheckpointSigner;
@@ -24,7 +24,7 @@ pub use open::OpenError;
 pub(crate) use open::{RESTORE, owner_only};
 pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredCheckpoint, StoredDecision};
 use schema::{
-    INSERT_CHECKPOINT, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL, INSERT_REQUEST,
+    INSERT_CHECKPOINT, INSERT_DECISION, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL,
     SELECT_NAME, UPDATE_HIGH_WATER,
 };
 
@@ -42,6 +42,8 @@ pub struct Personal {
 /// What is stored for a decided request beside its leaf.
 #[derive(Debug)]
 pub struct Record<'a> {
+    /// Name of the decision.
+    pub name: Id,
     /// Position of its leaf.
     pub position: u64,
     /// Who asked.
@@ -134,6 +136,8 @@ pub struct Store {
     path: PathBuf,
     options: StoreOptions,
     reader: Reader,
+    /// Of the schema.
+    version: usize,
     /// Held until the connections are closed: fields are dropped in this order. `None` for a file
     /// that nobody else knows of, or beside which nothing can be written.
     _lock: Option<open::Lock>,
@@ -152,8 +156,9 @@ impl Store {
         open::create(path)?;
         let connection = open::writer(path, options.max_pages)?;
         let reader = Reader::new(path.to_owned());
-        let path = path.to_owned();
-        Ok(Self { connection: Some(connection), path, options, reader, _lock: Some(lock) })
+        let (path, version) = (path.to_owned(), schema::MIGRATIONS.len());
+        let connection = Some(connection);
+        Ok(Self { connection, path, options, reader, version, _lock: Some(lock) })
     }
 
     /// Opens a store to look at it: nothing in it can be changed. Nobody else may have it open
@@ -187,10 +192,11 @@ impl Store {
     }
 
     fn look_at(path: &Path, lock: Option<open::Lock>) -> Result<Self, OpenError> {
-        let (connection, _version) = open::read_only(path)?;
+        let (connection, version) = open::read_only(path)?;
         let (path, options) = (path.to_owned(), StoreOptions::default());
         let reader = Reader::new(path.clone());
-        Ok(Self { connection: Some(connection), path, options, reader, _lock: lock })
+        let connection = Some(connection);
+        Ok(Self { connection, path, options, reader, version, _lock: lock })
     }
 
     /// Opens the file again after a commit of unknown outcome, and brings what it holds to the disk
@@ -269,16 +275,17 @@ impl Store {
         }
     }
 
-    /// The decision on a request, if it was decided.
+    /// The decision on a request, if it was decided; `name` is that of the store.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn decision(
         &self,
+        name: &str,
         caller: &Id,
         request_id: &Id,
     ) -> Result<Option<StoredDecision>, ReadError> {
-        reader::decision(self.connection()?, caller, request_id)
+        reader::decision_on(self.connection()?, self.version, name, caller, request_id)
     }
 
     /// Calls `each` for every leaf from position `start` on, in order.
@@ -299,16 +306,15 @@ impl Store {
     /// # Errors
     /// If the store cannot be read, or its first leaf is no genesis.
     pub fn origin(&self) -> Result<Option<String>, ReadError> {
-        let mut first = None;
-        reader::for_each_leaf(self.connection()?, 0, 1, |leaf| {
-            first = Some(leaf.to_vec());
-            Ok::<(), ReadError>(())
-        })?;
-        let Some(first) = first else { return Ok(None) };
-        match serde_json::from_slice(&first) {
-            Ok(Leaf { event: Event::Genesis { origin, .. }, .. }) => Ok(Some(origin)),
-            Ok(_) | Err(_) => Err(ReadError::Damaged("its first leaf is no genesis")),
-        }
+        Ok(reader::genesis(self.connection()?)?.map(|(origin, _store)| origin))
+    }
+
+    /// Random name of the store, as its first leaf has it; absent if there is none yet.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or its first leaf is no genesis.
+    pub fn name(&self) -> Result<Option<String>, ReadError> {
+        Ok(reader::genesis(self.connection()?)?.map(|(_origin, store)| store))
     }
 
     /// The newest checkpoint, if there is any.
@@ -390,13 +396,14 @@ fn write(writing: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     for (number, hash) in (batch.first_hash..).zip(&batch.hashes) {
         insert.execute(params![to_sql(number), hash.as_bytes()])?;
     }
-    let mut request = writing.prepare_cached(INSERT_REQUEST)?;
+    let mut decision = writing.prepare_cached(INSERT_DECISION)?;
     let mut evidence = writing.prepare_cached(INSERT_EVIDENCE)?;
     let mut personal = writing.prepare_cached(INSERT_PERSONAL)?;
     for record in &batch.records {
         let (position, digest) = (to_sql(record.position), record.request_digest);
         let (caller, id) = (record.caller.as_str(), record.request_id.as_str());
-        request.execute(params![caller, id, digest.as_bytes(), position])?;
+        let name = record.name.as_str();
+        decision.execute(params![name, caller, id, digest.as_bytes(), position])?;
         evidence.execute(params![position, record.input, record.evaluation])?;
         for value in record.personal {
             personal.execute(params![position, value.path, value.salt, value.value])?;

@@ -18,7 +18,7 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   SIGNATURE  a token does not verify with the keys that the server published
   CLAIMS     a token contradicts itself, its leaf or the request that it answers
   EVIDENCE   input or evaluation are not those of the digests in the token
-  TABLE      the table of requests is not that of the leaves
+  TABLE      the table of decisions is not that of the leaves
   DOUBLED    a request was decided twice, or a reservation given twice
   SETTLED    a reservation was confirmed, released or expired that was not there or not in that state
   DEADLINE   a reservation was confirmed after its deadline
@@ -1100,13 +1100,13 @@ def sweep_trees(audit, second, use, trees):
 
 
 def check_tables(audit, store):
-    """The table of requests and the evidence say what the tokens say."""
-    rows = store.execute("SELECT caller, request_id, request_digest, position FROM requests").fetchall()
-    stored = {(caller, request): (digest.hex(), position) for caller, request, digest, position in rows}
-    ours = {
-        request: (decision["claims"]["request_digest"].removeprefix("sha256:"), decision["position"])
-        for request, decision in audit.decisions.items()
-    }
+    """The table of decisions and the evidence say what the tokens say."""
+    rows = store.execute("SELECT caller, request_id, name, request_digest, position FROM decisions").fetchall()
+    stored = {tuple(row[:2]): (row[2], row[3].hex(), row[4]) for row in rows}
+    ours = {}
+    for request, decision in audit.decisions.items():
+        claims = decision["claims"]
+        ours[request] = (claims["jti"], claims["request_digest"].removeprefix("sha256:"), decision["position"])
     for request in sorted(stored.keys() | ours.keys()):
         if stored.get(request) != ours.get(request):
             audit.find("TABLE", request, f"{stored.get(request)} is stored, {ours.get(request)} is in the log")

@@ -134,13 +134,13 @@ class Run:
     def forget(self, position):
         """Puts a leaf of no consequence in the place of another, so that the others keep their positions."""
         self.leaves[position]["event"] = copy.deepcopy(self.events("bundle_activation")[0][1])
-        for table in ("requests", "evidence", "personal"):
+        for table in ("decisions", "evidence", "personal"):
             self.store.execute(f"DELETE FROM {table} WHERE position = ?", (position,))
 
     def insert(self, position, leaf):
         """Puts a leaf between others, which move on with all that names them."""
         self.leaves.insert(position, leaf)
-        for table in ("requests", "evidence", "personal"):
+        for table in ("decisions", "evidence", "personal"):
             # By way of negative numbers, so that no two are ever at one place.
             self.store.execute(f"UPDATE {table} SET position = -position - 1 WHERE position >= ?", (position,))
             self.store.execute(f"UPDATE {table} SET position = -position WHERE position < 0")
@@ -194,7 +194,7 @@ def a_leaf_is_removed(run):
 def the_log_is_cut_off(run):
     last = max(line["position"] for line in run.answers("decision"))
     del run.leaves[last:]
-    for table in ("requests", "evidence", "personal"):
+    for table in ("decisions", "evidence", "personal"):
         run.store.execute(f"DELETE FROM {table} WHERE position >= ?", (last,))
 
 
@@ -221,7 +221,7 @@ def a_leaf_is_older_than_the_one_before(run):
 
 @lie("TABLE")
 def a_request_is_missing_in_its_table(run):
-    run.store.execute("DELETE FROM requests WHERE position = ?", (run.decisions("PERMIT")[0],))
+    run.store.execute("DELETE FROM decisions WHERE position = ?", (run.decisions("PERMIT")[0],))
 
 
 @lie("EVIDENCE")

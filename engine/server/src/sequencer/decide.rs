@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use placet_core::{
-    AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Digest, Effect,
-    Eviction, EvictionOrder, Extends, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule,
-    Reason, ReservationGrant, Unit, Warning, utc,
+    AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Effect, Eviction,
+    EvictionOrder, Extends, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
+    ReservationGrant, Unit, Warning, utc,
 };
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
@@ -16,9 +16,6 @@ use crate::quota::{
 
 /// Name under which the engine itself denies.
 const ENGINE: &str = "placet";
-/// Hexadecimal digits of a digest in the names that we give: 128 bits, so that no two are ever
-/// equal by chance.
-const NAME_DIGITS: usize = 32;
 
 /// Why a proposal was not judged.
 #[derive(Debug)]
@@ -574,7 +571,7 @@ pub(super) fn decision(
     let effect = judged.effect();
     let request = &proposal.request;
     let workload = request.subject.workload();
-    let jti = decision_id(name, &proposal.caller, &request.request_id);
+    let jti = crate::name::decision_id(name, &proposal.caller, &request.request_id);
     let kind = request.subject.kind();
     let exp = judged.reservation.as_ref().map(|held| held.end);
     let start = judged.reservation.as_ref().map_or(now, |held| held.start);
@@ -635,27 +632,4 @@ pub(super) fn orders(decision: &Decision, exp: impl Fn(&Id) -> Option<u64>) -> V
         tenant_id: eviction.tenant_id.clone(),
     };
     decision.evictions.iter().map(order).collect()
-}
-
-/// Name of the decision on a request: the same whenever it is asked, another in every store.
-fn decision_id(store: &str, caller: &Id, request_id: &Id) -> Id {
-    name("placet decision", "dec-", store, caller, request_id)
-}
-
-/// Name of the reservation that a request may get.
-pub(super) fn reservation_id(store: &str, caller: &Id, request_id: &Id) -> Id {
-    name("placet decision", "rsv-", store, caller, request_id)
-}
-
-/// Name of the reservation of a question without consequences: never that of a real one.
-pub(super) fn probe_id(store: &str, caller: &Id, request_id: &Id) -> Id {
-    name("placet probe", "rsv-", store, caller, request_id)
-}
-
-fn name(domain: &str, prefix: &str, store: &str, caller: &Id, request_id: &Id) -> Id {
-    // The parts hold no NUL, so that no two lists of parts have the same text.
-    let text = [domain, store, caller.as_str(), request_id.as_str()].join("\0");
-    let mut digits = Digest::of(text.as_bytes()).hex();
-    digits.truncate(NAME_DIGITS);
-    known_id(&format!("{prefix}{digits}"))
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
+use crate::name;
 use crate::quota::{Defect, Expired, Ledger, Outcome, Reservation, SettleError};
 use crate::store::{Record, Store};
 
@@ -253,7 +254,7 @@ impl<'w> Stage<'w> {
                 last = Some(proposal);
                 continue;
             }
-            let found = self.store.decision(&proposal.caller, request_id);
+            let found = self.store.decision(self.name, &proposal.caller, request_id);
             let found = found.map_err(|error| abort(&error))?;
             let found = found.filter(|_| !self.ledger.breaks(Defect::RepeatDecidedAnew));
             let Some(found) = found else { continue };
@@ -284,7 +285,7 @@ impl<'w> Stage<'w> {
         let mut all = Vec::with_capacity(members.len());
         for (proposal, _) in members {
             let (caller, request_id) = (&proposal.caller, &proposal.request.request_id);
-            let id = decide::reservation_id(self.name, caller, request_id);
+            let id = name::reservation_id(self.name, caller, request_id);
             match decide::judge(self.ledger, proposal, within, &id) {
                 Ok(judged) => all.push(judged),
                 Err(error) => {
@@ -316,6 +317,7 @@ impl<'w> Stage<'w> {
         let request_id = &proposal.request.request_id;
         staged.decided.insert((&proposal.caller, request_id), draft);
         staged.records.push(Record {
+            name: decision.jti.clone(),
             position: u64::try_from(draft).expect("a batch is far smaller than 2^64"),
             caller: &proposal.caller,
             request_id,
@@ -343,7 +345,7 @@ impl<'w> Stage<'w> {
         let mark = self.ledger.mark();
         let time = proposal.time.max(self.ledger.now());
         let expired = self.ledger.advance(time).map_err(|error| abort(&error));
-        let id = decide::probe_id(self.name, &proposal.caller, &proposal.request.request_id);
+        let id = name::probe_id(self.name, &proposal.caller, &proposal.request.request_id);
         let within = self.options.confirm_within_seconds;
         let judged = expired.and_then(|_expired| {
             decide::judge(self.ledger, proposal, within, &id).map_err(Failure::from)
@@ -368,7 +370,7 @@ impl<'w> Stage<'w> {
         let id = match &settle.target {
             Target::ById(id) => id.clone(),
             Target::ByRequest(request_id) => {
-                let id = decide::reservation_id(self.name, &settle.caller, request_id);
+                let id = name::reservation_id(self.name, &settle.caller, request_id);
                 if !self.ledger.knows(&id) {
                     return self.settle_denied(settle, request_id, staged);
                 }
@@ -428,7 +430,7 @@ impl<'w> Stage<'w> {
                 Effect::Permit => Err(SettleError::NotFound.into()),
             };
         }
-        let stored = self.store.decision(&settle.caller, request_id);
+        let stored = self.store.decision(self.name, &settle.caller, request_id);
         let stored = stored.map_err(|error| abort(&error))?.ok_or(SettleError::NotFound)?;
         let decision =
             log::read_claims(&stored.token).map_err(|what| Failure::Batch(Abort(what)))?;

@@ -6,6 +6,7 @@ use placet_core::{Checkpoint, Decision, Digest, Event, Id, Leaf, merkle};
 use super::reader::{self, ReadError};
 use super::{Store, open};
 use crate::log::read_claims;
+use crate::name::decision_id;
 
 /// Problems of pages that are told: the first ones say where the damage is.
 const TOLD_PROBLEMS: i64 = 5;
@@ -67,16 +68,19 @@ impl Store {
     /// [`CheckError`]: the first that is wrong. Otherwise how many decisions there are.
     pub fn check(&self) -> Result<u64, CheckError> {
         self.check_pages()?;
+        // A log whose first leaf is no genesis has no decision that could be found.
+        let name = self.name()?.unwrap_or_default();
         let (mut position, mut decisions) = (0_u64, 0_u64);
         self.for_each_leaf(0, |bytes| {
-            self.check_leaf(position, bytes, &mut decisions)?;
+            self.check_leaf(position, bytes, &name, &mut decisions)?;
             position = position.saturating_add(1);
             Ok::<(), CheckError>(())
         })?;
-        for (table, count) in [
-            ("requests", "SELECT count(*) FROM requests"),
-            ("evidence", "SELECT count(*) FROM evidence"),
-        ] {
+        let by_request = match self.version {
+            1 => ("requests", "SELECT count(*) FROM requests"),
+            _ => ("decisions", "SELECT count(*) FROM decisions"),
+        };
+        for (table, count) in [by_request, ("evidence", "SELECT count(*) FROM evidence")] {
             let found = self.count(count)?;
             if found != decisions {
                 return Err(CheckError::Rows { table, found, decisions });
@@ -139,6 +143,7 @@ impl Store {
         &self,
         position: u64,
         bytes: &[u8],
+        name: &str,
         decisions: &mut u64,
     ) -> Result<(), CheckError> {
         let wrong = |what| CheckError::Decision { position, what };
@@ -148,18 +153,22 @@ impl Store {
         let decision =
             read_claims(&token).map_err(|_malformed| wrong("its claims cannot be read"))?;
         *decisions = decisions.saturating_add(1);
-        self.check_decision(position, &caller, &decision)
+        self.check_decision(position, name, &caller, &decision)
     }
 
     fn check_decision(
         &self,
         position: u64,
+        name: &str,
         caller: &Id,
         decision: &Decision,
     ) -> Result<(), CheckError> {
         let wrong = |what| Err(CheckError::Decision { position, what });
+        if decision_id(name, caller, &decision.request_id) != decision.jti {
+            return wrong("its name is not that of its request");
+        }
         // INVARIANT: a request that was decided is found by its id: a retry is never decided anew.
-        match self.decision(caller, &decision.request_id)? {
+        match self.decision(name, caller, &decision.request_id)? {
             Some(stored) if stored.position != position => {
                 return wrong("its request leads to another decision");
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, ffi};
 
-use super::schema::{APPLICATION_ID, MIGRATIONS};
+use super::schema::{APPLICATION_ID, MIGRATIONS, Migration};
 
 /// Prepared statements that a connection keeps: all that there are.
 const STATEMENTS: usize = 32;
@@ -166,7 +166,8 @@ pub(super) fn writer(path: &Path, max_pages: Option<u32>) -> Result<Connection, 
 }
 
 /// A connection that reads a file without changing it, and its schema version. An older version is
-/// read as it is: the log's own tables are the same in all of them.
+/// read as it is: the tables of the log are the same in all of them, and of the others
+/// [`super::reader::decision_on`] knows the older form.
 pub(super) fn read_only(path: &Path) -> Result<(Connection, usize), OpenError> {
     if path.is_dir() {
         return Err(OpenError::Directory);
@@ -263,11 +264,14 @@ fn configure(connection: &Connection, max_pages: Option<u32>) -> rusqlite::Resul
 fn migrate(
     connection: &mut Connection,
     version: usize,
-    migrations: &[&str],
+    migrations: &[Migration],
 ) -> rusqlite::Result<()> {
     for (from, migration) in migrations.iter().enumerate().skip(version) {
         let migrating = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        migrating.execute_batch(migration)?;
+        migrating.execute_batch(migration.sql)?;
+        if let Some(then) = migration.then {
+            then(&migrating)?;
+        }
         migrating.pragma_update(None, "application_id", APPLICATION_ID)?;
         let to = i64::try_from(from).unwrap_or(i64::MAX).saturating_add(1);
         migrating.pragma_update(None, "user_version", to)?;
@@ -299,7 +303,7 @@ mod tests {
         let first = "CREATE TABLE first (a INTEGER) STRICT; INSERT INTO first VALUES (7);";
         let wrong = "CREATE TABLE second (a INTEGER) STRICT; INSERT INTO nowhere VALUES (1);";
         let mut migrations = MIGRATIONS.to_vec();
-        migrations.extend([first, wrong]);
+        migrations.extend([Migration::of(first), Migration::of(wrong)]);
         migrate(&mut connection, known, &migrations).unwrap_err();
         assert_eq!(version(&connection), i64::try_from(known).unwrap() + 1, "the first one holds");
         let after = tables(&connection);
@@ -310,7 +314,7 @@ mod tests {
         let error = writer(&path, None).unwrap_err();
         assert!(matches!(error, OpenError::Newer { .. }), "this version knows it not: {error}");
         let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
-        *migrations.last_mut().unwrap() = "ALTER TABLE first ADD COLUMN b INTEGER;";
+        *migrations.last_mut().unwrap() = Migration::of("ALTER TABLE first ADD COLUMN b INTEGER;");
         migrate(&mut connection, known + 1, &migrations).unwrap();
         assert_eq!(version(&connection), i64::try_from(known).unwrap() + 2);
         let row = connection.query_row("SELECT a, b FROM first", [], |row| {

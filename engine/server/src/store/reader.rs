@@ -7,10 +7,12 @@ use placet_core::{Digest, Event, Id, Leaf};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{
-    SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH, SELECT_HIGH_WATER,
-    SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH, SELECT_LEAVES, SELECT_PERSONAL,
+    MIGRATIONS, SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH,
+    SELECT_HIGH_WATER, SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH, SELECT_LEAF,
+    SELECT_LEAVES, SELECT_PERSONAL, SELECT_REQUEST,
 };
 use super::{Personal, open, to_sql};
+use crate::name::decision_id;
 
 /// Connections that are kept for the next look-up; more are opened when needed, and closed after.
 const IDLE_READERS: usize = 8;
@@ -48,6 +50,10 @@ impl ReadError {
 /// A decision as it was first given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDecision {
+    /// Who asked.
+    pub caller: Id,
+    /// Which request.
+    pub request_id: Id,
     /// Of the request that it answers.
     pub request_digest: Digest,
     /// Its place in the log, from 0.
@@ -116,16 +122,27 @@ impl Reader {
         result
     }
 
+    /// The decision of a name, if there is one.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn decision(&self, name: &Id) -> Result<Option<StoredDecision>, ReadError> {
+        self.with(|connection| decision(connection, name))
+    }
+
     /// The decision on a request, if it was decided.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn decision(
+    pub fn decision_on(
         &self,
         caller: &Id,
         request_id: &Id,
     ) -> Result<Option<StoredDecision>, ReadError> {
-        self.with(|connection| decision(connection, caller, request_id))
+        self.with(|connection| {
+            let Some((_origin, store)) = genesis(connection)? else { return Ok(None) };
+            decision_on(connection, MIGRATIONS.len(), &store, caller, request_id)
+        })
     }
 
     /// Leaves from position `start` up to, not including, `end`; fewer if the log or
@@ -185,26 +202,76 @@ fn prepare<'a>(
     connection.prepare_cached(query).map_err(ReadError::of)
 }
 
-pub(super) fn decision(
+/// The name of the log and that of the store, as the first leaf has them.
+pub(super) fn genesis(connection: &Connection) -> Result<Option<(String, String)>, ReadError> {
+    let leaf: Option<Vec<u8>> = prepare(connection, SELECT_LEAF)?
+        .query_row([0], |row| row.get(0))
+        .optional()
+        .map_err(ReadError::of)?;
+    let Some(leaf) = leaf else { return Ok(None) };
+    match serde_json::from_slice(&leaf) {
+        Ok(Leaf { event: Event::Genesis { origin, store }, .. }) => Ok(Some((origin, store))),
+        Ok(_) | Err(_) => Err(ReadError::Damaged("its first leaf is no genesis")),
+    }
+}
+
+/// The first version of the schema in which decisions are found by their names.
+const NAMED_SINCE: usize = 2;
+
+/// The decision on a request, in a store of that name and that version of the schema.
+pub(super) fn decision_on(
     connection: &Connection,
+    version: usize,
+    store: &str,
     caller: &Id,
     request_id: &Id,
 ) -> Result<Option<StoredDecision>, ReadError> {
-    let mut select = prepare(connection, SELECT_DECISION)?;
-    let found = select
-        .query_row(params![caller.as_str(), request_id.as_str()], |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
+    let found = if version < NAMED_SINCE {
+        find(connection, SELECT_REQUEST, params![caller.as_str(), request_id.as_str()])?
+    } else {
+        decision(connection, &decision_id(store, caller, request_id))?
+    };
+    match found {
+        // INVARIANT: a name is that of one request.
+        Some(found) if found.caller != *caller || found.request_id != *request_id => {
+            Err(ReadError::Damaged("what is stored of a request is of another one"))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The decision of a name.
+pub(super) fn decision(
+    connection: &Connection,
+    name: &Id,
+) -> Result<Option<StoredDecision>, ReadError> {
+    find(connection, SELECT_DECISION, params![name.as_str()])
+}
+
+/// What a row of stored decisions holds: caller, request id and digest, position, leaf.
+type Row = (String, String, [u8; 32], i64, Vec<u8>);
+
+fn find(
+    connection: &Connection,
+    select: &str,
+    by: impl rusqlite::Params,
+) -> Result<Option<StoredDecision>, ReadError> {
+    let found: Option<Row> = prepare(connection, select)?
+        .query_row(by, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
         .optional()
         .map_err(ReadError::of)?;
-    let Some((digest, at, leaf)) = found else { return Ok(None) };
+    let Some((caller, request_id, digest, at, leaf)) = found else { return Ok(None) };
+    let id = |text: String| {
+        Id::new(text).map_err(|_no_id| ReadError::Damaged("a name in it is no name"))
+    };
+    let (caller, request_id) = (id(caller)?, id(request_id)?);
     let position = from_sql(at)?;
     let leaf: Leaf = serde_json::from_slice(&leaf)
         .map_err(|_malformed| ReadError::Damaged("a leaf is no leaf"))?;
     let Event::Decision { token, caller: of } = leaf.event else {
         return Err(ReadError::Damaged("the leaf of a request is no decision"));
     };
-    if of != *caller {
+    if of != caller {
         return Err(ReadError::Damaged("the leaf of a request answers another caller"));
     }
     let mut select = prepare(connection, SELECT_PERSONAL)?;
@@ -215,7 +282,7 @@ pub(super) fn decision(
         .and_then(Iterator::collect)
         .map_err(ReadError::of)?;
     let request_digest = Digest::from_bytes(digest);
-    Ok(Some(StoredDecision { request_digest, position, token, personal }))
+    Ok(Some(StoredDecision { caller, request_id, request_digest, position, token, personal }))
 }
 
 pub(super) fn evidence(

@@ -1,12 +1,19 @@
 //! The tables, and every query as one text: a test holds each of them to an index.
 
+use placet_core::{Event, Id, Leaf};
+use rusqlite::types::Type;
+use rusqlite::{Connection, params};
+
+use crate::name::decision_id;
+
 /// SQLite's `application_id` of our files: "PLCT" in ASCII. Tells a store from any other database.
 pub(super) const APPLICATION_ID: i32 = 0x504c_4354;
 
 /// `MIGRATIONS[v]` brings a store of version `v` to `v + 1`; `user_version` counts them. A new
 /// store runs them all.
-pub(super) const MIGRATIONS: [&str; 2] = [
-    "
+pub(super) const MIGRATIONS: [Migration; 2] = [
+    Migration::of(
+        "
 CREATE TABLE leaves (
     position INTEGER PRIMARY KEY CHECK (position >= 0),
     leaf BLOB NOT NULL CHECK (length(leaf) BETWEEN 1 AND 65535)
@@ -40,28 +47,99 @@ CREATE TABLE meta (
 ) STRICT;
 INSERT INTO meta (one, high_water) VALUES (1, 0);
 ",
-    "
+    ),
+    Migration {
+        sql: "
 CREATE TABLE checkpoints (
     number INTEGER PRIMARY KEY CHECK (number >= 0),
     size INTEGER NOT NULL CHECK (size BETWEEN 1 AND 281474976710656),
     note TEXT NOT NULL CHECK (length(note) BETWEEN 1 AND 65536)
 ) STRICT;
+CREATE TABLE decisions (
+    name TEXT PRIMARY KEY,
+    caller TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    request_digest BLOB NOT NULL CHECK (length(request_digest) = 32),
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ",
+        then: Some(name_decisions),
+    },
 ];
+
+/// One step from a version to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Migration {
+    /// Statements.
+    pub(super) sql: &'static str,
+    /// What SQL alone cannot do, after them.
+    pub(super) then: Option<fn(&Connection) -> rusqlite::Result<()>>,
+}
+
+impl Migration {
+    pub(super) const fn of(sql: &'static str) -> Self {
+        Self { sql, then: None }
+    }
+}
+
+/// Puts the rows of `requests` under the names of their decisions, by which they are found from
+/// now on.
+fn name_decisions(migrating: &Connection) -> rusqlite::Result<()> {
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, error)
+    };
+    let mut select = migrating.prepare(SELECT_REQUESTS)?;
+    let mut insert = migrating.prepare(INSERT_DECISION)?;
+    let mut rows = select.query([])?;
+    let mut store = None;
+    while let Some(row) = rows.next()? {
+        let store = match &store {
+            Some(store) => store,
+            None => {
+                let leaf: Vec<u8> = migrating.query_row(SELECT_LEAF, [0], |row| row.get(0))?;
+                let leaf: Leaf =
+                    serde_json::from_slice(&leaf).map_err(|error| wrong(error.into()))?;
+                let Event::Genesis { store: name, .. } = leaf.event else {
+                    return Err(wrong("the first leaf is no genesis".into()));
+                };
+                store.insert(name)
+            }
+        };
+        let id = |at| {
+            let text: String = row.get(at)?;
+            Id::new(text).map_err(|error| wrong(error.into()))
+        };
+        let (caller, request_id) = (id(0)?, id(1)?);
+        let (digest, position): (Vec<u8>, i64) = (row.get(2)?, row.get(3)?);
+        let name = decision_id(store, &caller, &request_id);
+        let (caller, request_id) = (caller.as_str(), request_id.as_str());
+        insert.execute(params![name.as_str(), caller, request_id, digest, position])?;
+    }
+    migrating.execute_batch("DROP TABLE requests")
+}
 
 pub(super) const INSERT_LEAF: &str = "INSERT INTO leaves (position, leaf) VALUES (?1, ?2)";
 pub(super) const INSERT_HASH: &str = "INSERT INTO tree (number, hash) VALUES (?1, ?2)";
-pub(super) const INSERT_REQUEST: &str = "INSERT INTO requests \
-    (caller, request_id, request_digest, position) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const INSERT_DECISION: &str = "INSERT INTO decisions \
+    (name, caller, request_id, request_digest, position) VALUES (?1, ?2, ?3, ?4, ?5)";
 pub(super) const INSERT_EVIDENCE: &str =
     "INSERT INTO evidence (position, input, evaluation) VALUES (?1, ?2, ?3)";
 pub(super) const INSERT_PERSONAL: &str =
     "INSERT INTO personal (position, path, salt, value) VALUES (?1, ?2, ?3, ?4)";
 pub(super) const UPDATE_HIGH_WATER: &str = "UPDATE meta SET high_water = ?1 WHERE one = 1";
 
-pub(super) const SELECT_DECISION: &str = "SELECT r.request_digest, r.position, l.leaf \
+pub(super) const SELECT_DECISION: &str = "SELECT \
+    d.caller, d.request_id, d.request_digest, d.position, l.leaf \
+    FROM decisions d JOIN leaves l ON l.position = d.position WHERE d.name = ?1";
+/// The same in a store of version 1, which is read as it is.
+pub(super) const SELECT_REQUEST: &str = "SELECT \
+    r.caller, r.request_id, r.request_digest, r.position, l.leaf \
     FROM requests r JOIN leaves l ON l.position = r.position \
     WHERE r.caller = ?1 AND r.request_id = ?2";
+/// The rows that a migration names.
+pub(super) const SELECT_REQUESTS: &str =
+    "SELECT caller, request_id, request_digest, position FROM requests";
+pub(super) const SELECT_LEAF: &str = "SELECT leaf FROM leaves WHERE position = ?1";
 pub(super) const SELECT_PERSONAL: &str =
     "SELECT path, salt, value FROM personal WHERE position = ?1 ORDER BY path";
 pub(super) const SELECT_EVIDENCE: &str =
@@ -79,16 +157,17 @@ pub(super) const SELECT_LAST_CHECKPOINT: &str = "SELECT max(number) FROM checkpo
 pub(super) const SELECT_NAME: &str = "SELECT lower(hex(randomblob(16)))";
 
 #[cfg(test)]
-pub(super) const ALL: [&str; 17] = [
+pub(super) const ALL: [&str; 18] = [
     INSERT_LEAF,
     INSERT_HASH,
-    INSERT_REQUEST,
+    INSERT_DECISION,
     INSERT_EVIDENCE,
     INSERT_PERSONAL,
     UPDATE_HIGH_WATER,
     SELECT_DECISION,
     SELECT_PERSONAL,
     SELECT_EVIDENCE,
+    SELECT_LEAF,
     SELECT_LEAVES,
     SELECT_HASH,
     SELECT_LAST,

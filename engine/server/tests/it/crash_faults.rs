@@ -264,7 +264,7 @@ proptest! {
             let (sequencer, state) = reopened(&world, sequencer).await;
             for (name, decided) in answered {
                 check_stored(&sequencer, &decided);
-                let stored = sequencer.reader().decision(&id("scheduler"), &id(&name)).unwrap();
+                let stored = sequencer.reader().decision_on(&id("scheduler"), &id(&name)).unwrap();
                 let stored = stored.unwrap();
                 prop_assert_eq!((stored.token, stored.position), (decided.token, decided.position));
             }

@@ -60,8 +60,8 @@ fn contents(store: &Path) -> Vec<String> {
     for query in [
         "SELECT quote(leaf) FROM leaves ORDER BY position",
         "SELECT quote(hash) FROM tree ORDER BY number",
-        "SELECT quote(caller) || quote(request_id) || quote(request_digest) || position \
-         FROM requests ORDER BY caller, request_id",
+        "SELECT quote(name) || quote(caller) || quote(request_id) || quote(request_digest) \
+         || position FROM decisions ORDER BY caller, request_id",
         "SELECT quote(input) || quote(evaluation) FROM evidence ORDER BY position",
     ] {
         let mut select = connection.prepare(query).unwrap();
@@ -121,12 +121,12 @@ fn root_of(store: &Path, table: &str) -> u64 {
 fn damage_is_told_with_its_place_and_the_remedy() {
     let (world, _) = used();
     let (store, bytes) = (world.store(), fs::read(world.store()).unwrap());
-    let (leaves, requests) = (root_of(&store, "leaves"), root_of(&store, "requests"));
+    let (leaves, decisions) = (root_of(&store, "leaves"), root_of(&store, "decisions"));
     for (at, refused_at_start, says) in [
         (1, true, "it is no SQLite database"),
         (69, true, "is a database of another program"),
         (leaves * PAGE, true, "the log cannot be read at position 0"),
-        (requests * PAGE, false, "the database file is damaged"),
+        (decisions * PAGE, false, "the database file is damaged"),
     ] {
         flip(&store, at);
         let error = chain(&verify(&store).unwrap_err());
@@ -154,11 +154,11 @@ fn damage_is_told_with_its_place_and_the_remedy() {
 
 #[test]
 fn rows_that_do_not_belong_together_are_found() {
-    let delete = "DELETE FROM requests WHERE request_id = 'r-7'";
+    let delete = "DELETE FROM decisions WHERE request_id = 'r-7'";
     for (sql, says) in [
         (delete, "its request is missing"),
-        ("UPDATE requests SET position = 3 WHERE request_id = 'r-7'", "leads to another decision"),
-        ("UPDATE requests SET request_digest = zeroblob(32)", "its request is another one"),
+        ("UPDATE decisions SET position = 3 WHERE request_id = 'r-7'", "leads to another decision"),
+        ("UPDATE decisions SET request_digest = zeroblob(32)", "its request is another one"),
         ("DELETE FROM evidence WHERE position = 9", "its evidence is missing"),
         ("UPDATE evidence SET evaluation = x'00' WHERE position = 3", "evaluation is another one"),
         ("UPDATE evidence SET input = NULL WHERE position = 3", "input is another one"),

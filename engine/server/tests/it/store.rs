@@ -84,7 +84,7 @@ fn what_is_decided_can_be_read_from_other_threads() {
     let leaves = std::thread::scope(|scope| {
         let read = || {
             let caller = &proposed.caller;
-            let stored = reader.decision(caller, &proposed.request.request_id).unwrap().unwrap();
+            let stored = reader.decision_on(caller, &proposed.request.request_id).unwrap().unwrap();
             assert_eq!((&stored.token, stored.position), (&decided.token, decided.position));
             assert_eq!(stored.personal, proposed.personal);
             assert_eq!(stored.request_digest, proposed.request_digest);
@@ -102,7 +102,7 @@ fn what_is_decided_can_be_read_from_other_threads() {
     assert!(matches!(events[1].event, Event::BundleActivation { .. }));
     assert!(matches!(events[2].event, Event::FactsActivation { .. }));
     assert!(matches!(events[3].event, Event::Decision { .. }));
-    assert_eq!(reader.decision(&proposed.caller, &proposed.caller).unwrap(), None);
+    assert_eq!(reader.decision_on(&proposed.caller, &proposed.caller).unwrap(), None);
     run(sequencer.close());
 }
 
