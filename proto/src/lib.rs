@@ -45,6 +45,21 @@ pub mod admission {
     }
 }
 
+/// The decision log, for auditors.
+pub mod audit {
+    /// `placet.audit.v1`: for operators. Documented in `audit.proto`.
+    pub mod v1 {
+        #![expect(
+            missing_docs,
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            clippy::missing_errors_doc,
+            reason = "generated code: held equal to the contract by a test"
+        )]
+        include!("generated/placet.audit.v1.rs");
+    }
+}
+
 /// What a server decides with, and how it is replaced.
 pub mod control {
     /// `placet.control.v1`: for operators. Documented in `control.proto`.

@@ -1,6 +1,7 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
 mod files;
+mod proofs;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -25,6 +25,15 @@ pub(crate) fn probe_id(store: &str, caller: &Id, request_id: &Id) -> Id {
     name("placet probe", RESERVATION, store, caller, request_id)
 }
 
+/// Name of the decision that is meant by its own name or by that of its reservation, which has the
+/// same digits; `None` if it is neither.
+pub(crate) fn decision_meant(text: &str) -> Option<Id> {
+    let digits = text.strip_prefix(DECISION).or_else(|| text.strip_prefix(RESERVATION))?;
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let are_ours = digits.len() == NAME_DIGITS && digits.bytes().all(is_digit);
+    are_ours.then(|| Id::new(format!("{DECISION}{digits}")).ok()).flatten()
+}
+
 fn name(domain: &str, prefix: &str, store: &str, caller: &Id, request_id: &Id) -> Id {
     // The parts hold no NUL, so that no two lists of parts have the same text.
     let text = [domain, store, caller.as_str(), request_id.as_str()].join("\0");
@@ -36,6 +45,21 @@ fn name(domain: &str, prefix: &str, store: &str, caller: &Id, request_id: &Id) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_decision_is_meant_by_its_name_or_that_of_its_reservation() {
+        let id = |text: &str| Id::new(text).unwrap();
+        let (caller, request) = (id("scheduler"), id("r-1"));
+        let own = decision_id("store", &caller, &request);
+        let held = reservation_id("store", &caller, &request);
+        for text in [&own, &held] {
+            assert_eq!(decision_meant(text.as_str()), Some(own.clone()));
+        }
+        let longer = format!("{own}0");
+        for bad in ["", "dec-", "r-1", "dec-2107B8E7922912419A51BF7E78B3BBD7", longer.as_str()] {
+            assert_eq!(decision_meant(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn every_store_gives_its_own_names() {

@@ -4,14 +4,21 @@
 use std::fs;
 use std::path::Path;
 
-const FILES: [&str; 4] = [SERVICES[0], SERVICES[1], SERVICES[2], "placet/policy/v1/input.proto"];
-const SERVICES: [&str; 3] = [
+const FILES: [&str; 5] =
+    [SERVICES[0], SERVICES[1], SERVICES[2], SERVICES[3], "placet/policy/v1/input.proto"];
+const SERVICES: [&str; 4] = [
     "placet/admission/v1/admission.proto",
     "placet/control/v1/control.proto",
     "placet/ledger/v1/ledger.proto",
+    "placet/audit/v1/audit.proto",
 ];
-const GENERATED: [&str; 4] =
-    ["placet.admission.v1.rs", "placet.control.v1.rs", "placet.ledger.v1.rs", "placet.bin"];
+const GENERATED: [&str; 5] = [
+    "placet.admission.v1.rs",
+    "placet.audit.v1.rs",
+    "placet.control.v1.rs",
+    "placet.ledger.v1.rs",
+    "placet.bin",
+];
 
 /// Generates into a directory.
 fn generate(root: &Path, out: &Path) {

@@ -15,9 +15,11 @@ use placet_proto::{FieldError, json};
 use crate::clock::MAX_TIME;
 pub use crate::sequencer::Target;
 pub use change::{change, change_kind};
+pub use event::{event_kind, event_subject};
 pub use held::{account_use, reservation};
 
 mod change;
+mod event;
 mod held;
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::operator;
-use super::changes::{Asked, Watchers};
+use super::changes::{self, Asked};
 use super::convert;
+use super::follow::Watchers;
 use crate::admission::Admission;
 use crate::error::AdmitError;
 use crate::quota::{Accounts, Due, Filter, MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE};
@@ -94,8 +95,8 @@ impl LedgerService for LedgerLook {
     ) -> Result<Response<Self::WatchStream>, Status> {
         operator(&request, &self.operators)?;
         let asked = Asked::read(&request.into_inner()).map_err(|error| self.refused(error))?;
-        let (reader, news) = self.admission.log();
-        let told = self.watchers.open(reader, news, asked, self.stopped.clone());
+        let log = self.admission.log();
+        let told = changes::open(&self.watchers, log, asked, self.stopped.clone());
         let told = told.map_err(|error| self.refused(error))?;
         let look = self.clone();
         Ok(Response::new(Box::pin(told.map(move |told| told.map_err(|it| look.refused(it))))))

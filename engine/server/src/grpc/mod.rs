@@ -1,10 +1,13 @@
 //! The gRPC service: decodes, checks bounds, runs the pipeline, and maps errors to status.
 
+mod audit;
 mod bounded;
 mod caller;
 mod changes;
 mod control;
 pub mod convert;
+mod events;
+mod follow;
 mod ledger;
 mod pipeline;
 
@@ -18,6 +21,7 @@ use placet_proto::admission::v1 as proto;
 use placet_proto::admission::v1::admission_service_server::{
     AdmissionService, AdmissionServiceServer,
 };
+use placet_proto::audit::v1::audit_service_server::AuditServiceServer;
 use placet_proto::control::v1::control_service_server::ControlServiceServer;
 use placet_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use tokio::sync::watch;
@@ -30,11 +34,12 @@ use crate::admission::{Admission, Prepared};
 use crate::error::AdmitError;
 use crate::sequencer::{Decided, SettleKind, Settled};
 
+use audit::{Audit, MAX_AUDIT_BYTES, MAX_LISTENERS};
 use bounded::Bounded;
 use caller::caller;
-use changes::Watchers;
 use control::{Control, MAX_CONTROL_BYTES};
 use convert::{Ask, SettleRequest, TimedAsk};
+use follow::Watchers;
 use ledger::{LedgerLook, MAX_LOOK_BYTES};
 use pipeline::pipeline;
 
@@ -43,9 +48,9 @@ use pipeline::pipeline;
 /// connection.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// All gRPC services: admission, control, ledger, health and reflection. Once `stopped` is true,
-/// streams take no further events and tell no further changes, so that a client that never ends its
-/// stream cannot keep the server from stopping.
+/// All gRPC services: admission, control, ledger, audit, health and reflection. Once `stopped` is
+/// true, streams take no further events and tell nothing further, so that a client that never ends
+/// its stream cannot keep the server from stopping.
 pub(crate) async fn routes(
     admission: Admission,
     operators: &[Id],
@@ -55,11 +60,20 @@ pub(crate) async fn routes(
     health.set_serving::<AdmissionServiceServer<Service>>().await;
     let control = Control { admission: admission.clone(), operators: operators.into() };
     let control = ControlServiceServer::new(control).max_decoding_message_size(MAX_CONTROL_BYTES);
+    let watchers = Watchers::default();
+    let audit = Audit {
+        admission: admission.clone(),
+        files: admission.files(),
+        operators: operators.into(),
+        stopped: stopped.clone(),
+        watchers: watchers.beside(MAX_LISTENERS),
+    };
+    let audit = AuditServiceServer::new(audit).max_decoding_message_size(MAX_AUDIT_BYTES);
     let look = LedgerLook {
         admission: admission.clone(),
         operators: operators.into(),
         stopped: stopped.clone(),
-        watchers: Watchers::default(),
+        watchers,
     };
     let look = LedgerServiceServer::new(look).max_decoding_message_size(MAX_LOOK_BYTES);
     let service = AdmissionServiceServer::new(Service { admission, health, stopped })
@@ -73,6 +87,7 @@ pub(crate) async fn routes(
     Routes::new(Bounded::new(service))
         .add_service(control)
         .add_service(look)
+        .add_service(audit)
         .add_service(health_server)
         .add_service(reflection().build_v1().expect(whole))
         .add_service(reflection().build_v1alpha().expect(whole))

@@ -16,7 +16,7 @@ const MAX_TILES_AT_ONCE: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     reader: Reader,
-    published: watch::Receiver<Option<Arc<Published>>>,
+    pub(super) published: watch::Receiver<Option<Arc<Published>>>,
     room: Arc<Semaphore>,
 }
 
@@ -53,13 +53,21 @@ impl Files {
         if !path.is_within(size) {
             return Err(FileError::Absent);
         }
+        self.read(move |reader| read_tile(reader, path)).await
+    }
+
+    /// Reads on a thread that may block, as one of few at a time.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, FileError> {
         let room = Arc::clone(&self.room).acquire_owned().await;
         let room = room.map_err(|_closed| FileError::Stopped)?;
         let reader = self.reader.clone();
         let reading = tokio::task::spawn_blocking(move || {
             // Held by who reads, not by who waits for it: the latter may go.
             let _room = room;
-            read_tile(&reader, path)
+            read(&reader)
         });
         reading.await.map_err(|_died| FileError::Stopped)?.map_err(FileError::Read)
     }

@@ -7,6 +7,7 @@
 )]
 
 mod activation;
+mod audit;
 mod changes;
 mod checkpoints;
 mod crash_faults;
