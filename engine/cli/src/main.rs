@@ -7,6 +7,7 @@ mod command;
 mod connection;
 mod events;
 mod exit;
+mod follow;
 mod jwks_source;
 mod print;
 mod proof;

@@ -1,6 +1,6 @@
 //! `placet ledger`: what is held and booked, asked of a server; and stores, checked and copied.
 
-mod reserve;
+pub(super) mod reserve;
 mod store;
 mod watch;
 

@@ -2,7 +2,7 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "admit",
     "build",
     "bundle",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 13] = [
     "facts",
     "keys",
     "ledger",
+    "log",
     "release",
     "serve",
     "test",
@@ -54,6 +55,17 @@ fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
 }
 
 #[test]
+fn what_can_be_asked_of_the_log_explains_itself_in_eighty_columns() {
+    for action in ["list", "prove", "show", "tail"] {
+        let ran = run(["log", action, "--help"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
+        assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
+        let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{action}: {long:#?}");
+    }
+}
+
+#[test]
 fn the_whole_at_a_glance() {
     insta::assert_snapshot!(run(["--help"]).shown(&[]), @r"
     exit 0
@@ -75,6 +87,7 @@ fn the_whole_at_a_glance() {
       bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish, rotate or revoke the keys of decisions and log
       ledger      Show what is held, book ahead; check and copy a store
+      log         Show, search, follow and prove what was decided
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)
 

@@ -14,6 +14,7 @@ mod help;
 mod keys;
 mod ledger;
 mod local;
+mod log;
 mod opa;
 mod requests;
 mod reserve;

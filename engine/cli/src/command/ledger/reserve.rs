@@ -124,7 +124,7 @@ impl Isolation {
 }
 
 /// Seconds since 1970-01-01 UTC.
-fn time(text: &str) -> Result<u64, String> {
+pub(in crate::command) fn time(text: &str) -> Result<u64, String> {
     let wrong = |why: &str| format!("{why}; write it in UTC, such as 2026-11-23T06:00:00Z");
     let time = humantime::parse_rfc3339(text).map_err(|error| wrong(&error.to_string()))?;
     match time.duration_since(UNIX_EPOCH) {
