@@ -9,6 +9,7 @@ mod events;
 mod exit;
 mod follow;
 mod jwks_source;
+mod log_key;
 mod print;
 mod proof;
 mod settings;

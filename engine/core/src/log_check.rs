@@ -261,9 +261,9 @@ impl LogWalk {
         Ok(walk)
     }
 
-    /// Goes on by one leaf; gives the hashes that a log of tiles or a store keeps for it. Whoever has
-    /// those compares them before the next leaf: a checkpoint of all leaves so far is looked at
-    /// then.
+    /// Goes on by one leaf; gives the hashes that a log of tiles or a store keeps for it. Whoever
+    /// has those compares them before the next leaf: a checkpoint of all leaves so far is looked
+    /// at then.
     ///
     /// # Errors
     /// [`WalkError`]: then the walk is over.

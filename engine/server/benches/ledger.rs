@@ -4,8 +4,9 @@
 //! 1,000,000 live reservations; durable reservations a second by the size of the batch and by how
 //! many accounts they contend for; the time to start on a log of so many decisions, all of them
 //! held, by folding it and from a snapshot; what a writer and its callers feel of a snapshot that
-//! is made beside it. Words on the command line choose among `rules`, `preemption`, `durable`,
-//! `start` and `beside`.
+//! is made beside it; and the time that checking a whole log takes, by its length and by threads.
+//! Words on the command line choose among `rules`, `preemption`, `durable`, `start`, `beside` and
+//! `verify`.
 
 #![expect(
     clippy::print_stdout,
@@ -22,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use placet_core::{
-    AccountKind, AccountPath, Charge, Effect, Grant, Id, IsolationLevel, MAX_AMOUNT,
-    PreemptionRule, PriorityClass, QuotaNode, SigningKey, SubjectKind, Unit,
+    AccountKind, AccountPath, Charge, Effect, Grant, Id, IsolationLevel, KeySet, MAX_AMOUNT,
+    PreemptionRule, PriorityClass, QuotaNode, SigningKey, SubjectKind, Unit, Verifier,
 };
 use placet_server::quota::{Booking, Ledger, ReserveError, Work};
 use placet_server::sequencer::{Proposal, SequencerHandle};
-use placet_server::signer::Signer;
-use placet_server::store::{SNAPSHOT_EVERY, StoreOptions};
+use placet_server::signer::{CheckpointSigner, Signer};
+use placet_server::store::{CheckpointOptions, SNAPSHOT_EVERY, StoreOptions};
+use placet_server::{LogExpect, LogSource, export_log, verify_log};
 
 #[path = "../tests/it/world.rs"]
 #[expect(dead_code, reason = "the benchmark uses a part of the tests' world")]
@@ -386,6 +388,64 @@ fn beside(folder: &std::path::Path) {
     }
 }
 
+/// Checks whole logs with public keys alone: in the store, and as static files.
+fn verified(folder: &std::path::Path) {
+    println!("a whole log checked, seconds and of these with a core, and microseconds a leaf");
+    println!(
+        "{:>12} {:>8} {:>15} {:>8} {:>15} {:>8} {:>12}",
+        "leaves", "threads", "store", "a leaf", "static files", "a leaf", "export"
+    );
+    let signer = Signer::new(SigningKey::generate().unwrap());
+    let key = SigningKey::generate().unwrap();
+    let keys = vec![key.verifying_key().clone()];
+    let checkpoints = CheckpointSigner::new(key);
+    let decisions = Verifier::new(KeySet::from_json(signer.jwks().as_bytes()).unwrap());
+    let (store, mirror) = (folder.join("verify.db"), folder.join("mirror"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut decided = 0_u64;
+    for all in [100_000_u64, 1_000_000] {
+        let options = CheckpointOptions { signer: checkpoints.clone(), every_seconds: 1 };
+        let options = StoreOptions {
+            checkpoints: Some(options),
+            snapshot_every: 0,
+            ..StoreOptions::default()
+        };
+        let (of, active) = (world::options(), world::activation());
+        let sequencer =
+            SequencerHandle::start_with(&store, of, options, signer.clone(), active).unwrap();
+        let more = (all - decided).next_multiple_of(256);
+        decide(&sequencer, decided, more, 256, 1_000);
+        decided += more;
+        runtime.block_on(sequencer.close());
+        let begun = Instant::now();
+        export_log(&store, &mirror, |_, _| {}).unwrap();
+        let export = begun.elapsed().as_secs_f64();
+        for threads in [1, 2] {
+            let check = |source: LogSource| {
+                let expect = LogExpect {
+                    origin: world::ISSUER.to_owned(),
+                    keys: keys.clone(),
+                    decisions: decisions.clone(),
+                    issuer: world::ISSUER.to_owned(),
+                    seen: Vec::new(),
+                };
+                let (begun, before) = (Instant::now(), core_seconds());
+                let walked = verify_log(&source, expect, threads, |_| {}).unwrap();
+                let (spent, core) = (begun.elapsed().as_secs_f64(), core_seconds() - before);
+                let leaves = walked.head.size;
+                let each = format!("{:.1}", spent * 1e6 / leaves as f64);
+                (leaves, format!("{spent:.1} {core:.1}"), each)
+            };
+            let (leaves, stored, each) = check(LogSource::store(&store).unwrap());
+            let (_, files, of_files) = check(LogSource::directory(&mirror).unwrap());
+            println!(
+                "{leaves:>12} {threads:>8} {stored:>15} {each:>8} {files:>15} {of_files:>8} \
+                 {export:>12.1}"
+            );
+        }
+    }
+}
+
 fn main() {
     // `cargo test --benches` passes `--test`: nothing is measured then.
     if std::env::args().any(|argument| argument == "--test") {
@@ -408,5 +468,8 @@ fn main() {
     }
     if wanted("beside") {
         beside(folder.path());
+    }
+    if wanted("verify") {
+        verified(folder.path());
     }
 }

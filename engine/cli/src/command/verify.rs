@@ -1,29 +1,46 @@
-//! `placet verify`: checks a signed decision offline.
+//! `placet verify`: checks a signed decision offline, by itself or in a receipt.
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use placet_core::{Expect, Verifier};
+use placet_core::{
+    CheckpointError, Event, Expect, Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError, Verifier,
+};
 
 use crate::answer;
 use crate::exit::{Exit, Failure};
-use crate::print::Printer;
-use crate::{jwks_source, proof};
+use crate::print::{self, Printer};
+use crate::{jwks_source, log_key, proof};
 
 const EXAMPLES: &str = "\
 Checks signature, issuer, audience and time, and prints the claims. A denial
 verifies too: it is a signed decision like any other. A verified permit is no
 leave to start yet: `placet confirm` is.
 
+A receipt, as `placet log prove` writes it, holds a leaf of the decision log, the
+proof that it is there, and a checkpoint: with --receipt all of that is checked,
+and that the decision was issued by a key that counted then. Who relies on it,
+and until when, does not matter to a proof.
+
 Examples:
   placet verify decision.json --jwks http://127.0.0.1:7480
   placet verify eyJhbGciOi... --jwks jwks.json --audience scheduler --issuer placet
-  placet verify - --jwks jwks.json --at 1798761600 < decision.json";
+  placet verify - --jwks jwks.json --at 1798761600 < decision.json
+  placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key";
 
 /// Check a signed decision with the issuer's public keys alone
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyArgs {
     /// A decision's token, a file that holds one, or `-` for standard input
-    token: String,
+    #[arg(required_unless_present = "receipt")]
+    token: Option<String>,
+    /// A receipt (C2SP tlog-proof) in place of a token: a file
+    #[arg(long, value_name = "FILE", conflicts_with = "token", requires = "log_key")]
+    receipt: Option<PathBuf>,
+    /// Key of the log's checkpoints, as `placet keys log` prints it, or a file of it
+    #[arg(long, env = "PLACET_LOG_KEY", value_name = "KEY|FILE")]
+    log_key: Option<String>,
     /// JWK set of the issuer: a file, or an http URL on this machine
     #[arg(
         long,
@@ -44,7 +61,17 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
-    let token = proof::read_token(&args.token)?;
+    match (&args.receipt, &args.log_key, &args.token) {
+        (Some(receipt), Some(key), _) => run_receipt(receipt, key, args, printer)?,
+        (_, _, Some(token)) => run_token(token, args, printer)?,
+        (_, _, None) => return Err(Failure::usage("neither a token nor a receipt is given")),
+    }
+    printer.note("verified");
+    Ok(Exit::Done)
+}
+
+fn run_token(token: &str, args: &VerifyArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let token = proof::read_token(token)?;
     let verifier = Verifier::new(jwks_source::read(&args.jwks)?);
     let now = args.at.unwrap_or_else(placet_server::Clock::now);
     let expect = Expect { issuer: &args.issuer, audience: &args.audience, now };
@@ -56,7 +83,52 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Fail
     } else {
         answer::decision_card(printer, &decision)
     };
-    printer.data(&text)?;
-    printer.note("verified");
-    Ok(Exit::Done)
+    printer.data(&text)
+}
+
+fn run_receipt(
+    path: &Path,
+    key: &str,
+    args: &VerifyArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let refused = |error: ReceiptError| Failure::from_error(&error).subject("the receipt");
+    let (origin, keys) = log_key::read(key)?;
+    let text = log_key::read_file(path, MAX_RECEIPT_BYTES)?;
+    let receipt = Receipt::from_text(text.as_bytes()).map_err(refused)?;
+    let verifier = Verifier::new(jwks_source::read(&args.jwks)?);
+    let mut logged = Err(ReceiptError::Checkpoint(CheckpointError::Unsigned));
+    for key in &keys {
+        logged = receipt.verify(&origin, key);
+        // A log that has changed its key: another one of them may have signed.
+        if !matches!(logged, Err(ReceiptError::Checkpoint(CheckpointError::Unsigned))) {
+            break;
+        }
+    }
+    let logged = logged.map_err(refused)?;
+    let decision = match &logged.leaf.event {
+        Event::Decision { .. } => Some(logged.decision(&verifier, &args.issuer).map_err(refused)?),
+        _ => None,
+    };
+    let Logged { checkpoint, index, leaf } = &logged;
+    if printer.json() {
+        let line = serde_json::json!({
+            "position": index, "leaf": leaf, "decision": decision,
+            "origin": checkpoint.origin, "size": checkpoint.size,
+            "root": checkpoint.root.to_string(),
+        });
+        return printer.data(&line.to_string());
+    }
+    match &decision {
+        Some(decision) => printer.data(&answer::decision_card(printer, decision))?,
+        None => {
+            let event = serde_json::to_string_pretty(&leaf.event);
+            printer.data(&event.map_err(|error| Failure::from_error(&error))?)?;
+        }
+    }
+    let mut table = print::pairs();
+    table.add_row(["log", &checkpoint.origin]);
+    table.add_row(["position", &format!("{index} of {} leaves", checkpoint.size)]);
+    printer.data(&table.trim_fmt())?;
+    printer.data(&format!("root {}", checkpoint.root))
 }

@@ -56,7 +56,7 @@ fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
 
 #[test]
 fn what_can_be_asked_of_the_log_explains_itself_in_eighty_columns() {
-    for action in ["list", "prove", "show", "tail"] {
+    for action in ["export", "list", "prove", "show", "tail", "verify"] {
         let ran = run(["log", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
@@ -87,7 +87,7 @@ fn the_whole_at_a_glance() {
       bundle      Build, inspect, sign or verify a bundle of policies
       keys        Show, publish, rotate or revoke the keys of decisions and log
       ledger      Show what is held, book ahead; check and copy a store
-      log         Show, search, follow and prove what was decided
+      log         Show, search, follow, prove, check and export what was decided
       completion  Print the completion script of a shell
       help        Print this message or the help of the given subcommand(s)
 

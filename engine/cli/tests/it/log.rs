@@ -118,6 +118,50 @@ fn a_decision_is_shown_and_proved() {
 }
 
 #[test]
+fn a_receipt_is_verified_when_the_server_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = used_server(folder.path());
+    let url = server.grpc_url();
+    let log = |args: &[&str]| run([&["log"], args, &["--server", &url]].concat());
+    let first = lines(&log(&["list", "--kind", "decision", "--format", "json"])).remove(0);
+    let (id, position) = (first["decision_id"].as_str().unwrap(), first["position"].to_string());
+    let receipt = folder.path().join("receipt.txt");
+    let proved = log(&["prove", id, "--wait", "--output", receipt.to_str().unwrap()]);
+    assert_eq!(proved.code, 0, "{proved:?}");
+    assert_eq!(server.stop().0, 0);
+
+    let keys = folder.path().join("keys");
+    let kept = |action: &str, file: &str| {
+        let printed = run(["keys", action, "--keys", keys.to_str().unwrap()]).stdout;
+        let path = folder.path().join(file);
+        std::fs::write(&path, printed).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (jwks, key) = (kept("jwks", "jwks.json"), kept("log", "log.key"));
+    let verify = |receipt: &str, more: &[&str]| {
+        let own = ["verify", "--receipt", receipt, "--jwks", &jwks, "--log-key", &key];
+        run([&own, more].concat())
+    };
+    let receipt = receipt.to_str().unwrap();
+    let verified = lines(&verify(receipt, &["--format", "json"])).remove(0);
+    assert_eq!(
+        (&verified["decision"]["jti"], &verified["position"]),
+        (&first["decision_id"], &first["position"])
+    );
+    let card = verify(receipt, &[]);
+    assert!(card.stdout.contains(id) && card.stdout.contains("\nroot sha256:"), "{card:?}");
+    let other = verify(receipt, &["--issuer", "another"]);
+    assert!(other.code == 1 && other.stderr.contains("error: the receipt "), "{other:?}");
+    let text = std::fs::read_to_string(receipt).unwrap();
+    let moved = text.replace(&format!("\nindex {position}\n"), "\nindex 0\n");
+    std::fs::write(receipt, moved).unwrap();
+    let moved = verify(receipt, &[]);
+    assert!(moved.code == 1 && moved.stdout.is_empty(), "{moved:?}");
+    assert_eq!(run(["verify"]).code, 64);
+    assert_eq!(run(["verify", "--receipt", receipt]).code, 64);
+}
+
+#[test]
 fn a_tail_tells_what_happens_until_it_is_told_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let server = used_server(folder.path());

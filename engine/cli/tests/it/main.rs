@@ -15,6 +15,7 @@ mod keys;
 mod ledger;
 mod local;
 mod log;
+mod log_files;
 mod opa;
 mod requests;
 mod reserve;

@@ -67,8 +67,8 @@ pub enum ExportError {
 
 /// Writes everything that the newest checkpoint of a store counts to a directory, while a server
 /// may be writing to the store. What the directory has already of the same log is not written
-/// again. The checkpoint comes last: whoever reads the directory meanwhile finds all that the old one counts.
-/// `done` is told now and then how many files of how many are there.
+/// again. The checkpoint comes last: whoever reads the directory meanwhile finds all that the old
+/// one counts. `done` is told now and then how many files of how many are there.
 ///
 /// # Errors
 /// [`ExportError`].

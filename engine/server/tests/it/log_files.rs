@@ -270,7 +270,8 @@ proptest! {
         let connection = rusqlite::Connection::open(archive.notary.world.store()).unwrap();
         for (at, byte, other) in changes {
             let select = "SELECT leaf FROM leaves WHERE position = ?1";
-            let whole: Vec<u8> = connection.query_row(select, [at.cast_signed()], |row| row.get(0)).unwrap();
+            let row = connection.query_row(select, [at.cast_signed()], |row| row.get(0));
+            let whole: Vec<u8> = row.unwrap();
             let mut leaf = whole.clone();
             leaf[byte.index(whole.len())] ^= other;
             let update = "UPDATE leaves SET leaf = ?1 WHERE position = ?2";

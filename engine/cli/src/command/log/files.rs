@@ -1,19 +1,16 @@
 //! `placet log verify` and `placet log export`: the log in a store or in a directory.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use placet_core::{
-    Checkpoint, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, read_note_verifier_key, utc,
-};
+use placet_core::{Checkpoint, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, utc};
 use placet_server::{LogExpect, LogSource, default_threads, export_log, verify_log};
 
 use crate::exit::{Exit, Failure};
 use crate::jwks_source;
-use crate::print::{self, Printer, plain};
+use crate::log_key::{self, read_file};
+use crate::print::{self, Printer};
 
 const VERIFY_EXAMPLES: &str = "\
 Reads every leaf, and checks: that it is well-formed and spelled in the one way
@@ -97,7 +94,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
-    let (origin, keys) = log_keys(&args.log_key)?;
+    let (origin, keys) = log_key::read(&args.log_key)?;
     let seen = args.seen.iter().map(|path| read_seen(path, &origin, &keys));
     let seen = seen.collect::<Result<Vec<_>, _>>()?;
     let decisions = Verifier::new(jwks_source::read(&args.jwks)?);
@@ -174,46 +171,10 @@ fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failur
     printer.data(&table.trim_fmt())
 }
 
-/// The name and the keys of a log, from the text of one or a file that holds one in each line.
-fn log_keys(text: &str) -> Result<(String, Vec<VerifyingKey>), Failure> {
-    let refused = |error| Failure::from_error(&error).subject("the key of the log");
-    let text = match read_note_verifier_key(text.trim()) {
-        Ok((origin, key)) => return Ok((origin, vec![key])),
-        // A key has two plus signs, which the names of few files have.
-        Err(error) if text.matches('+').count() >= 2 => return Err(refused(error)),
-        Err(_) => read_file(Path::new(text))?,
-    };
-    let mut read: Vec<(String, VerifyingKey)> = Vec::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        read.push(read_note_verifier_key(line.trim()).map_err(refused)?);
-    }
-    let (names, keys): (Vec<String>, Vec<VerifyingKey>) = read.into_iter().unzip();
-    match names.split_first() {
-        Some((name, others)) if others.iter().all(|other| other == name) => {
-            Ok((name.clone(), keys))
-        }
-        Some(_) => Err(Failure::new("the keys of the log are of logs of several names")
-            .hint("give the lines that `placet keys log` printed for one of them")),
-        None => Err(Failure::new("there is no key of the log in the file")
-            .hint("give what `placet keys log` printed")),
-    }
-}
-
 fn read_seen(path: &Path, origin: &str, keys: &[VerifyingKey]) -> Result<Checkpoint, Failure> {
-    let note = read_file(path)?;
+    let note = read_file(path, MAX_CHECKPOINT_BYTES)?;
     Checkpoint::verify_any(&note, origin, keys)
         .map_err(|error| Failure::from_error(&error).subject(&format!("`{}`", path.display())))
-}
-
-/// Reads a short text.
-fn read_file(path: &Path) -> Result<String, Failure> {
-    let shown = plain(&path.display().to_string());
-    let limit = u64::try_from(MAX_CHECKPOINT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_string(&mut text))
-        .map_err(|error| Failure::new(format!("cannot read `{shown}`: {error}")))?;
-    Ok(text)
 }
 
 /// A bar on standard error, if that is a terminal.
