@@ -3,9 +3,10 @@
 usage: audit.py STORE RECORDS [--format human|json]
 
 STORE is the SQLite file; a copy of it is read, so that even the write-ahead log of a killed server stays as it was.
-RECORDS is a directory of JSONL files: `runner.jsonl` of whoever started and killed the server, one file for each
-client. Everything is derived again from the leaves and the records: the tree, who held what and when, refunds,
-expiries, evictions, and the arithmetic of denials. Exit 0 if nothing was found, 1 if something was, 2 if it could not
+RECORDS is a directory of JSONL files: `runner.jsonl` of whoever started and killed the server, `log.jsonl` of whoever
+read the log over HTTP, one file for each client. Everything is derived again from the leaves and the records: the tree
+and every checkpoint and tile of it that was served, who held what and when, refunds, expiries, evictions, and the
+arithmetic of denials. Exit 0 if nothing was found, 1 if something was, 2 if it could not
 be read.
 
 A finding is `CODE position-or-request: what is wrong`. The codes:
@@ -14,6 +15,12 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   GAP        a leaf is missing
   LEAF       a leaf is not canonical JSON of a known kind
   TREE       a stored hash is not that of the leaves
+  NOTE       a checkpoint is no note of this log, or its key did not sign it
+  FORK       a checkpoint is of other leaves than the log has
+  BACK       a checkpoint has fewer leaves than one before it
+  UNSTORED   the store does not have a checkpoint that was served, or does not have all that it made
+  TILE       a tile that was published was not served, or not as it follows from the leaves
+  UNREAD     nobody was served checkpoints, tiles of hashes or tiles of leaves, so that none were checked
   TIME       time goes back
   SIGNATURE  a token does not verify with the keys that the server published
   CLAIMS     a token contradicts itself, its leaf or the request that it answers
@@ -72,6 +79,9 @@ except ImportError:
 ROOM = re.compile(
     r"^account `([^`]+)`: asked (\d+), free (\d+)(?: of (\d+)|[^:]*: `([^`]+)` has (\d+) of (\d+) in use)"
 )
+# A tile's path (C2SP tlog-tiles), and the most bytes that an entry in it can have.
+TILE_PATH = re.compile(r"tile/(entries|\d{1,2})/((?:x\d{3}/)*)(\d{3})(?:\.p/(\d{1,3}))?")
+MOST_BYTES = 2**16 - 1
 DECISION, ORDER = "placet-decision+jwt", "placet-eviction+jwt"
 # Candidates up to which every set of victims is tried.
 TRIED = 8
@@ -111,6 +121,8 @@ class Audit:
         # The gang whose members are being decided, and the names of all gangs.
         self.gang, self.gangs = None, set()
         self.verified, self.root = 0, None
+        # What was served of the log, in order, and the keys of its checkpoints, as they were published.
+        self.served, self.log_keys = [], set()
 
     def find(self, code, where, what):
         self.findings.append(f"{code} {where}: {what}")
@@ -158,6 +170,9 @@ def read_records(audit, folder):
     clients = []
     for path in sorted(pathlib.Path(folder).glob("*.jsonl")):
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.name == "log.jsonl":
+            audit.served = lines
+            continue
         if path.name != "runner.jsonl":
             clients.append(lines)
             read_asks(audit, lines)
@@ -186,6 +201,7 @@ def read_runner(audit, line):
         audit.terms = line
     elif line["event"] == "ready":
         audit.counts["starts"] += 1
+        audit.log_keys.add(line["log_key"])
         for key in line["jwks"]["keys"]:
             known = audit.keys.setdefault(key["kid"], key["x"])
             if known != key["x"]:
@@ -198,24 +214,57 @@ def read_runner(audit, line):
 # --- The log ----------------------------------------------------------------------------------------------------
 
 
-def check_tree(audit, leaves, hashes):
-    """RFC 6962 section 2.1: every complete subtree of the leaves, in the order of completion, is a stored hash."""
-    row, peaks = [], []
-    for leaf in leaves:
-        peaks.append((1, hashlib.sha256(b"\0" + leaf).digest()))
-        row.append(peaks[-1][1])
-        while len(peaks) > 1 and peaks[-1][0] == peaks[-2][0]:
-            (size, right), (_, left) = peaks.pop(), peaks.pop()
-            peaks.append((2 * size, hashlib.sha256(b"\1" + left + right).digest()))
-            row.append(peaks[-1][1])
+class Tree:
+    """RFC 6962 section 2.1: the complete subtrees of the leaves."""
+
+    def __init__(self, leaves):
+        self.leaves = leaves
+        # By binary logarithm of their sizes; and all of them in the order of completion, as they are stored.
+        self.levels, self.row = [[]], []
+        for leaf in leaves:
+            level, node = 0, hashlib.sha256(b"\0" + leaf).digest()
+            self.levels[0].append(node)
+            self.row.append(node)
+            while len(self.levels[level]) % 2 == 0:
+                left, right = self.levels[level][-2:]
+                level, node = level + 1, hashlib.sha256(b"\1" + left + right).digest()
+                if level == len(self.levels):
+                    self.levels.append([])
+                self.levels[level].append(node)
+                self.row.append(node)
+
+    def root(self, size):
+        """Of the first so many leaves, of which there must be as many."""
+        root = None
+        for level, nodes in enumerate(self.levels):
+            if size >> level & 1:
+                node = nodes[(size >> level) - 1]
+                root = node if root is None else hashlib.sha256(b"\1" + node + root).digest()
+        return hashlib.sha256(b"").digest() if root is None else root
+
+    def tile(self, path):
+        """The bytes of a tile (C2SP tlog-tiles); `None` if there is none of that name."""
+        match = TILE_PATH.fullmatch(path)
+        if match is None:
+            return None
+        kind, above, last, width = match.groups()
+        first = 256 * int(above.replace("x", "").replace("/", "") + last)
+        width = 256 if width is None else int(width)
+        level = 0 if kind == "entries" else 8 * int(kind)
+        nodes = self.leaves if kind == "entries" else self.levels[level] if level < len(self.levels) else []
+        part = nodes[first : first + width]
+        if len(part) < width or any(len(node) > MOST_BYTES for node in part):
+            return None
+        return b"".join(len(node).to_bytes(2, "big") + node if kind == "entries" else node for node in part)
+
+
+def check_tree(audit, tree, hashes):
+    """Every stored hash is that of a complete subtree, in the order of completion."""
+    row = tree.row
     if row != hashes:
         different = [number for number, (ours, stored) in enumerate(zip(row, hashes)) if ours != stored]
         first = different[0] if different else min(len(row), len(hashes))
         audit.find("TREE", f"hash {first}", f"{len(row)} hashes follow from the leaves, {len(hashes)} are stored")
-    root = peaks.pop()[1] if peaks else hashlib.sha256(b"").digest()
-    while peaks:
-        root = hashlib.sha256(b"\1" + peaks.pop()[1] + root).digest()
-    return root.hex()
 
 
 def parse(audit, position, raw):
@@ -1124,6 +1173,114 @@ def digest(part):
     return None if part is None else f"sha256:{hashlib.sha256(part).hexdigest()}"
 
 
+# --- What was published of the log --------------------------------------------------------------------------------
+
+
+class LogKey:
+    """The key of a log's checkpoints (C2SP signed-note, "Verifier keys"): `name+hash+base64`."""
+
+    def __init__(self, text):
+        self.name, self.hash, encoded = text.split("+", 2)
+        typed = base64.b64decode(encoded, validate=True)
+        ours = hashlib.sha256(self.name.encode() + b"\n" + typed).digest()[:4].hex()
+        if typed[:1] != b"\1" or len(typed) != 33 or ours != self.hash:
+            raise ValueError(f"`{text}` is no key of a log")
+        self.bytes = typed[1:]
+
+    def open(self, audit, note):
+        """What a checkpoint says, if this key signed it: its size and root. Raises an error if not."""
+        text, signatures = note.rsplit("\n\n", 1)
+        origin, size, root = text.split("\n")[:3]
+        if origin != self.name:
+            raise ValueError(f"it is of the log `{origin}`")
+        lines = [line.split(" ") for line in signatures.removesuffix("\n").split("\n")]
+        ours = [base64.b64decode(line[2], validate=True) for line in lines if line[:2] == ["\u2014", self.name]]
+        ours = [signature[4:] for signature in ours if signature[:4].hex() == self.hash]
+        if len(ours) != 1:
+            raise ValueError(f"it has {len(ours)} signatures of the log's key")
+        if Ed25519PublicKey is not None:
+            Ed25519PublicKey.from_public_bytes(self.bytes).verify(ours[0], f"{text}\n".encode())
+            audit.counts["checkpoint signatures verified"] += 1
+        if str(int(size)) != size:
+            raise ValueError(f"`{size}` is no number of leaves")
+        return int(size), base64.b64decode(root, validate=True)
+
+
+class Published:
+    """Checkpoints in the order in which they were made, or served: each is of the log, and none goes back."""
+
+    def __init__(self, audit, tree, key):
+        self.audit, self.tree, self.key, self.size = audit, tree, key, 0
+
+    def check(self, where, note):
+        """How many leaves it has; `None` if it is not a checkpoint of this log."""
+        audit = self.audit
+        try:
+            size, root = self.key.open(audit, note)
+        except (InvalidSignature, ValueError, IndexError) as error:
+            audit.find("NOTE", where, f"{type(error).__name__} {error}")
+            return None
+        if size < self.size:
+            audit.find("BACK", where, f"it has {size} leaves, one before it has {self.size}")
+        self.size = max(size, self.size)
+        if size > len(self.tree.leaves):
+            audit.find("FORK", where, f"it has {size} leaves, the log {len(self.tree.leaves)}")
+        elif root != self.tree.root(size):
+            ours = self.tree.root(size).hex()
+            audit.find("FORK", where, f"its root is {root.hex()}, that of the {size} leaves {ours}")
+        return size
+
+
+def check_published(audit, tree, store):
+    """Every checkpoint that was ever made or served is of this log, and so is every tile that was served."""
+    if len(audit.log_keys) != 1:
+        audit.find("NOTE", "the server", f"it published {len(audit.log_keys)} keys of the log, not one")
+        return
+    key = LogKey(*audit.log_keys)
+    rows = store.execute("SELECT number, size, note FROM checkpoints ORDER BY number").fetchall()
+    if [number for number, _, _ in rows] != list(range(len(rows))):
+        audit.find("UNSTORED", "the store", "a checkpoint that it made is missing")
+    made = Published(audit, tree, key)
+    for number, size, note in rows:
+        if made.check(f"stored {number}", note) not in (size, None):
+            audit.find("NOTE", f"stored {number}", f"it is stored as one of {size} leaves")
+    audit.counts["checkpoints stored"] = len(rows)
+    check_served(audit, Published(audit, tree, key), {note for _, _, note in rows})
+    for what in ("checkpoints served", "tiles served: hashes", "tiles served: entries"):
+        if not audit.counts[what]:
+            audit.find("UNREAD", what, "there were none")
+
+
+def check_served(audit, served, stored):
+    """Goes through what the reader of the log was served, over all lives of the server."""
+    known = set()
+    for number, line in enumerate(audit.served):
+        where = f"served {number}"
+        if line["served"] == "end":
+            audit.counts["questions for the checkpoint"] += line["questions"]
+        elif line["served"] == "tile":
+            check_tile(audit, served, where, line)
+        elif line["status"] != 200:
+            audit.find("NOTE", where, f"there was no checkpoint: {line['status']} {line['note']}")
+        else:
+            audit.counts["checkpoints served"] += line["note"] not in known
+            audit.counts["checkpoints served by a later process"] += line["note"] in known
+            known.add(line["note"])
+            served.check(where, line["note"])
+            if line["note"] not in stored:
+                audit.find("UNSTORED", where, "the store does not have it, byte for byte")
+
+
+def check_tile(audit, served, where, line):
+    path, ours = line["path"], served.tree.tile(line["path"])
+    audit.counts["tiles served: " + ("entries" if "entries" in path else "hashes")] += 1
+    audit.counts["tiles served: of them cut off"] += ".p/" in path
+    if line["status"] != 200:
+        audit.find("TILE", where, f"`{path}` of {line['size']} leaves was refused with {line['status']}")
+    elif line["digest"] != digest(ours):
+        audit.find("TILE", where, f"`{path}` is not what follows from the leaves")
+
+
 # --- The clients ------------------------------------------------------------------------------------------------
 
 
@@ -1300,7 +1457,10 @@ def audit_copy(audit, store, clients):
     numbers = store.execute("SELECT number, hash FROM tree ORDER BY number").fetchall()
     if [number for number, _ in numbers] != list(range(len(numbers))):
         audit.find("TREE", "the row", "it has a gap")
-    audit.root = check_tree(audit, leaves, [stored for _, stored in numbers])
+    tree = Tree(leaves)
+    audit.root = tree.root(len(leaves)).hex()
+    check_tree(audit, tree, [stored for _, stored in numbers])
+    check_published(audit, tree, store)
     audit.counts["leaves"] = len(leaves)
     (high_water,) = store.execute("SELECT high_water FROM meta").fetchone()
     fold(audit, leaves, high_water)

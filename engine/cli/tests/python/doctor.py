@@ -1,11 +1,13 @@
 """Shows that the auditor finds what it is there to find: doctors copies of a good run, one lie in each.
 
-usage: doctor.py RUN
+usage: doctor.py RUN [LIE...]
 
 RUN is a folder of the crash test: `placet.db`, `records/`, `keys/`. A lie goes as deep as its author could make it go:
-leaves are written anew, the tree is built anew over them, and tokens are signed anew with the server's own key, so
-that each lie is left to the one check that can tell. Prints a line for each; exit 1 if one was not found, if the run
-as it is was not found good, or if one of the auditor's codes has no lie of its own.
+leaves are written anew, the tree is built anew over them, tokens and checkpoints are signed anew with the server's own
+keys, so that each lie is left to the one check that can tell. LIE is the name of a lie; all are told if none is named.
+Prints a line for each; exit 1 if one was not found, if the run as it is was not found good, or if one of the auditor's
+codes has no lie of its own. Exit 3 if all of these are as they should be, but the run has nothing that some of the lies
+could be about: what was left is printed at the end, one `untold: LIE` a line.
 """
 
 import base64
@@ -30,6 +32,8 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 audit.SAMPLED = 40
 
 LIES = []
+# What it raises when the run has nothing that a lie could be about: looking for the first of none, mostly.
+LACKING = (LookupError, StopIteration, ValueError)
 
 
 def lie(*codes):
@@ -59,7 +63,13 @@ class Run:
             path: [json.loads(line) for line in path.read_text().splitlines()]
             for path in sorted((self.folder / "records").glob("*.jsonl"))
         }
-        self.key = load_der_private_key((self.folder / "keys/signing-key.pkcs8").read_bytes(), None)
+        self.key = self.key_of("signing-key")
+        # Whether checkpoints and tiles are made anew with the leaves, as if they had been published so.
+        self.publishes = True
+        self.read = self.records_text()
+
+    def key_of(self, name):
+        return load_der_private_key((self.folder / f"keys/{name}.pkcs8").read_bytes(), None)
 
     def events(self, kind):
         return [(position, leaf["event"]) for position, leaf in enumerate(self.leaves) if leaf["event"]["kind"] == kind]
@@ -153,33 +163,75 @@ class Run:
         self.leaves.append({"event": event, "time": time, "v": 1})
         return len(self.leaves) - 1
 
+    # Of the log as it was published.
+
+    def served(self, kind):
+        """What the reader of the log was served: `checkpoint` or `tile`."""
+        return [line for line in self.lines() if line.get("served") == kind]
+
+    def stored(self):
+        """The numbers, sizes and notes of the checkpoints."""
+        return self.store.execute("SELECT number, size, note FROM checkpoints ORDER BY number").fetchall()
+
+    def published(self):
+        """Those of them that were served, the first that was made left out."""
+        served = {line["note"] for line in self.served("checkpoint")}
+        return [row for row in self.stored()[1:] if row[2] in served]
+
+    def write_checkpoint(self, number, size, note):
+        self.store.execute("UPDATE checkpoints SET size = ?, note = ? WHERE number = ?", (size, note, number))
+
+    def checkpoint(self, like, root=None, size=None, key=None, origin=None):
+        """A checkpoint like another one, but for what is given, signed anew."""
+        text, line = like.rsplit("\n\n", 1)
+        its_origin, its_size, its_root = text.split("\n")
+        mark, name, encoded = line.rstrip("\n").split(" ")
+        its_root = its_root if root is None else base64.b64encode(root).decode()
+        text = f"{origin or its_origin}\n{its_size if size is None else size}\n{its_root}\n"
+        signature = (key or self.key_of("checkpoint-key")).sign(text.encode())
+        encoded = base64.b64encode(base64.b64decode(encoded)[:4] + signature).decode()
+        return f"{text}\n{mark} {name} {encoded}\n"
+
+    def forge(self, change):
+        """Makes another of a checkpoint that was served, in the store as well; neither the first nor the last."""
+        number, size, note = self.published()[-2]
+        forged = change(size, note)
+        self.write_checkpoint(number, int(forged.split("\n")[1]), forged)
+        for line in self.served("checkpoint"):
+            line["note"] = forged if line["note"] == note else line["note"]
+
+    def publish(self, tree):
+        """Makes checkpoints and tiles anew, of as many leaves as they have."""
+        anew = {}
+        for number, size, note in self.stored():
+            size = min(size, len(tree.leaves))
+            anew[note] = self.checkpoint(note, tree.root(size), size)
+            self.write_checkpoint(number, size, anew[note])
+        for line in self.served("checkpoint"):
+            line["note"] = anew[line["note"]]
+        for line in self.served("tile"):
+            line["digest"] = audit.digest(tree.tile(line["path"]))
+
     def save(self):
         """Writes everything back, and the tree anew if the leaves are others."""
         if self.leaves != self.written:
             self.store.execute("DELETE FROM leaves")
             self.store.execute("DELETE FROM tree")
-            leaves = list(map(audit.canonical, self.leaves))
-            self.store.executemany("INSERT INTO leaves VALUES (?, ?)", enumerate(leaves))
-            self.store.executemany("INSERT INTO tree VALUES (?, ?)", enumerate(row(leaves)))
+            tree = audit.Tree(list(map(audit.canonical, self.leaves)))
+            self.store.executemany("INSERT INTO leaves VALUES (?, ?)", enumerate(tree.leaves))
+            self.store.executemany("INSERT INTO tree VALUES (?, ?)", enumerate(tree.row))
+            if self.publishes:
+                self.publish(tree)
         self.store.commit()
         self.store.close()
-        for path, lines in self.records.items():
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for path, text in self.records_text().items():
+            path.write_text(text)
 
+    def records_text(self):
+        return {path: "".join(json.dumps(line) + "\n" for line in lines) for path, lines in self.records.items()}
 
-def row(leaves):
-    """The stored hashes: the subtree that ends with leaf `n` and has 2^k leaves, wherever 2^k divides `n + 1`."""
-    levels = collections.defaultdict(list)
-    for number, leaf in enumerate(leaves, 1):
-        level, node = 0, hashlib.sha256(b"\0" + leaf).digest()
-        yield node
-        levels[0].append(node)
-        while number % (2 << level) == 0:
-            left, right = levels[level][-2:]
-            node = hashlib.sha256(b"\1" + left + right).digest()
-            level += 1
-            levels[level].append(node)
-            yield node
+    def is_unchanged(self):
+        return self.leaves == self.written and not self.store.total_changes and self.records_text() == self.read
 
 
 # --- Lies of the store ------------------------------------------------------------------------------------------
@@ -227,6 +279,152 @@ def a_request_is_missing_in_its_table(run):
 @lie("EVIDENCE")
 def an_input_is_changed(run):
     run.store.execute("UPDATE evidence SET input = x'7b7d' WHERE position = ?", (run.decisions("PERMIT")[0],))
+
+
+# --- Lies of the log as it was published ------------------------------------------------------------------------
+
+
+@lie("NOTE")
+def a_checkpoint_is_signed_with_the_key_of_decisions(run):
+    run.forge(lambda size, note: run.checkpoint(note, key=run.key))
+
+
+@lie("NOTE")
+def a_checkpoint_is_of_another_log(run):
+    run.forge(lambda size, note: run.checkpoint(note, origin="elsewhere"))
+
+
+@lie("NOTE")
+def a_checkpoint_was_changed_after_it_was_signed(run):
+    run.forge(lambda size, note: note.replace(f"\n{size}\n", f"\n{size - 1}\n", 1))
+
+
+@lie("NOTE")
+def a_checkpoint_is_stored_as_one_of_more_leaves(run):
+    number, size, note = run.stored()[-1]
+    run.write_checkpoint(number, size + 1, note)
+
+
+@lie("NOTE")
+def the_server_had_another_key_of_the_log_once(run):
+    ready = [line for line in run.lines() if line.get("event") == "ready"]
+    name, *_ = ready[-1]["log_key"].split("+")
+    typed = b"\1" + run.key.public_key().public_bytes_raw()
+    named = hashlib.sha256(name.encode() + b"\n" + typed).digest()[:4].hex()
+    ready[-1]["log_key"] = f"{name}+{named}+{base64.b64encode(typed).decode()}"
+
+
+@lie("NOTE")
+def there_was_no_checkpoint(run):
+    run.served("checkpoint")[-1].update(status=404, note="no checkpoint is published\n")
+
+
+@lie("FORK")
+def a_checkpoint_has_another_root(run):
+    run.forge(lambda size, note: run.checkpoint(note, hashlib.sha256(b"").digest()))
+
+
+@lie("FORK")
+def a_checkpoint_has_one_leaf_more_than_its_root(run):
+    run.forge(lambda size, note: run.checkpoint(note, size=size + 1))
+
+
+@lie("FORK", "TILE")
+def a_leaf_is_changed_after_it_was_published(run):
+    run.publishes = False
+    run.events("bundle_activation")[0][1]["revision"] += "0"
+
+
+@lie("FORK", "LOST")
+def leaves_are_lost_after_they_were_published(run):
+    run.publishes = False
+    last = run.published()[-1][1] - 1
+    del run.leaves[last:]
+    for table in ("requests", "evidence", "personal"):
+        run.store.execute(f"DELETE FROM {table} WHERE position >= ?", (last,))
+
+
+@lie("BACK")
+def an_earlier_checkpoint_is_served_once_more(run):
+    lines = next(lines for lines in run.records.values() if any("served" in line for line in lines))
+    lines.append(dict(run.served("checkpoint")[0], cycle=99))
+
+
+@lie("BACK")
+def an_earlier_checkpoint_was_made_later(run):
+    (first, *of_first), (last, *of_last) = run.stored()[0], run.stored()[-1]
+    run.write_checkpoint(first, *of_last)
+    run.write_checkpoint(last, *of_first)
+
+
+@lie("UNSTORED")
+def a_checkpoint_that_was_served_is_lost(run):
+    """The newest ones, as if they had not been durable when they were shown."""
+    run.store.execute("DELETE FROM checkpoints WHERE number >= ?", (run.published()[-1][0],))
+
+
+@lie("UNSTORED")
+def a_checkpoint_that_nobody_was_served_is_missing(run):
+    number, _, note = run.published()[-2]
+    run.store.execute("DELETE FROM checkpoints WHERE number = ?", (number,))
+    for lines in run.records.values():
+        lines[:] = [line for line in lines if line.get("note") != note]
+
+
+@lie("UNSTORED")
+def a_checkpoint_is_stored_with_a_signature_that_was_not_served(run):
+    number, size, note = run.published()[-1]
+    run.write_checkpoint(number, size, f"{note}\u2014 witness {base64.b64encode(bytes(76)).decode()}\n")
+
+
+def change_tile(run, kind, change):
+    """Changes a tile that was served, of hashes or of entries."""
+    tiles = [line for line in run.served("tile") if ("entries" in line["path"]) == (kind == "entries")]
+    line = tiles[len(tiles) // 2]
+    line["digest"] = audit.digest(change(audit.Tree(list(map(audit.canonical, run.leaves))).tile(line["path"])))
+
+
+@lie("TILE")
+def a_tile_was_served_with_another_byte(run):
+    change_tile(run, "hashes", lambda tile: tile[:-1] + bytes([tile[-1] ^ 1]))
+
+
+@lie("TILE")
+def a_leaf_was_served_with_another_byte(run):
+    change_tile(run, "entries", lambda tile: tile[:9] + bytes([tile[9] ^ 1]) + tile[10:])
+
+
+@lie("TILE")
+def a_tile_was_served_cut_short(run):
+    change_tile(run, "hashes", lambda tile: tile[:-32])
+
+
+@lie("TILE")
+def a_tile_that_was_published_was_refused(run):
+    run.served("tile")[-1].update(status=404)
+
+
+@lie("TREE", "TILE")
+def a_stored_hash_is_another_and_was_served(run):
+    """Hash 4 is that of leaf 3."""
+    other = bytes(32)
+    run.store.execute("UPDATE tree SET hash = ? WHERE number = 4", (other,))
+    tree = audit.Tree(list(map(audit.canonical, run.leaves)))
+    tree.levels[0][3] = other
+    for line in run.served("tile"):
+        line["digest"] = audit.digest(tree.tile(line["path"]))
+
+
+@lie("UNREAD")
+def nobody_read_the_leaves(run):
+    for lines in run.records.values():
+        lines[:] = [line for line in lines if "entries" not in line.get("path", "")]
+
+
+@lie("UNREAD")
+def nobody_read_the_log(run):
+    for lines in run.records.values():
+        lines[:] = [line for line in lines if "served" not in line]
 
 
 # --- Lies of the decisions --------------------------------------------------------------------------------------
@@ -956,36 +1154,53 @@ def codes_of(path, records):
 
 
 def told(clean, number):
-    """Tells one lie; what the auditor finds."""
+    """Tells one lie; what the auditor finds, or what the run lacks for it to be told."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(clean, folder)
         with contextlib.closing(run.store):
-            LIES[number][2](run)
+            try:
+                LIES[number][2](run)
+            except LACKING as error:
+                return None, f"{type(error).__name__} {error}"
+            if run.is_unchanged():
+                return None, "it changes nothing"
             run.save()
-        return codes_of(run.path, run.folder / "records")
+        return codes_of(run.path, run.folder / "records"), None
 
 
 def main():
-    (source,) = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.Pool() as pool:
+    source, *names = sys.argv[1:]
+    unknown = set(names) - {name for name, _, _ in LIES}
+    if unknown:
+        sys.exit(f"error: these are no lies: {sorted(unknown)}")
+    numbers = [number for number, (name, _, _) in enumerate(LIES) if name in names or not names]
+    with tempfile.TemporaryDirectory() as folder:
         # The store as one file: what a killed server left in the write-ahead log is taken into it.
         clean = pathlib.Path(folder) / "clean"
         run = Run(source, clean)
         run.save()
         good = codes_of(run.path, clean / "records")
-        print(f"{'as it is':65} {'good' if not good else dict(good)}")
-        missed = bool(good)
-        all_found = pool.starmap(told, [(clean, number) for number in range(len(LIES))], chunksize=1)
-        for (name, codes, _), found in zip(LIES, all_found):
+        print(f"{'as it is':75} {'good' if not good else dict(good)}")
+        missed, untold = bool(good), []
+        # After that, so that all begin with what is known of the good run.
+        with multiprocessing.Pool() as pool:
+            all_found = pool.starmap(told, [(clean, number) for number in numbers], chunksize=1)
+        for (name, codes, _), (found, lack) in zip((LIES[number] for number in numbers), all_found):
+            if found is None:
+                untold.append(name)
+                print(f"{name:75} untold: {lack}")
+                continue
             caught = codes <= set(found)
             missed |= not caught
-            print(f"{name:65} {'found' if caught else 'MISSED'}: {dict(found)}")
+            print(f"{name:75} {'found' if caught else 'MISSED'}: {dict(found)}")
     known = set(re.findall(r"^  ([A-Z]+)  ", audit.__doc__, re.MULTILINE))
     without = known - set().union(*(codes for _, codes, _ in LIES))
     if without or not known:
         print(f"codes without a lie: {sorted(without)}")
-    print(f"{len(LIES)} lies")
-    return 1 if missed or without or not known else 0
+    print(f"{len(numbers)} lies, {len(untold)} untold")
+    for name in untold:
+        print(f"untold: {name}")
+    return 1 if missed or without or not known else 3 if untold else 0
 
 
 if __name__ == "__main__":
