@@ -34,9 +34,9 @@ lint: ## Check format, lints, documentation and dependencies
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps
 	.ci/check-dependencies
 
-bench: ## Measure evaluation, signing, commits, round trips and what hostile neighbours do to them
+bench: ## Measure evaluation, signing, commits, the log, round trips and what hostile neighbours do to them
 	cargo bench --locked --workspace --bench signing --bench evaluate --bench wasm --bench commit \
-	    --bench ledger --bench roundtrip --bench neighbours
+	    --bench log --bench ledger --bench roundtrip --bench neighbours
 
 fuzz: ## Run the fuzz targets under libFuzzer: make fuzz TIME=600 TARGETS="rego facts" JOBS=2
 	@.ci/setup fuzz

@@ -92,6 +92,9 @@ pub enum CommitError {
 /// otherwise: folding as many takes a start a second or two.
 pub const SNAPSHOT_EVERY: u64 = 100_000;
 
+/// Most threads that sign a batch: beyond it the commit is what takes time.
+pub const SIGNING_THREADS: usize = 4;
+
 /// Settings for special uses; the default is right for a server.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -106,6 +109,9 @@ pub struct StoreOptions {
     /// How checkpoints of the log are made; absent if none are. Those that were made are held
     /// against the log all the same.
     pub checkpoints: Option<CheckpointOptions>,
+    /// Most threads that sign a batch, the writer's included; with 1 it signs all itself, for
+    /// benchmarks.
+    pub signing_threads: usize,
 }
 
 /// How checkpoints are made.
@@ -124,6 +130,7 @@ impl Default for StoreOptions {
             faults: Faults::default(),
             snapshot_every: SNAPSHOT_EVERY,
             checkpoints: None,
+            signing_threads: SIGNING_THREADS,
         }
     }
 }

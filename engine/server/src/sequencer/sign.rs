@@ -9,17 +9,20 @@ use crate::signer::Signer;
 
 /// Decisions for which a further thread pays: starting one costs as much as signing two or three.
 const SHARE: usize = 16;
-/// Most threads of one batch: beyond it the commit is what takes time.
-const MAX_THREADS: usize = 4;
 
-/// Signs in the order given. The first error of each decision stands in its place.
-pub(super) fn sign_all(signer: &Signer, decisions: &[&Decision]) -> Vec<Result<String, SignError>> {
+/// Signs in the order given, in so many threads at most, this one included. The first error of each
+/// decision stands in its place.
+pub(super) fn sign_all(
+    signer: &Signer,
+    decisions: &[&Decision],
+    most: usize,
+) -> Vec<Result<String, SignError>> {
     let keys = signer.keys();
     let sign = |part: &[&Decision]| -> Vec<_> {
         part.iter().map(|decision| keys.sign(decision)).collect()
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = cores.min(MAX_THREADS).min(decisions.len().div_ceil(SHARE)).max(1);
+    let threads = cores.min(most).min(decisions.len().div_ceil(SHARE)).max(1);
     if threads == 1 {
         return sign(decisions);
     }

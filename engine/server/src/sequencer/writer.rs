@@ -42,6 +42,8 @@ pub(super) struct Writer {
     name: String,
     active: Activation,
     signer: Signer,
+    /// Most threads that sign a batch.
+    signing_threads: usize,
     options: Options,
     shared: Arc<Shared>,
     steady: Steady,
@@ -97,6 +99,7 @@ impl Writer {
         told: Option<Told>,
     ) -> Result<Self, OpenError> {
         let (every, signing) = (store.snapshot_every, store.checkpoints.clone());
+        let signing_threads = store.signing_threads;
         let store = Store::open(path, store).map_err(OpenError::Store)?;
         let mut snapshots = Snapshots::new(path, every, signer.clone(), told.is_some());
         let folded = snapshots.fold(&store).map_err(OpenError::Log)?;
@@ -125,6 +128,7 @@ impl Writer {
             name,
             active: activation.clone(),
             signer,
+            signing_threads,
             options,
             shared,
             unsettled: false,
@@ -367,7 +371,8 @@ impl Writer {
                 Draft::Leaf(_) | Draft::Order(..) => None,
             })
             .collect();
-        let mut signatures = sign::sign_all(&self.signer, &decisions).into_iter();
+        let signatures = sign::sign_all(&self.signer, &decisions, self.signing_threads);
+        let mut signatures = signatures.into_iter();
         let mut tree = self.tree.clone();
         let mut batch = Batch {
             first: tree.size(),
