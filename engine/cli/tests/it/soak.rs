@@ -58,9 +58,9 @@ const DEAD_MS: u64 = 400;
 const REST_SECONDS: u64 = 3;
 /// One in how many cycles under load has other facts, with other trees of quotas, put into place.
 const REPLACED: u64 = 5;
-/// Cycles of a run that is doctored: it is audited once for every lie, and so kept as short as
-/// has everything in it that somebody lies about.
-const DOCTORED_CYCLES: u64 = 6;
+/// Cycles of a run that is doctored: it is audited once for every lie, and so kept short. Nearly
+/// everything that somebody lies about happens in as many.
+const DOCTORED_CYCLES: u64 = 4;
 /// Their seeds: the further ones for the lies that the earlier ones have nothing for.
 const DOCTORED: Range<u64> = 7..12;
 /// What the doctor exits with when there are such.

@@ -838,6 +838,9 @@ def what_was_made_longer_ends_in_the_epoch_that_it_had(run):
 
 @lie("EXPIRY")
 def what_was_made_longer_was_to_end_before(run):
+    """It ended by itself, as it was to after it had been made longer."""
+    longer = {claims["extends"]["reservation_id"] for _, claims in run.extending() if "lease_id" not in claims}
+    next(event for _, event in run.events("expiry") if event["reservation"] in longer and event["cause"] == "ended")
     for position, _ in run.extending():
         run.forget(position)
 
@@ -1134,7 +1137,11 @@ def a_client_was_told_of_a_denial_that_was_none(run):
 
 @lie("REFUSED")
 def a_client_was_refused_without_reason(run):
-    line = next(line for line in run.answers("settlement") if line["state"] == "ACTIVE")
+    """It stayed in the epoch that it was confirmed in."""
+    moved = {claims["extends"]["reservation_id"] for _, claims in run.extending()}
+    moved |= {event["victim"] for _, event in run.events("eviction_order")}
+    confirmed = (line for line in run.answers("settlement") if line["state"] == "ACTIVE")
+    line = next(line for line in confirmed if line["reservation_id"] not in moved)
     line.update(answer="error", status=9, code="STALE_EPOCH", message="the epoch is stale")
 
 
