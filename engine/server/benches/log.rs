@@ -24,7 +24,9 @@ use futures::{StreamExt as _, stream};
 use hdrhistogram::Histogram;
 use placet_core::{
     Checkpoint, Decision, Digest, Event, Id, LEAF_VERSION, Leaf, MAX_AMOUNT, SigningKey,
-    canonical_json, merkle, sign_decision,
+    canonical_json,
+    merkle::{self, Tree},
+    sign_decision,
 };
 use placet_server::sequencer::{Proposal, SequencerHandle};
 use placet_server::signer::{CheckpointSigner, Signer};
@@ -212,28 +214,9 @@ fn sign(key: &SigningKey, decisions: &[Decision], threads: usize) -> usize {
     })
 }
 
-/// The tree as the log's writer has it: the peaks, by their numbers in the row.
-#[derive(Default)]
-struct Tree {
-    size: u64,
-    row: u64,
-    peaks: Vec<(u64, Digest)>,
-}
-
-impl Tree {
-    fn append(&mut self, leaf: &[u8]) -> Vec<Digest> {
-        let peaks = &self.peaks;
-        let read = |numbers: &[u64]| -> Result<Vec<Digest>, std::convert::Infallible> {
-            let peak = |number: &u64| peaks.iter().find(|(own, _)| own == number).unwrap().1;
-            Ok(numbers.iter().map(peak).collect())
-        };
-        let hashes = merkle::append(self.size, merkle::leaf_hash(leaf), read).unwrap();
-        self.peaks.truncate(self.peaks.len() - (hashes.len() - 1));
-        self.size += 1;
-        self.row += u64::try_from(hashes.len()).unwrap();
-        self.peaks.push((self.row - 1, *hashes.last().unwrap()));
-        hashes
-    }
+/// Appends a leaf, and gives the hashes to store.
+fn append(tree: &mut Tree, leaf: &[u8]) -> Vec<Digest> {
+    tree.append(merkle::leaf_hash(leaf)).unwrap()
 }
 
 /// Signatures and leaves, in memory.
@@ -254,7 +237,7 @@ fn in_memory(key: &SigningKey, tokens: &[String], whole: f64) {
         shared.time(GROUP, || sign(key, &decisions, threads));
         let made =
             leaves.time(GROUP, || tokens.iter().map(|token| leaf(token)).collect::<Vec<_>>());
-        hashes.time(GROUP, || made.iter().map(|leaf| tree.append(leaf).len()).sum::<usize>());
+        hashes.time(GROUP, || made.iter().map(|leaf| append(&mut tree, leaf).len()).sum::<usize>());
     }
     println!("signatures are spread over {threads} threads");
     for part in [one, alone, shared, leaves, hashes] {
@@ -294,9 +277,10 @@ fn stored(folder: &Path, tokens: &[String], whole: f64) {
     let proposal = lease(0);
     for number in 0..BATCHES {
         for ((kind, store, tree), part) in stores.iter_mut().zip(&mut parts) {
-            let (first, first_hash) = (tree.size, tree.row);
-            let hashes: Vec<Digest> = leaves.iter().flat_map(|leaf| tree.append(leaf)).collect();
-            let ids: Vec<Id> = (first..tree.size).map(|at| world::id(&format!("r-{at}"))).collect();
+            let (first, first_hash) = (tree.size(), tree.row());
+            let hashes: Vec<Digest> = leaves.iter().flat_map(|leaf| append(tree, leaf)).collect();
+            let ids: Vec<Id> =
+                (first..tree.size()).map(|at| world::id(&format!("r-{at}"))).collect();
             let records = (first..).zip(&ids).map(|(at, id)| of(&proposal, at, id)).collect();
             let batch = Batch {
                 first,
@@ -310,16 +294,10 @@ fn stored(folder: &Path, tokens: &[String], whole: f64) {
         }
         let (_, store, tree) = &mut stores[2];
         let note = signed.time(1, || {
-            let root = merkle::root(tree.size, |numbers| {
-                let peak = |number: &u64| tree.peaks.iter().find(|(own, _)| own == number);
-                Ok::<_, std::convert::Infallible>(
-                    numbers.iter().map(|number| peak(number).unwrap().1).collect(),
-                )
-            });
-            let origin = world::ISSUER.to_owned();
-            Checkpoint { origin, root: root.unwrap(), size: tree.size }.sign(&signer).unwrap()
+            let (origin, merkle::Head { size, root }) = (world::ISSUER.to_owned(), tree.head());
+            Checkpoint { origin, root, size }.sign(&signer).unwrap()
         });
-        let checkpoint = StoredCheckpoint { number, size: tree.size, note };
+        let checkpoint = StoredCheckpoint { number, size: tree.size(), note };
         published.time(1, || store.publish(&checkpoint).unwrap());
     }
     for part in parts.into_iter().chain([signed, published]) {
@@ -328,7 +306,10 @@ fn stored(folder: &Path, tokens: &[String], whole: f64) {
 }
 
 fn of<'a>(proposal: &'a Proposal, position: u64, request_id: &'a Id) -> Record<'a> {
+    // What the server makes of the store's name, the caller and the request: as long, and as random.
+    let digits = Digest::of(request_id.as_str().as_bytes()).hex();
     Record {
+        name: world::id(&format!("dec-{}", digits.get(..32).unwrap())),
         position,
         caller: &proposal.caller,
         request_id,
@@ -345,14 +326,15 @@ fn main() {
         return;
     }
     let folder = tempfile::tempdir_in(PathBuf::from(env!("CARGO_TARGET_TMPDIR"))).unwrap();
-    let key = SigningKey::from_pkcs8(SigningKey::generate().unwrap().to_pkcs8().unwrap().as_ref());
-    let signer = Signer::new(key.unwrap());
+    let key = SigningKey::generate().unwrap();
+    let own = SigningKey::from_pkcs8(key.to_pkcs8().unwrap().as_ref());
+    let signer = Signer::new(own.unwrap());
     let (whole, mut tokens) = whole(folder.path(), &signer);
     tokens.truncate(GROUP);
     println!();
     println!("parts, microseconds a decision, and percent of the whole, signed beside the writer");
     println!("{:<58} {:>9} {:>9} {:>8}", "", "p50", "p99", "percent");
-    in_memory(signer.key(), &tokens, whole);
+    in_memory(&key, &tokens, whole);
     println!("on the disk that has the target directory");
     stored(folder.path(), &tokens, whole);
     // Without a disk to wait for, what is left is what the bytes cost.
