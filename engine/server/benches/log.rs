@@ -306,7 +306,7 @@ fn stored(folder: &Path, tokens: &[String], whole: f64) {
 }
 
 fn of<'a>(proposal: &'a Proposal, position: u64, request_id: &'a Id) -> Record<'a> {
-    // What the server makes of the store's name, the caller and the request: as long, and as random.
+    // As long and as random as what the server makes of store, caller and request.
     let digits = Digest::of(request_id.as_str().as_bytes()).hex();
     Record {
         name: world::id(&format!("dec-{}", digits.get(..32).unwrap())),
