@@ -350,7 +350,7 @@ def leaves_are_lost_after_they_were_published(run):
     run.publishes = False
     last = run.published()[-1][1] - 1
     del run.leaves[last:]
-    for table in ("requests", "evidence", "personal"):
+    for table in ("decisions", "evidence", "personal"):
         run.store.execute(f"DELETE FROM {table} WHERE position >= ?", (last,))
 
 
