@@ -21,7 +21,9 @@ pub(crate) fn read(text: &str) -> Result<(String, Vec<VerifyingKey>), Failure> {
     let text = match read_note_verifier_key(text.trim()) {
         Ok((origin, key)) => return Ok((origin, vec![key])),
         // A key has two plus signs, which the names of few files have.
-        Err(error) if text.matches('+').count() >= 2 => return Err(refused(error)),
+        Err(error) if text.matches('+').count() >= 2 && !Path::new(text).exists() => {
+            return Err(refused(error));
+        }
         Err(_) => read_file(Path::new(text), MAX_KEYS_BYTES)?,
     };
     let mut read: Vec<(String, VerifyingKey)> = Vec::new();

@@ -5,12 +5,21 @@
 //! but the public keys and a checkpoint.
 
 use crate::merkle::{self, Head, Tree, TreeError};
-use crate::{Checkpoint, Digest, Event, LEAF_VERSION, Leaf, Verifier, VerifyError, canonical_json};
+use crate::{
+    Checkpoint, Digest, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, Verifier, VerifyError,
+    canonical_json,
+};
 
 /// Why a leaf is none of a log of that issuer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeafError {
+    /// It is empty, or longer than any leaf.
+    #[error("it has {bytes} bytes, but a leaf has 1 to {MAX_LEAF_BYTES}")]
+    Length {
+        /// Its length.
+        bytes: usize,
+    },
     /// It is not the JSON of a leaf.
     #[error("it has not the form of a leaf")]
     NotALeaf(#[source] serde_json::Error),
@@ -147,11 +156,14 @@ impl LeafChecker {
     }
 
     /// Checks a leaf as far as it can be without the others: form, spelling, and what is signed in
-    /// it.
+    /// it, each decision and each order of eviction.
     ///
     /// # Errors
     /// [`LeafError`] names the first thing that is wrong.
     pub fn check(&self, bytes: &[u8]) -> Result<CheckedLeaf, LeafError> {
+        if !(1..=MAX_LEAF_BYTES).contains(&bytes.len()) {
+            return Err(LeafError::Length { bytes: bytes.len() });
+        }
         let leaf: Leaf = serde_json::from_slice(bytes).map_err(LeafError::NotALeaf)?;
         if leaf.v != LEAF_VERSION {
             return Err(LeafError::Version { version: leaf.v });
@@ -207,6 +219,8 @@ impl LeafChecker {
 pub struct Walked {
     /// Its leaves and root.
     pub head: Head,
+    /// Leaves that a checkpoint counts: for those behind them nobody has signed.
+    pub published: u64,
     /// Decisions among the leaves, each with a signature that was checked.
     pub decisions: u64,
     /// Orders of eviction among the leaves, each with a signature that was checked.
@@ -311,7 +325,7 @@ impl LogWalk {
             return Err(WalkError::RolledBack { leaves: head.size, published: missing.size });
         }
         let ((decisions, orders, checkpoints), times) = (self.walked, self.times);
-        Ok(Walked { head, decisions, orders, times, checkpoints })
+        Ok(Walked { head, published: self.agreed, decisions, orders, times, checkpoints })
     }
 
     /// Holds the leaves so far against every checkpoint of that size.

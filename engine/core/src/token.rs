@@ -96,7 +96,8 @@ pub enum VerifyError {
     /// The key signed nothing yet when it says that it was issued.
     #[error(
         "says that it was issued at {iat}, but its key `{kid}` signs from {from} on\n\
-         hint: refuse it, the issuer signed nothing with this key then"
+         hint: fetch the issuer's JWK set again, its turn may have come early; if it says the \
+         same, refuse the token"
     )]
     KeyNotYet {
         /// The key.
@@ -109,7 +110,8 @@ pub enum VerifyError {
     /// The key signed nothing any more when it says that it was issued.
     #[error(
         "says that it was issued at {iat}, but its key `{kid}` was retired at {until}\n\
-         hint: refuse it, the issuer signed nothing with this key then"
+         hint: fetch the issuer's JWK set again, it may go on after all; if it says the same, \
+         refuse the token"
     )]
     KeyRetired {
         /// The key.

@@ -48,6 +48,17 @@ pub enum SignerError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody else owns it.
+    #[error(
+        "`{path}` belongs to the user {owner}, neither to this one nor to root\n\
+         hint: who put it there? chown it if it is yours"
+    )]
+    Foreign {
+        /// The file.
+        path: String,
+        /// Id of its owner.
+        owner: u32,
+    },
     /// Others than the owner may read the key, or write it.
     #[error("`{path}` is open to others (mode {mode:o})\nhint: chmod 600 {path}")]
     Exposed {
@@ -319,7 +330,12 @@ impl CheckpointSigner {
 fn check_mode(file: &File, path: &Path, refused: u32) -> Result<(), SignerError> {
     use std::os::unix::fs::MetadataExt as _;
     let path = path.display().to_string();
+    let own = rustix::process::geteuid().as_raw();
     match file.metadata() {
+        // Where others may make files, one of theirs could stand in the place of ours.
+        Ok(metadata) if own != 0 && ![own, 0].contains(&metadata.uid()) => {
+            Err(SignerError::Foreign { path, owner: metadata.uid() })
+        }
         Ok(metadata) if metadata.mode() & refused == 0 => Ok(()),
         Ok(metadata) => Err(SignerError::Exposed { path, mode: metadata.mode() & 0o777 }),
         Err(source) => Err(SignerError::Access { path, source }),

@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use placet_core::{
-    CheckpointError, Event, Expect, Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError, Verifier,
+    CheckpointError, Event, Expect, LeafChecker, Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError,
+    Verifier,
 };
 
 use crate::answer;
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer};
 use crate::{jwks_source, log_key, proof};
+
+/// Issuer of a server that was given no other.
+const ISSUER: &str = "placet";
 
 const EXAMPLES: &str = "\
 Checks signature, issuer, audience and time, and prints the claims. A denial
@@ -52,9 +56,10 @@ pub(crate) struct VerifyArgs {
     /// Who relies on the decision: must be in its `aud`
     #[arg(long, value_name = "NAME", default_value = "provisioner")]
     audience: String,
-    /// Who must have issued the decision: its `iss`
-    #[arg(long, env = "PLACET_ISSUER", value_name = "NAME", default_value = "placet")]
-    issuer: String,
+    /// Who must have issued the decision: its `iss` [default: placet; of a receipt, the name of
+    /// the log]
+    #[arg(long, env = "PLACET_ISSUER", value_name = "NAME")]
+    issuer: Option<String>,
     /// Time to verify at, in seconds since 1970 UTC [default: now]
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
@@ -74,7 +79,8 @@ fn run_token(token: &str, args: &VerifyArgs, printer: &mut Printer) -> Result<()
     let token = proof::read_token(token)?;
     let verifier = Verifier::new(jwks_source::read(&args.jwks)?);
     let now = args.at.unwrap_or_else(placet_server::Clock::now);
-    let expect = Expect { issuer: &args.issuer, audience: &args.audience, now };
+    let issuer = args.issuer.as_deref().unwrap_or(ISSUER);
+    let expect = Expect { issuer, audience: &args.audience, now };
     let decision = verifier
         .verify(&token, &expect)
         .map_err(|error| Failure::from_error(&error).subject("the token"))?;
@@ -106,8 +112,14 @@ fn run_receipt(
         }
     }
     let logged = logged.map_err(refused)?;
+    let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
+    // What is signed in the leaf, as whoever checks the whole log does.
+    let checker = LeafChecker::new(verifier.clone(), issuer.clone());
+    checker.check(receipt.leaf()).map_err(|error| {
+        Failure::from_error(&error).context("the receipt proves a leaf that is none of this log")
+    })?;
     let decision = match &logged.leaf.event {
-        Event::Decision { .. } => Some(logged.decision(&verifier, &args.issuer).map_err(refused)?),
+        Event::Decision { .. } => Some(logged.decision(&verifier, &issuer).map_err(refused)?),
         _ => None,
     };
     let Logged { checkpoint, index, leaf } = &logged;

@@ -73,7 +73,7 @@ fn a_log_is_exported_and_verified() {
     assert_eq!(
         lines,
         [
-            " leaves       70",
+            " leaves       70, 70 of them published",
             " signed       34 decisions, 0 orders of eviction",
             " time         1970-01-01T00:00:00Z to 2026-11-21T19:00:00Z",
             " checkpoints  1, all of them continued",

@@ -81,6 +81,9 @@ fn a_log_is_what_was_published() {
     let walked = walk(&log.leaves, vec![published(&log, 11), published(&log, 3)]).expect("whole");
     assert_eq!((walked.head.size, walked.head.root), (11, log.root(11)));
     assert_eq!((walked.decisions, walked.orders, walked.checkpoints), (5, 2, 2));
+    assert_eq!(walked.published, 11);
+    let walked = walk(&log.leaves, vec![published(&log, 3)]).expect("whole so far");
+    assert_eq!((walked.head.size, walked.published), (11, 3), "who signed the rest?");
     assert_eq!(walked.times.map(|(_, last)| last), Some(NOW + 10));
 }
 
@@ -88,6 +91,14 @@ fn a_log_is_what_was_published() {
 fn what_is_signed_in_a_leaf_is_looked_at() {
     let refused = |bytes: &[u8]| checker().check(bytes).expect_err("refused");
     assert!(matches!(refused(b"{}"), LeafError::NotALeaf(_)));
+    let endless = placet_core::Event::Revocation {
+        epoch: 1,
+        reason: "x".repeat(placet_core::MAX_LEAF_BYTES),
+        refunds: Vec::new(),
+        reservation: sample::id("rsv-1"),
+    };
+    assert!(matches!(refused(&leaf(NOW, endless)), LeafError::Length { .. }));
+    assert!(matches!(refused(b""), LeafError::Length { bytes: 0 }));
     let spaced = [decided(1, NOW), b" ".to_vec()].concat();
     assert!(matches!(refused(&spaced), LeafError::NotCanonical));
     let newer = String::from_utf8(confirmed(1, NOW)).expect("text").replace("\"v\":1", "\"v\":2");

@@ -1,11 +1,11 @@
 //! Writing the log as static files, in the layout of C2SP tlog-tiles: for mirrors, for auditors,
 //! and to outlive the store.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use placet_core::tile::{TilePath, tiles};
+use placet_core::tile::{TileKind, TilePath, tiles};
 use placet_core::{Checkpoint, merkle};
 
 use super::source::{CHECKPOINT, LogSource, SourceError};
@@ -14,6 +14,10 @@ use crate::store::{ReadError, Reader, is_of};
 
 /// What a file is called until it is whole: its name with this behind it.
 const PARTIAL: &str = ".partial";
+/// The file that whoever exports to a directory holds locked.
+const LOCK: &str = ".lock";
+/// Bytes of a hash.
+const HASH_BYTES: u64 = 32;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,12 @@ pub enum ExportError {
     /// The store has no log yet, or a checkpoint of another one.
     #[error("the checkpoint in the store is not one of its log")]
     Checkpoint,
+    /// Another export writes to the directory.
+    #[error("another export writes to `{path}`\nhint: wait for it")]
+    UnderWay {
+        /// The directory.
+        path: String,
+    },
     /// The directory holds something else.
     #[error(
         "`{path}` has a checkpoint that this log does not continue: {what}\n\
@@ -85,8 +95,11 @@ pub fn export_log(
     if !is_head(&reader, &checkpoint)? || !is_of(note, &checkpoint) {
         return Err(ExportError::Checkpoint);
     }
+    let _lock = lock(to)?;
     let before = held(&reader, to, &checkpoint)?;
-    let (size, has) = (checkpoint.size, |tile: &TilePath| tile.is_within(before));
+    let size = checkpoint.size;
+    // What is there already, as far as its length tells: `placet log verify` finds what is damaged.
+    let has = |tile: &TilePath| tile.is_within(before) && is_there(to, *tile);
     let total = u64::try_from(tiles(size).count()).unwrap_or(u64::MAX);
     let (mut files, mut at) = (0_u64, 0_u64);
     for tile in tiles(size) {
@@ -104,16 +117,23 @@ pub fn export_log(
     // Full tiles took the place of some that were cut off. Who still reads by the old checkpoint
     // takes those (C2SP tlog-tiles, "Partial Tiles").
     for tile in tiles(before).filter(|tile| tile.is_partial() && tile.full().is_within(size)) {
+        // With it, those of still earlier exports, which are in the same folder and nothing else.
         let path = to.join(tile.to_string());
-        let gone = fs::remove_file(&path).and_then(|()| match path.parent() {
-            Some(parts) => fs::remove_dir(parts),
-            None => Ok(()),
-        });
-        if let Err(error) = gone {
-            tracing::warn!(%error, %tile, "a partial tile that is of no use any more stays");
+        let Some(parts) = path.parent() else { continue };
+        if let Err(error) = fs::remove_dir_all(parts) {
+            tracing::warn!(%error, %tile, "partial tiles that are of no use any more stay");
         }
     }
     Ok(Exported { checkpoint, before, files })
+}
+
+/// Whether there is a file for a tile that may be it.
+fn is_there(to: &Path, tile: TilePath) -> bool {
+    let hashes = u64::from(tile.width()).saturating_mul(HASH_BYTES);
+    fs::metadata(to.join(tile.to_string())).is_ok_and(|file| match tile.kind() {
+        TileKind::Hashes(_) => file.is_file() && file.len() == hashes,
+        TileKind::Entries => file.is_file() && file.len() > 0,
+    })
 }
 
 /// Whether a store's log begins with what a checkpoint says.
@@ -145,6 +165,22 @@ fn held(reader: &Reader, to: &Path, newest: &Checkpoint) -> Result<u64, ExportEr
     Ok(old.size)
 }
 
+/// Keeps others from exporting to the same directory, which is made if there is none, until it is
+/// dropped.
+fn lock(to: &Path) -> Result<File, ExportError> {
+    let failed = |source| ExportError::Write { path: LOCK.to_owned(), source };
+    fs::create_dir_all(to).map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(to.join(LOCK));
+    let file = file.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(ExportError::UnderWay { path: to.display().to_string() })
+        }
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 /// Writes a file, whole or not at all.
 fn write(to: &Path, path: &str, bytes: &[u8]) -> Result<(), ExportError> {
     let failed = |source| ExportError::Write { path: path.to_owned(), source };
@@ -153,7 +189,12 @@ fn write(to: &Path, path: &str, bytes: &[u8]) -> Result<(), ExportError> {
     fs::create_dir_all(folder).map_err(failed)?;
     let mut name = place.clone().into_os_string();
     name.push(PARTIAL);
-    let put = File::create(&name).and_then(|mut file| {
+    // What was left half-written is in the way of a new file, which never follows a link.
+    match fs::remove_file(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let put = OpenOptions::new().write(true).create_new(true).open(&name).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&name, &place)?;

@@ -306,7 +306,12 @@ fn read_tile<T>(
 fn read_file(directory: &Path, path: &str, most: u64) -> Result<Vec<u8>, SourceError> {
     let failed = |source| SourceError::File { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(directory.join(path)).map_err(failed)?;
+    let place = directory.join(path);
+    // To open a pipe would be to wait for whoever writes to it.
+    if !std::fs::metadata(&place).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no file")));
+    }
+    let file = std::fs::File::open(place).map_err(failed)?;
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
         return Err(SourceError::TooLong { path: path.to_owned(), most });

@@ -119,7 +119,7 @@ impl Checkpoints {
         let Some(options) = &self.options else { return Ok(None) };
         let published = self.last.as_ref().map_or(0, |last| last.head.size);
         let is_new = tree.size() > published || (self.is_foreign && tree.size() == published);
-        if !is_new || !(is_last || self.is_foreign || self.tried.is_due(options, now)) {
+        if !is_new || !(is_last || self.tried.is_due(options, now)) {
             return Ok(None);
         }
         self.tried = match now {

@@ -234,10 +234,19 @@ impl Manifest {
         self.keys.iter().any(|key| key.usage == usage)
     }
 
-    /// Puts it in the place of the one before: whole or not at all, and durable.
+    /// Writes it if the directory has none yet.
     ///
     /// # Errors
-    /// [`SignerError::Access`].
+    /// As [`Manifest::write`].
+    pub(super) fn begin(&self, directory: &Path, lock: &Lock) -> Result<(), SignerError> {
+        if directory.join(MANIFEST_FILE).exists() { Ok(()) } else { self.write(directory, lock) }
+    }
+
+    /// Puts it in the place of the one before: whole or not at all, and durable. What could not be
+    /// read again is not written.
+    ///
+    /// # Errors
+    /// [`SignerError::Access`]; [`SignerError::Manifest`] if it could not be read.
     pub(super) fn write(&self, directory: &Path, _lock: &Lock) -> Result<(), SignerError> {
         let path = directory.join(MANIFEST_FILE);
         let keys = self.keys.iter().map(WrittenKey::of).collect();
@@ -245,6 +254,11 @@ impl Manifest {
         let mut json =
             serde_json::to_vec_pretty(&written).expect("texts and numbers have a JSON form");
         json.push(b'\n');
+        let unfit = |problem| SignerError::Manifest { path: path.display().to_string(), problem };
+        if u64::try_from(json.len()).is_ok_and(|bytes| bytes > MAX_MANIFEST_BYTES) {
+            return Err(unfit(format!("it would have more than {MAX_MANIFEST_BYTES} bytes")));
+        }
+        Self::parse(&json).map_err(unfit)?;
         let put = || {
             let draft = directory.join(DRAFT_FILE);
             // Whoever was killed over its draft left it; nobody else has the lock.

@@ -272,11 +272,9 @@ fn serve(
     opened: Option<SyncSender<Result<(), TokenError>>>,
 ) {
     let mut seat = None;
-    // A wrong PIN is tried once.
-    let mut is_locked_out = false;
     if let Some(opened) = opened {
         let reached = way.reach().map(|reached| seat = Some(reached));
-        is_locked_out = matches!(reached, Err(TokenError::Pin { .. }));
+        way.note(reached.as_ref().err());
         // Whoever opens the key may have given up.
         drop(opened.try_send(reached));
     }
@@ -284,7 +282,7 @@ fn serve(
         let mut signed = Err(KeyError::Elsewhere);
         // Once more, if the token has lost the session.
         for _ in 0..2 {
-            if is_locked_out || signed.is_ok() {
+            if way.is_locked_out.load(Ordering::Relaxed) || signed.is_ok() {
                 break;
             }
             let reached = match seat.take() {
@@ -297,7 +295,7 @@ fn serve(
                     seat = Some(reached);
                 }
                 Err(error) => {
-                    is_locked_out = matches!(error, TokenError::Pin { .. });
+                    way.note(Some(&error));
                     let error = crate::activation::chain(&error).replace('\n', "; ");
                     tracing::error!(error, "a token gave no signature");
                 }
@@ -315,6 +313,8 @@ struct Way {
     token: Token,
     pin: AuthPin,
     module: OnceLock<Pkcs11>,
+    /// Whether the PIN was refused: no thread tries it again, since tokens lock themselves.
+    is_locked_out: AtomicBool,
 }
 
 /// A session, logged in, and the key.
@@ -325,7 +325,15 @@ struct Seat {
 
 impl Way {
     fn new(token: &Token) -> Result<Self, SignerError> {
-        Ok(Self { pin: pin(token)?, token: token.clone(), module: OnceLock::new() })
+        let (module, is_locked_out) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { pin: pin(token)?, token: token.clone(), module, is_locked_out })
+    }
+
+    /// Remembers a PIN that was refused.
+    fn note(&self, error: Option<&TokenError>) {
+        if matches!(error, Some(TokenError::Pin { .. })) {
+            self.is_locked_out.store(true, Ordering::Relaxed);
+        }
     }
 
     fn failed(&self) -> impl Fn(Error) -> TokenError + Copy {

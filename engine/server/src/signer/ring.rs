@@ -217,10 +217,12 @@ impl Following {
         if mark == looked.mark && !is_due {
             return;
         }
-        (looked.mark, looked.read) = (mark, Stopwatch::start());
+        looked.read = Stopwatch::start();
         let usage_name = usage.as_str();
         match Ring::open(directory, *usage, Some(&known), Clock::now()) {
             Ok(ring) => {
+                // What could not be read is looked at again: the reason may pass.
+                looked.mark = mark;
                 let keys = ring.keys.len();
                 tracing::info!(keys, usage = usage_name, "the manifest of keys was read again");
                 *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);

@@ -6,10 +6,14 @@ use placet_core::{KeyId, KeyValidity, MAX_KEYS, Revocation, SigningKey};
 
 use super::manifest::{self, KeyUse, ListedKey, Lock, Manifest, Place, Token};
 use super::{SignerError, pkcs11, private};
+use crate::metrics::Stopwatch;
 
 /// Seconds that a running server has to take up a change: it looks at the manifest once a second,
 /// and a token may take some to be reached.
 pub const PICKUP_SECONDS: u64 = 5;
+/// Seconds of waiting, for a lock or a token, from which on a rotation is reckoned from their end:
+/// a turn that is announced too late leaves signatures of a key whose time was over.
+const SLOW_SECONDS: u64 = 2;
 /// Longest overlap in seconds: a year.
 pub const MAX_OVERLAP_SECONDS: u64 = 31_536_000;
 
@@ -111,7 +115,8 @@ pub struct Rotated {
 /// first one's key.
 ///
 /// # Errors
-/// [`RotateError`]: everything is as it was, except for a key file that nothing names.
+/// [`RotateError`]: every key is as it was. There may be a manifest of these keys where there was
+/// none, and a key file that nothing names.
 pub fn rotate(
     directory: &Path,
     usage: KeyUse,
@@ -126,11 +131,18 @@ pub fn rotate(
         let path = directory.display().to_string();
         SignerError::Access { path, source }
     })?;
+    let waited = Stopwatch::start();
+    let after = |now: u64| {
+        let waited = waited.elapsed().as_secs();
+        if waited < SLOW_SECONDS { now } else { now.saturating_add(waited) }
+    };
     let lock = Lock::take(directory)?;
     let mut manifest = adopted(directory, &lock)?;
     if manifest.keys.len() >= MAX_KEYS {
         return Err(RotateError::TooMany);
     }
+    let begun = now;
+    let now = after(begun);
     let ending = manifest.keys.iter().filter(|key| key.usage == usage).find_map(|key| {
         let until = key.validity.until.filter(|until| *until > now)?;
         key.validity.revoked.is_none().then(|| (key.public.id().clone(), until))
@@ -141,13 +153,20 @@ pub fn rotate(
     let current = manifest.keys.iter().position(|key| {
         key.usage == usage && key.validity.until.is_none() && key.validity.revoked.is_none()
     });
+    // A key file without a manifest is the sign of one that was lost: so the manifest comes first,
+    // whatever becomes of the rest.
+    manifest.begin(directory, &lock)?;
+    let (key, place) = take(directory, usage, next)?;
+    let now = after(begun);
     let soon = now.saturating_add(PICKUP_SECONDS);
     let turn = now.saturating_add(overlap_seconds.max(PICKUP_SECONDS));
+    // The key before may not have begun yet: it signs for a second at least.
+    let begins = current.and_then(|at| manifest.keys.get(at)).and_then(|key| key.validity.from);
+    let turn = turn.max(begins.unwrap_or_default().saturating_add(1));
     let (from, until) = match usage {
         KeyUse::Decision => (turn, turn),
         KeyUse::Checkpoint => (soon, turn.max(soon.saturating_add(PICKUP_SECONDS))),
     };
-    let (key, place) = take(directory, usage, next)?;
     let public = key.verifying_key().clone();
     if manifest.get(public.id()).is_some() {
         return Err(RotateError::Listed { kid: public.id().clone() });

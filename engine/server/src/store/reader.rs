@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use placet_core::{Digest, Event, Id, Leaf};
+use placet_core::{Digest, Event, Id, Leaf, MAX_LEAF_BYTES};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{
@@ -315,6 +315,10 @@ pub(super) fn for_each_leaf<E: From<ReadError>>(
         expected = expected.saturating_add(1);
         let leaf = row.get_ref(1).map_err(ReadError::of)?;
         let leaf = leaf.as_blob().map_err(|_other| ReadError::Damaged("a leaf is no blob"))?;
+        // A file that others wrote need not keep the bounds of its tables.
+        if leaf.len() > MAX_LEAF_BYTES {
+            return Err(ReadError::Damaged("a leaf is longer than any").into());
+        }
         each(leaf)?;
     }
     Ok(())

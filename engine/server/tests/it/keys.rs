@@ -294,6 +294,43 @@ fn what_a_killed_rotation_left_is_in_nobodys_way() {
 }
 
 #[test]
+fn the_first_rotation_that_is_cut_short_is_in_nobodys_way() {
+    let keys = tempfile::tempdir().unwrap();
+    let signer = Signer::open(keys.path()).unwrap();
+    let first = first_key(keys.path());
+    // It fails behind the manifest of what there was.
+    let missing = NextKey::Env("PLACET_TEST_NO_SUCH_VARIABLE".to_owned());
+    let now = Clock::now();
+    rotate(keys.path(), KeyUse::Decision, &missing, DAY, now).unwrap_err();
+    // As one does that is killed when its key is there and the manifest does not name it.
+    let orphan = SigningKey::generate().unwrap();
+    let name = format!("decision-{}.pkcs8", orphan.id());
+    std::fs::write(keys.path().join(name), orphan.to_pkcs8().unwrap().as_ref()).unwrap();
+    assert_eq!(Signer::open(keys.path()).unwrap().jwks(), signer.jwks());
+    assert_eq!(listed_keys(keys.path()).unwrap(), [first]);
+    turn(keys.path(), DAY);
+
+    let empty = tempfile::tempdir().unwrap();
+    rotate(empty.path(), KeyUse::Decision, &missing, DAY, now).unwrap_err();
+    Signer::open(empty.path()).unwrap();
+}
+
+#[test]
+fn a_waiting_key_is_replaced_in_the_second_in_which_it_is_called() {
+    let keys = tempfile::tempdir().unwrap();
+    Signer::open(keys.path()).unwrap();
+    let now = Clock::now();
+    let stolen = first_key(keys.path());
+    rotate(keys.path(), KeyUse::Decision, &NextKey::Made, DAY, now).unwrap();
+    revoke(keys.path(), stolen.public.id().as_str(), &compromised(now), now).unwrap();
+    let rotated = rotate(keys.path(), KeyUse::Decision, &NextKey::Made, 0, now).unwrap();
+    let before = rotated.before.unwrap().validity;
+    assert!(before.from.unwrap() < before.until.unwrap(), "{before:?}");
+    assert_eq!(listed_keys(keys.path()).unwrap().len(), 3, "it is read again");
+    Signer::open(keys.path()).unwrap();
+}
+
+#[test]
 fn a_rotation_is_refused_where_it_would_harm() {
     let keys = tempfile::tempdir().unwrap();
     Signer::open(keys.path()).unwrap();

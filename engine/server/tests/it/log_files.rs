@@ -91,6 +91,7 @@ fn files(folder: &Path) -> Vec<String> {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         match path.is_dir() {
             true => found.extend(files(&path).into_iter().map(|file| format!("{name}/{file}"))),
+            false if name == ".lock" => {}
             false => found.push(name),
         }
     }
@@ -122,6 +123,7 @@ fn store_and_export_are_the_same_log() {
     assert_eq!(archive.of_mirror().unwrap(), of_store);
     assert_eq!((of_store.head.size, of_store.head.root), (SECOND, second.checkpoint.root));
     assert_eq!((of_store.decisions, of_store.checkpoints), (SECOND - 3, 2));
+    assert_eq!(of_store.published, SECOND);
     let mut told = Vec::new();
     let source = LogSource::directory(&archive.mirror()).unwrap();
     let one = verify_log(&source, archive.expect(Vec::new()), 1, |done| told.push(done)).unwrap();
@@ -282,6 +284,41 @@ proptest! {
         }
         prop_assert!(archive.of_store().is_ok());
     }
+}
+
+#[test]
+fn what_is_missing_is_written_again_and_what_is_over_goes() {
+    let archive = Archive::new();
+    grow(&archive.notary, SECOND, 850, 900);
+    archive.export();
+    let parts = |file: &String| file.starts_with("tile/entries/003.p/");
+    grow(&archive.notary, 850, 900, 1_300);
+    archive.export();
+    assert_eq!(files(&archive.mirror()).into_iter().filter(parts).count(), 2, "of two exports");
+    for lost in ["tile/entries/001", "tile/0/002"] {
+        fs::remove_file(archive.mirror().join(lost)).unwrap();
+    }
+    fs::write(archive.mirror().join("tile/0/001"), "cut").unwrap();
+    fs::create_dir_all(archive.folder.path().join("elsewhere")).unwrap();
+    let linked = archive.folder.path().join("elsewhere/file");
+    fs::write(&linked, "of somebody else").unwrap();
+    let partial = archive.mirror().join("checkpoint.partial");
+    std::os::unix::fs::symlink(&linked, partial).unwrap();
+    grow(&archive.notary, 900, 1_100, 1_700);
+    archive.export();
+    assert_eq!(fs::read_to_string(&linked).unwrap(), "of somebody else");
+    assert_eq!(files(&archive.mirror()).into_iter().filter(parts).count(), 0, "003 is full");
+    assert_eq!(archive.of_mirror().unwrap().head.size, 1_100);
+
+    let held = fs::File::open(archive.mirror().join(".lock")).unwrap();
+    held.lock().unwrap();
+    let busy = export_log(&archive.notary.world.store(), &archive.mirror(), |_, _| {});
+    assert!(told(&busy.unwrap_err()).contains("another export writes"));
+    drop(held);
+    archive.export();
+    fs::remove_file(archive.mirror().join("tile/0/002")).unwrap();
+    fs::create_dir(archive.mirror().join("tile/0/002")).unwrap();
+    assert!(told(&archive.of_mirror().unwrap_err()).contains("it is no file"));
 }
 
 #[test]

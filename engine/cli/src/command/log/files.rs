@@ -26,8 +26,14 @@ Get it, and the JWK set, from whoever runs the server by another way than the
 log. Keep the checkpoint that was verified, and give it with --seen the next
 time: then a log that was cut back or written anew in between is found out.
 
-Exit code: 0 it is whole, 1 it is not, or it cannot be read. What is wrong is
-named with its place.
+Leaves of a store that are behind its newest checkpoint are checked as well, but
+nobody has signed yet that they are the log: how many is told.
+
+After a key was revoked, give all keys that ever were: `placet keys jwks
+--history` prints them; the set that a server publishes has no revoked ones.
+
+Exit code: 0 what is published is whole, 1 it is not, or it cannot be read. What
+is wrong is named with its place.
 
 Examples:
   placet log verify --store placet.db --jwks jwks.json --log-key log.key
@@ -115,7 +121,17 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
     bar.finish_and_clear();
     let walked = walked.map_err(|error| failed(&error))?;
     show(&walked, &note, printer)?;
-    printer.note("verified");
+    let behind = walked.head.size.saturating_sub(walked.published);
+    if behind > 0 {
+        let what = "verified as far as it is published: the last";
+        printer.note(&format!("{what} {behind} leaves are under no checkpoint"));
+        printer.hint(
+            "nobody has signed yet that these are the log: they count once a server on this store \
+             has made its next checkpoint",
+        );
+    } else {
+        printer.note("verified");
+    }
     Ok(Exit::Done)
 }
 
@@ -151,10 +167,11 @@ pub(super) fn export(args: &ExportArgs, printer: &mut Printer) -> Result<Exit, F
 }
 
 fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failure> {
-    let Walked { head, decisions, orders, times, checkpoints } = walked;
+    let Walked { head, published, decisions, orders, times, checkpoints } = walked;
     if printer.json() {
         let line = serde_json::json!({
-            "size": head.size, "root": head.root.to_string(), "decisions": decisions,
+            "size": head.size, "published": published, "root": head.root.to_string(),
+            "decisions": decisions,
             "orders": orders, "first": times.map(|(first, _)| first),
             "last": times.map(|(_, last)| last), "checkpoints": checkpoints, "checkpoint": note,
         });
@@ -162,7 +179,7 @@ fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failur
     }
     printer.data(&format!("root {}", head.root))?;
     let mut table = print::pairs();
-    table.add_row(["leaves", &head.size.to_string()]);
+    table.add_row(["leaves", &format!("{}, {published} of them published", head.size)]);
     table.add_row(["signed", &format!("{decisions} decisions, {orders} orders of eviction")]);
     if let Some((first, last)) = times {
         table.add_row(["time", &format!("{} to {}", utc(*first), utc(*last))]);
