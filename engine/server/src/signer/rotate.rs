@@ -115,8 +115,8 @@ pub struct Rotated {
 /// first one's key.
 ///
 /// # Errors
-/// [`RotateError`]: every key is as it was. There may be a manifest of these keys where there was
-/// none, and a key file that nothing names.
+/// [`RotateError`]: every key is as it was. There may be a key file that nothing names, and a
+/// manifest of the keys that there were.
 pub fn rotate(
     directory: &Path,
     usage: KeyUse,
@@ -153,9 +153,11 @@ pub fn rotate(
     let current = manifest.keys.iter().position(|key| {
         key.usage == usage && key.validity.until.is_none() && key.validity.revoked.is_none()
     });
-    // A key file without a manifest is the sign of one that was lost: so the manifest comes first,
-    // whatever becomes of the rest.
-    manifest.begin(directory, &lock)?;
+    if *next == NextKey::Made {
+        // A key file without a manifest is the sign of one that was lost: so the manifest comes
+        // first, whatever becomes of the rest.
+        manifest.begin(directory, &lock)?;
+    }
     let (key, place) = take(directory, usage, next)?;
     let now = after(begun);
     let soon = now.saturating_add(PICKUP_SECONDS);
