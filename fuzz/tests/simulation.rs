@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use placet_fuzz::sim::{self, Failure, Run};
 use placet_server::quota::Defect;
 
-/// Seeds of `make test`: with debug assertions, two threads take about 90 seconds for them.
+/// Seeds of `make test`: with debug assertions, two threads take about 160 seconds for them and
+/// the broken rules.
 const SEEDS: u64 = 1_000;
 /// Seeds of `make simulate` unless it is told otherwise.
 const MANY: u64 = 10_000;
