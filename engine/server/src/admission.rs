@@ -699,7 +699,6 @@ fn not_looked(error: SequencerError) -> AdmitError {
     }
 }
 
-/// The engine of components, with a cache of what it compiled if there is a place for one.
 /// How checkpoints are made; their key is made where they are, and only there.
 fn checkpoints(
     settings: &Settings,
@@ -713,6 +712,7 @@ fn checkpoints(
     Ok(Some(CheckpointOptions { signer, every_seconds }))
 }
 
+/// The engine of components, with a cache of what it compiled if there is a place for one.
 fn runtime(settings: &Settings) -> Result<WasmRuntime, LoadError> {
     match &settings.cache {
         Some(directory) => WasmRuntime::with_cache(directory),
