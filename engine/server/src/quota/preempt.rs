@@ -356,6 +356,7 @@ impl Ledger {
                 search.greedy(self, order)?;
             }
             search.descend(self, &mut Vec::new(), 0)?;
+            search.spare_best(self)?;
         }
         let best = search.best.map(|(_, chosen)| chosen);
         let name = |at: usize| candidates.get(at).map(|one| one.id.clone());
@@ -542,7 +543,7 @@ impl Search<'_> {
         }
     }
 
-    /// Takes them in an order until there is room, then spares whom it can, the costliest first.
+    /// Takes them in an order until there is room, then spares whom it can.
     fn greedy(&mut self, ledger: &mut Ledger, order: &[usize]) -> Result<(), ReserveError> {
         // The shortest start of the order that makes room: adding one never takes room away.
         let (mut none, mut enough) = (0, order.len());
@@ -556,6 +557,19 @@ impl Search<'_> {
         }
         let mut chosen: Vec<usize> = order.get(..enough).unwrap_or_default().to_vec();
         chosen.sort_unstable();
+        self.spare(ledger, chosen)
+    }
+
+    /// The best so far may be of a search that was cut short before it came to a part of it.
+    fn spare_best(&mut self, ledger: &mut Ledger) -> Result<(), ReserveError> {
+        match self.best.clone() {
+            Some((_, chosen)) => self.spare(ledger, chosen),
+            None => Ok(()),
+        }
+    }
+
+    /// Spares whom it can of a set that makes room, the costliest first.
+    fn spare(&mut self, ledger: &mut Ledger, mut chosen: Vec<usize>) -> Result<(), ReserveError> {
         // On a bound of its own: nobody is to go for nothing.
         let before = self.work;
         for spared in chosen.clone().into_iter().rev() {
@@ -584,7 +598,10 @@ impl Search<'_> {
         // One more victim costs at least as much as the next candidate.
         let cheapest = self.candidates.get(next).map_or(u128::MAX, |one| one.lost);
         let least = (cost.0.saturating_add(cheapest), cost.1.saturating_add(1));
-        let hopeless = self.best.as_ref().is_some_and(|(best, _)| least > *best);
+        // Of sets that cost the same the first counts: with this candidate, if that is enough.
+        let hopeless = self.best.as_ref().is_some_and(|(best, own)| {
+            least > *best || (least == *best && [&**chosen, &[next]].concat() >= *own)
+        });
         if next == self.candidates.len() || chosen.len() >= self.most || hopeless {
             return Ok(());
         }
