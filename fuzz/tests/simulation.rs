@@ -19,7 +19,7 @@ const SEEDS: u64 = 1_000;
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 70] = [
+const REACHED: [&str; 71] = [
     "activated",
     "already ended",
     "another leaf",
@@ -39,6 +39,7 @@ const REACHED: [&str; 70] = [
     "disk full",
     "disk full at start",
     "ended with its lease",
+    "erased",
     "evicted",
     "expired",
     "failed start",

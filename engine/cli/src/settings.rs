@@ -143,6 +143,9 @@ pub(crate) struct Given {
     /// Seconds between checkpoints of the log while it grows, 1 to 3600, 0 for none [default: 10]
     #[arg(long, env = "PLACET_CHECKPOINT_EVERY", value_name = "SECONDS")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// How long personal values are kept, such as 90d; from 1h [default: until they are erased]
+    #[arg(long, env = "PLACET_PERSONAL_FOR", value_name = "DURATION")]
+    pub(crate) personal_for: Option<String>,
     /// Seconds between looks at bundle and facts for changes, 0 for never [default: 1]
     #[arg(long, env = "PLACET_WATCH", value_name = "SECONDS")]
     pub(crate) watch: Option<u64>,
@@ -167,7 +170,7 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "audience",
     "bundle",
     "bundle-keys",
@@ -183,6 +186,7 @@ const NAMES: [&str; 22] = [
     "log-format",
     "log-level",
     "operator",
+    "personal-for",
     "snapshot-every",
     "store",
     "tls-cert",
@@ -273,6 +277,7 @@ impl Given {
             confirm_within: self.confirm_within.or(file.confirm_within),
             snapshot_every: self.snapshot_every.or(file.snapshot_every),
             checkpoint_every: self.checkpoint_every.or(file.checkpoint_every),
+            personal_for: self.personal_for.or(file.personal_for),
             watch: self.watch.or(file.watch),
             operator: self.operator.or(file.operator),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -305,6 +310,7 @@ impl Given {
         let cache = self.cache.unwrap_or_else(|| store.with_file_name(CACHE_DIRECTORY));
         let operators = self.operator.unwrap_or_else(|| vec![DEFAULT_OPERATOR.to_owned()]);
         let operators = operators.into_iter().map(operator).collect::<Result<_, _>>()?;
+        let personal_for_seconds = self.personal_for.as_deref().map(kept_for).transpose()?;
         let watch = Some(self.watch.unwrap_or(DEFAULT_WATCH)).filter(|seconds| *seconds > 0);
         let server = placet_server::Settings {
             bundle,
@@ -323,6 +329,7 @@ impl Given {
             operators,
             snapshot_every: self.snapshot_every.unwrap_or(SNAPSHOT_EVERY),
             checkpoint_every_seconds: self.checkpoint_every.unwrap_or(CHECKPOINT_EVERY_SECONDS),
+            personal_for_seconds,
             watch: watch.map(std::time::Duration::from_secs),
             tls,
         };
@@ -347,6 +354,19 @@ fn operator(name: String) -> Result<placet_core::Id, Failure> {
         Failure::usage(format!("`{name}` is no caller's name: it {error}"))
             .hint("give the name as decisions show it in `caller`, such as `loopback`")
     })
+}
+
+/// A time to keep something, as people write it.
+fn kept_for(text: &str) -> Result<u64, Failure> {
+    let wrong = |what: String| {
+        Failure::usage(format!("`personal-for` is no time: {what}"))
+            .hint("give hours or days, such as 72h or 90d")
+    };
+    let kept = humantime::parse_duration(text).map_err(|error| wrong(error.to_string()))?;
+    if kept.subsec_nanos() != 0 {
+        return Err(wrong("it is no whole number of seconds".to_owned()));
+    }
+    Ok(kept.as_secs())
 }
 
 fn default_workers() -> usize {

@@ -171,6 +171,14 @@ pub enum Event {
         /// Accounts that are in no tree any more.
         removed: Vec<AccountPath>,
     },
+    /// Personal values were erased because somebody asked for it. Of which decisions is not said:
+    /// it would tell for ever that they are of one person.
+    Erasure {
+        /// Who asked.
+        caller: Id,
+        /// Of how many decisions: 1 or more.
+        decisions: u64,
+    },
     /// A waiver was used for the first time.
     Waiver {
         /// Its name.

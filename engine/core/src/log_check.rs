@@ -209,7 +209,8 @@ impl LeafChecker {
             | Event::Revocation { .. }
             | Event::BundleActivation { .. }
             | Event::FactsActivation { .. }
-            | Event::Quotas { .. } => Ok(Signed::Nothing),
+            | Event::Quotas { .. }
+            | Event::Erasure { .. } => Ok(Signed::Nothing),
         }
     }
 }

@@ -283,6 +283,7 @@ fn stored(folder: &Path, tokens: &[String], whole: f64) {
                 (first..tree.size()).map(|at| world::id(&format!("r-{at}"))).collect();
             let records = (first..).zip(&ids).map(|(at, id)| of(&proposal, at, id)).collect();
             let batch = Batch {
+                erased: Vec::new(),
                 first,
                 leaves: if *kind == Stored::Records { vec![] } else { leaves.clone() },
                 first_hash,

@@ -13,6 +13,7 @@ use crate::activation::{
     ActivateError, ActiveSource, Attempt, Attempts, Loader, RefuseError, Source, chain, told,
 };
 use crate::clock::Clock;
+use crate::erase::{self, Erased, Person};
 use crate::error::AdmitError;
 use crate::grpc::convert::SettleRequest;
 use crate::log::Files;
@@ -204,7 +205,13 @@ impl Admission {
         };
         let workers = Workers::start(settings.workers, &metrics).map_err(OpenError::Threads)?;
         let snapshot_every = settings.snapshot_every;
-        let store = StoreOptions { checkpoints, snapshot_every, ..StoreOptions::default() };
+        let personal_for_seconds = settings.personal_for_seconds;
+        let store = StoreOptions {
+            checkpoints,
+            snapshot_every,
+            personal_for_seconds,
+            ..StoreOptions::default()
+        };
         let names = active.names();
         let sequencer =
             SequencerHandle::start_with(&settings.store, options, store, signer.clone(), names)
@@ -408,6 +415,28 @@ impl Admission {
             ActiveSource { source: *source, digest, revision: revision.to_owned(), last }
         };
         sources.iter().map(state).collect()
+    }
+
+    /// Erases the personal values of somebody, and logs that `caller` asked for it.
+    ///
+    /// # Errors
+    /// If the store cannot be read or written: some may be erased.
+    pub async fn erase_personal(
+        &self,
+        caller: &Id,
+        person: &Person,
+        dry_run: bool,
+    ) -> Result<Erased, AdmitError> {
+        let time = || match self.0.clock {
+            Clock::Events => self.0.sequencer.high_water(),
+            Clock::System => Clock::now(),
+        };
+        let erased = erase::erase(&self.0.sequencer, (caller, time), person, dry_run).await?;
+        if !dry_run {
+            let Erased { decisions, size, .. } = erased;
+            tracing::info!(%caller, decisions, size, "personal values were erased");
+        }
+        Ok(erased)
     }
 
     /// Resolves and evaluates a request. Stores nothing; several may run at once.

@@ -94,6 +94,18 @@ impl AdmitError {
         Self::Unavailable { code: "STORE_FAILED", message, source: Some(Box::new(source)) }
     }
 
+    /// Values may be left of those that were to be erased.
+    pub(crate) fn not_erased(source: SequencerError) -> Self {
+        let message = "not everything may be erased\nhint: call again after a moment";
+        match source {
+            SequencerError::Stopped => Self::stopping(),
+            error => {
+                let source: Option<Cause> = Some(Box::new(error));
+                Self::Unavailable { code: "STORE_FAILED", message, source }
+            }
+        }
+    }
+
     /// A bug, or a machine that fails.
     pub fn internal(source: impl Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))

@@ -7,6 +7,7 @@
 mod activation;
 mod admission;
 mod clock;
+mod erase;
 mod error;
 mod grpc;
 mod http;
@@ -26,6 +27,7 @@ mod workers;
 pub use activation::{ActivateError, ActiveSource, Attempt, RefuseError, Source};
 pub use admission::{Admission, Explained, OpenError, Prepared};
 pub use clock::{Clock, MAX_FORWARD_SECONDS};
+pub use erase::{EraseError, Erased, Person, erase_personal};
 pub use error::AdmitError;
 pub use grpc::convert;
 pub use log::SnapshotError;

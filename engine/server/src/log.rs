@@ -91,6 +91,17 @@ pub enum LogError {
     /// The newest checkpoint is damaged.
     #[error("the newest checkpoint of the log is damaged; nothing was changed\n{}", RESTORE)]
     Checkpoint(#[source] CheckpointError),
+    /// It is another issuer's.
+    #[error(
+        "the log is that of the issuer `{origin}`, not of `{issuer}`; nothing was changed\n\
+         hint: start with the issuer of the log; one of another name begins with a new store"
+    )]
+    Issuer {
+        /// Whose it is.
+        origin: String,
+        /// Who is to issue decisions.
+        issuer: String,
+    },
     /// It cannot have checkpoints.
     #[error(
         "the log's name, the issuer at its beginning, cannot be that of checkpoints\n\
@@ -404,6 +415,8 @@ impl Folded {
                     return Err("it is not the order that the decision asks for".to_owned());
                 }
             }
+            // What is erased is beside the log.
+            Event::Erasure { .. } => {}
             Event::Expiry { .. }
             | Event::Revocation { .. }
             | Event::Waiver { .. }

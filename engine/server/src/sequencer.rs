@@ -8,10 +8,12 @@
 mod checkpoints;
 mod decide;
 mod report;
+mod retention;
 mod sign;
 mod snapshots;
 mod stage;
 mod stepper;
+mod tried;
 mod writer;
 
 use std::future::Future;
@@ -43,6 +45,9 @@ pub const QUEUE: usize = 4_096;
 /// Most commands of one commit: enough to share one sync of the disk among many, few enough for a
 /// short wait.
 pub const MAX_BATCH: usize = 256;
+/// Most decisions whose personal values one command erases: some ten milliseconds, which whoever
+/// asks meanwhile has to wait.
+pub const MAX_ERASED: usize = 2_048;
 /// Seconds by which the time of a command may be behind that of an earlier one, under the system's
 /// clock. Threads overtake one another by milliseconds and clocks are adjusted by little; more is a
 /// clock that cannot be trusted.
@@ -148,6 +153,17 @@ pub struct Settle {
     pub target: Target,
     /// The epoch in which the caller believes it to be.
     pub epoch: u64,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub time: u64,
+}
+
+/// An erasure of personal values, as part of one that is asked for.
+#[derive(Debug, Clone)]
+pub struct Erase {
+    /// Who asks.
+    pub caller: Id,
+    /// Positions of decisions, at most [`MAX_ERASED`].
+    pub positions: Vec<u64>,
     /// When, in seconds since 1970-01-01 UTC.
     pub time: u64,
 }
@@ -301,6 +317,8 @@ enum Command {
     Probe(Box<Proposal>),
     Settle(Settle),
     Activate(Activation, u64),
+    Erase(Erase),
+    Purge,
     Inspect,
     Usage(Accounts, Option<u64>),
     Reservations(Filter, Option<Due>, usize, Option<u64>),
@@ -325,6 +343,10 @@ pub enum Reply {
     Settled(Settled),
     /// An activation.
     Activated,
+    /// An erasure: of how many decisions values were kept until now.
+    Erased(u64),
+    /// Whether nothing of what was erased is left in the write-ahead log.
+    Purged(bool),
     /// A question for the state.
     Inspected(Box<Snapshot>),
     /// A question for a page of accounts.
@@ -549,6 +571,31 @@ impl SequencerHandle {
         self.submit(Command::Activate(activation, time), take).await?.await
     }
 
+    /// Erases personal values and logs that it was asked for: of how many decisions there were any.
+    ///
+    /// # Errors
+    /// [`SequencerError`]: nothing of it was erased, unless the outcome is unknown.
+    pub async fn erase(&self, erase: Erase) -> Result<u64, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Erased(decisions) => Some(decisions),
+            _ => None,
+        };
+        self.submit(Command::Erase(erase), take).await?.await
+    }
+
+    /// Empties the write-ahead log, which has what was erased: false if somebody reads by it. The
+    /// writer then does it as soon as nobody does.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn purge(&self) -> Result<bool, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Purged(purged) => Some(purged),
+            _ => None,
+        };
+        self.submit(Command::Purge, take).await?.await
+    }
+
     /// The state after everything that was put in the order before.
     ///
     /// # Errors
@@ -601,6 +648,12 @@ impl SequencerHandle {
     #[must_use]
     pub fn high_water(&self) -> u64 {
         self.shared.high_water.load(Ordering::Acquire)
+    }
+
+    /// Leaves of the log that are durable.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        *self.shared.size.borrow()
     }
 
     /// Tells of every commit that makes the log longer.
@@ -671,6 +724,8 @@ impl Command {
     fn weight(&self) -> usize {
         match self {
             Self::Propose(members) => members.len(),
+            // One a batch: it takes as long as a whole one of decisions.
+            Self::Erase(_) => MAX_BATCH,
             _ => 1,
         }
     }

@@ -47,6 +47,9 @@ pub struct Settings {
     /// Seconds between two checkpoints of the log while it grows: 1..=3,600; 0 if none are made and
     /// the log is not served.
     pub checkpoint_every_seconds: u64,
+    /// Seconds for which personal values are kept: an hour to 100 years; absent if until somebody
+    /// has them erased.
+    pub personal_for_seconds: Option<u64>,
     /// Time between two looks at the files of bundle and facts: at most an hour; absent if only
     /// operators say when they are read.
     pub watch: Option<Duration>,
@@ -86,6 +89,10 @@ const MAX_CHECKPOINT_EVERY_SECONDS: u64 = 3_600;
 /// milliseconds, and a snapshot of even an empty ledger two syncs of the disk; a thousand million
 /// take hours to fold.
 const SNAPSHOT_RANGE: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000;
+
+/// Shortest and longest time for which personal values are kept: an hour, since they go at most a
+/// quarter of one late, and 100 years.
+const PERSONAL_RANGE: std::ops::RangeInclusive<u64> = 3_600..=3_155_760_000;
 
 /// A setting that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +150,7 @@ impl Settings {
             operators: Vec::new(),
             snapshot_every: SNAPSHOT_EVERY,
             checkpoint_every_seconds: CHECKPOINT_EVERY_SECONDS,
+            personal_for_seconds: None,
             watch: None,
             tls: None,
         }
@@ -174,6 +182,11 @@ impl Settings {
                 value: self.checkpoint_every_seconds,
                 range: "0..=3600 seconds",
             });
+        }
+        let kept = self.personal_for_seconds;
+        if let Some(value) = kept.filter(|kept| !PERSONAL_RANGE.contains(kept)) {
+            let range = "3600..=3155760000 seconds";
+            return Err(SettingsError::Range { name: "personal-for", value, range });
         }
         let every = Some(self.snapshot_every).filter(|every| *every > 0);
         if let Some(value) = every.filter(|every| !SNAPSHOT_RANGE.contains(every)) {
@@ -225,6 +238,7 @@ mod tests {
             (Settings { watch: Some(MAX_WATCH * 2), ..good() }, "watch"),
             (Settings { watch: Some(Duration::ZERO), ..good() }, "`watch` is 0, but must be 1..="),
             (Settings { snapshot_every: 999, ..good() }, "`snapshot-every` is 999"),
+            (Settings { personal_for_seconds: Some(3_599), ..good() }, "`personal-for` is 3599"),
             (Settings { checkpoint_every_seconds: 3_601, ..good() }, "`checkpoint-every` is 3601"),
             (Settings { audience: vec![], ..good() }, "audience"),
             (Settings { issuer: String::new(), ..good() }, "issuer"),

@@ -8,7 +8,9 @@ mod open;
 mod reader;
 mod schema;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use placet_core::{Digest, Id};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -22,10 +24,11 @@ pub use copy::CopyError;
 pub use faults::{Fault, Faults};
 pub use open::OpenError;
 pub(crate) use open::{RESTORE, owner_only};
+use reader::numbers;
 pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredCheckpoint, StoredDecision};
 use schema::{
-    INSERT_CHECKPOINT, INSERT_DECISION, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF, INSERT_PERSONAL,
-    SELECT_NAME, UPDATE_HIGH_WATER,
+    ERASE_PERSONAL, INSERT_CHECKPOINT, INSERT_DECISION, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF,
+    INSERT_PERSONAL, SELECT_NAME, UPDATE_HIGH_WATER,
 };
 
 /// A personal value, kept apart from the log so that it can be erased.
@@ -56,7 +59,7 @@ pub struct Record<'a> {
     pub input: Option<&'a [u8]>,
     /// Canonical evaluation.
     pub evaluation: &'a [u8],
-    /// Personal values, each path once.
+    /// Personal values, each path once, at most 16.
     pub personal: &'a [Personal],
 }
 
@@ -73,6 +76,8 @@ pub struct Batch<'a> {
     pub hashes: Vec<Digest>,
     /// Requests that were decided.
     pub records: Vec<Record<'a>>,
+    /// Positions of earlier decisions whose personal values are to go.
+    pub erased: Vec<u64>,
     /// The time up to which everything due has been done.
     pub high_water: u64,
 }
@@ -112,6 +117,9 @@ pub struct StoreOptions {
     /// Most threads that sign a batch, the writer's included; with 1 it signs all itself, for
     /// benchmarks.
     pub signing_threads: usize,
+    /// Seconds after which personal values are erased; absent if they are kept until somebody asks
+    /// for it.
+    pub personal_for_seconds: Option<u64>,
 }
 
 /// How checkpoints are made.
@@ -131,6 +139,7 @@ impl Default for StoreOptions {
             snapshot_every: SNAPSHOT_EVERY,
             checkpoints: None,
             signing_threads: SIGNING_THREADS,
+            personal_for_seconds: None,
         }
     }
 }
@@ -222,10 +231,7 @@ impl Store {
             return Err(OpenError::Access(error));
         }
         let connection = open::writer(&self.path, self.options.max_pages)?;
-        let copied = connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
-            .map_err(OpenError::Sqlite)?;
-        if copied != 0 {
+        if !open::empty_write_ahead_log(&connection).map_err(OpenError::Sqlite)? {
             return Err(OpenError::InUse { holder: "a reader that does not end".to_owned() });
         }
         self.connection = Some(connection);
@@ -250,6 +256,44 @@ impl Store {
             let mut insert = writing.prepare_cached(INSERT_CHECKPOINT)?;
             insert.execute(params![to_sql(*number), to_sql(*size), note]).map(drop)
         })
+    }
+
+    /// Erases the personal values of decisions, whole or not at all; nothing of it is in the log.
+    ///
+    /// # Errors
+    /// [`CommitError`] tells whether it is certain that nothing is erased.
+    pub fn erase(&mut self, positions: &[u64]) -> Result<(), CommitError> {
+        self.commit_what(|writing| erase(writing, positions))
+    }
+
+    /// The same for all decisions of a range of positions.
+    ///
+    /// # Errors
+    /// [`CommitError`] tells whether it is certain that nothing is erased.
+    pub fn erase_range(&mut self, range: Range<u64>) -> Result<(), CommitError> {
+        self.commit_what(|writing| erase_range(writing, &range))
+    }
+
+    /// Brings all of the write-ahead log into the database and empties it, so that no page of it
+    /// has what was erased: false if somebody reads by it, so that it has to stay for now. Waits
+    /// for nobody.
+    ///
+    /// # Errors
+    /// If SQLite fails: then it may not be empty.
+    pub fn purge(&self) -> Result<bool, ReadError> {
+        let connection = self.connection()?;
+        connection.busy_timeout(Duration::ZERO).map_err(ReadError::of)?;
+        let emptied = open::empty_write_ahead_log(connection).map_err(ReadError::of);
+        connection.busy_timeout(open::BUSY).map_err(ReadError::of)?;
+        emptied
+    }
+
+    /// Position of the first decision in a range of which a personal value is kept.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn first_personal(&self, range: &Range<u64>) -> Result<Option<u64>, ReadError> {
+        reader::first_personal(self.connection()?, range)
     }
 
     fn commit_what(
@@ -412,12 +456,25 @@ fn write(writing: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
         let name = record.name.as_str();
         decision.execute(params![name, caller, id, digest.as_bytes(), position])?;
         evidence.execute(params![position, record.input, record.evaluation])?;
-        for value in record.personal {
-            personal.execute(params![position, value.path, value.salt, value.value])?;
+        let (start, end) = numbers(&(record.position..record.position.saturating_add(1)));
+        for (number, value) in (start..end).zip(record.personal) {
+            personal.execute(params![number, value.path, value.salt, value.value])?;
         }
     }
+    erase(writing, &batch.erased)?;
     writing.prepare_cached(UPDATE_HIGH_WATER)?.execute([to_sql(batch.high_water)])?;
     Ok(())
+}
+
+fn erase(writing: &Transaction<'_>, positions: &[u64]) -> rusqlite::Result<()> {
+    positions
+        .iter()
+        .try_for_each(|position| erase_range(writing, &(*position..position.saturating_add(1))))
+}
+
+fn erase_range(writing: &Transaction<'_>, range: &Range<u64>) -> rusqlite::Result<()> {
+    let (start, end) = numbers(range);
+    writing.prepare_cached(ERASE_PERSONAL)?.execute([start, end]).map(drop)
 }
 
 /// SQLite's integers end at 2^63 - 1; positions and times stay far below, and what is beyond finds

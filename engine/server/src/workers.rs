@@ -29,7 +29,7 @@ use crate::metrics::{Metrics, Stage, Stopwatch};
 use crate::sequencer::{Candidate, Personal, Proposal};
 
 /// Where the one personal field of a request stands.
-const SUBJECT_PATH: &str = "principal.subject";
+pub(crate) const SUBJECT_PATH: &str = "principal.subject";
 
 /// What decisions are made with: switched as one, so that no decision mixes two.
 #[derive(Debug)]

@@ -92,6 +92,12 @@ impl Auditor {
                 self.count("activated");
                 Ok(())
             }
+            (Answer::Erased(expected), Ok(Reply::Erased(decisions))) => {
+                if *decisions > 0 {
+                    self.count("erased");
+                }
+                same("of how many decisions values were erased", decisions, expected)
+            }
             (Answer::Inspected, Ok(Reply::Inspected(snapshot))) => {
                 self.check_snapshot(model, snapshot)
             }

@@ -20,8 +20,10 @@ impl Model {
             let kept = |value: &placet_server::sequencer::Personal| {
                 proposal.personal.iter().any(|own| own.value == value.value)
             };
+            // What is erased in this very batch can still be compared.
+            let is_gone = self.erased.get(&asked.position).is_some_and(|at| *at < first);
             let is_same = asked.proposal.request_digest == proposal.request_digest
-                && asked.proposal.personal.iter().all(kept);
+                && (is_gone || asked.proposal.personal.iter().all(kept));
             if !is_same {
                 return Some((reused(proposal), asked.position < first));
             }

@@ -223,6 +223,7 @@ pub(super) enum Answer {
     Probed(Effect, Vec<Denial>),
     Settled(Settled),
     Activated,
+    Erased(u64),
     Inspected,
     /// `Malformed` and `Unavailable` stand for all of their kind: their texts are for people.
     Failed(SequencerError),
@@ -249,6 +250,8 @@ pub(super) struct Model {
     pub(super) open: BTreeMap<AccountPath, Unit>,
     pub(super) asked: BTreeMap<(Id, Id), Rc<Asked>>,
     pub(super) log: Vec<Rc<Entry>>,
+    /// Decisions whose personal values were erased, and how long the log was then, by position.
+    pub(super) erased: BTreeMap<u64, u64>,
     /// Whom decisions name as victims: where several sets are as good, the model takes that one.
     pub(super) named: Rc<Named>,
     /// Most candidates that one choice of victims ever had, for all copies.
@@ -275,6 +278,7 @@ impl Model {
             open: BTreeMap::new(),
             asked: BTreeMap::new(),
             log: Vec::new(),
+            erased: BTreeMap::new(),
             named: Rc::default(),
             widest: Rc::default(),
             is_open: Rc::default(),
@@ -402,8 +406,35 @@ impl Model {
                 self.activate((revision(&active.bundle.1), revision(&active.facts.1)), false);
                 Ok((Answer::Activated, false))
             }
+            Step::Erase(erase) => {
+                let time = erase.time.max(self.now);
+                if self.see(time).is_ok() {
+                    self.advance(time);
+                }
+                let decisions = self.erase(&erase.positions, first);
+                if decisions > 0 {
+                    let event = Event::Erasure { caller: erase.caller.clone(), decisions };
+                    self.append(self.now, event);
+                }
+                Ok((Answer::Erased(decisions), false))
+            }
             Step::Inspect => Ok((Answer::Inspected, false)),
         }
+    }
+
+    /// Erases what is kept of decisions that were stored before this batch: of how many that is.
+    fn erase(&mut self, positions: &[u64], first: u64) -> u64 {
+        let mut decisions = 0;
+        for position in positions.iter().filter(|position| **position < first) {
+            let at = usize::try_from(*position).expect("a log is far smaller than 2^64");
+            let Entry::Decision(asked) = &*self.log[at] else { continue };
+            let is_new = !self.erased.contains_key(position);
+            if is_new && !asked.proposal.personal.is_empty() {
+                self.erased.insert(*position, self.size());
+                decisions += 1;
+            }
+        }
+        decisions
     }
 
     /// Refuses a time to which no clock jumps. What was seen stays seen, whatever becomes of the

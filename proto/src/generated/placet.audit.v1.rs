@@ -460,6 +460,8 @@ pub enum EventKind {
     Freeze = 12,
     /// a freeze ended
     Thaw = 13,
+    /// personal values were erased because somebody asked for it
+    Erasure = 14,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -482,6 +484,7 @@ impl EventKind {
             Self::Waiver => "WAIVER",
             Self::Freeze => "FREEZE",
             Self::Thaw => "THAW",
+            Self::Erasure => "ERASURE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -501,6 +504,7 @@ impl EventKind {
             "WAIVER" => Some(Self::Waiver),
             "FREEZE" => Some(Self::Freeze),
             "THAW" => Some(Self::Thaw),
+            "ERASURE" => Some(Self::Erasure),
             _ => None,
         }
     }

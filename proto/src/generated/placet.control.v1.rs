@@ -35,6 +35,51 @@ impl ::prost::Name for ActivateResponse {
         "/placet.control.v1.ActivateResponse".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ErasePersonalRequest {
+    /// The subject, as `principal.subject` of the requests was: 1..=256 bytes. Whoever issued the identity: all of that name.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Only decisions of this tenant, since two tenants may name two people alike; empty for all.
+    #[prost(string, tag = "2")]
+    pub tenant_id: ::prost::alloc::string::String,
+    /// Counts what would be erased, and erases nothing.
+    #[prost(bool, tag = "3")]
+    pub dry_run: bool,
+}
+impl ::prost::Name for ErasePersonalRequest {
+    const NAME: &'static str = "ErasePersonalRequest";
+    const PACKAGE: &'static str = "placet.control.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.control.v1.ErasePersonalRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.control.v1.ErasePersonalRequest".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ErasePersonalResponse {
+    /// Decisions whose values were erased, or would be.
+    #[prost(uint64, tag = "1")]
+    pub decisions: u64,
+    /// Leaves of the log that were looked at: what was decided later is not among them.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// Whether the write-ahead log beside the store still has what was erased, because somebody reads the store since before.
+    /// The server empties it as soon as nobody does.
+    #[prost(bool, tag = "3")]
+    pub pending: bool,
+}
+impl ::prost::Name for ErasePersonalResponse {
+    const NAME: &'static str = "ErasePersonalResponse";
+    const PACKAGE: &'static str = "placet.control.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.control.v1.ErasePersonalResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.control.v1.ErasePersonalResponse".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetActiveRequest {}
 impl ::prost::Name for GetActiveRequest {
@@ -299,6 +344,40 @@ pub mod control_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Erases the personal values of one person: of every decision whose request named this subject, what is kept apart from
+        /// the log. The log holds commitments alone, and so do tokens: every proof stays valid.
+        ///
+        /// The answer comes when the values are gone from the store's file and from what stands beside it, or says that this is
+        /// pending. What was decided while the call ran may be missed, and a call that failed midway has erased a part: call again. Copies that were made before keep what they have. The log
+        /// tells that the caller erased, and of how many decisions, not of which.
+        ///
+        /// PERMISSION_DENIED unless the caller is one of the server's operators.
+        pub async fn erase_personal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ErasePersonalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ErasePersonalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::StrictCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/placet.control.v1.ControlService/ErasePersonal",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("placet.control.v1.ControlService", "ErasePersonal"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -335,6 +414,21 @@ pub mod control_service_server {
             request: tonic::Request<super::GetActiveRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetActiveResponse>,
+            tonic::Status,
+        >;
+        /// Erases the personal values of one person: of every decision whose request named this subject, what is kept apart from
+        /// the log. The log holds commitments alone, and so do tokens: every proof stays valid.
+        ///
+        /// The answer comes when the values are gone from the store's file and from what stands beside it, or says that this is
+        /// pending. What was decided while the call ran may be missed, and a call that failed midway has erased a part: call again. Copies that were made before keep what they have. The log
+        /// tells that the caller erased, and of how many decisions, not of which.
+        ///
+        /// PERMISSION_DENIED unless the caller is one of the server's operators.
+        async fn erase_personal(
+            &self,
+            request: tonic::Request<super::ErasePersonalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ErasePersonalResponse>,
             tonic::Status,
         >;
     }
@@ -489,6 +583,51 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetActiveSvc(inner);
+                        let codec = crate::StrictCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/placet.control.v1.ControlService/ErasePersonal" => {
+                    #[allow(non_camel_case_types)]
+                    struct ErasePersonalSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ErasePersonalRequest>
+                    for ErasePersonalSvc<T> {
+                        type Response = super::ErasePersonalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ErasePersonalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::erase_personal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ErasePersonalSvc(inner);
                         let codec = crate::StrictCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

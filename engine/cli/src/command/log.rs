@@ -1,6 +1,7 @@
 //! `placet log`: what the decision log holds and the proofs of it, asked of a server; and the whole
 //! of it, checked and copied without one.
 
+mod erase;
 mod files;
 mod filter;
 mod list;
@@ -15,6 +16,7 @@ use tonic::transport::Channel;
 use crate::connection::{ServerArgs, channel};
 use crate::exit::{Exit, Failure};
 use crate::print::Printer;
+use erase::EraseArgs;
 use files::{ExportArgs, VerifyArgs};
 use list::ListArgs;
 use prove::ProveArgs;
@@ -30,7 +32,8 @@ positions count from 0. It is a Merkle tree (RFC 6962), whose head the server
 publishes in signed checkpoints, so that nobody, its owner neither, can change
 what was logged without being found out by whoever kept one. `show`, `list`,
 `prove` and `tail` ask a running server, as one of its operators; `verify` and
-`export` read the store's file.
+`export` read the store's file. Personal values are beside the log: `erase`
+removes them.
 
 Examples:
   placet log list --tenant acme --effect deny --since 2026-11-20T00:00:00Z
@@ -38,7 +41,8 @@ Examples:
   placet log prove dec-2107b8e7922912419a51bf7e78b3bbd7 --output receipt.txt
   placet log tail --kind eviction_order
   placet log export --store placet.db --to mirror/
-  placet log verify --directory mirror/ --jwks jwks.json --log-key log.key";
+  placet log verify --directory mirror/ --jwks jwks.json --log-key log.key
+  placet log erase --subject ada@acme.example --dry-run";
 
 /// Show, search, follow, prove, check and export what was decided
 #[derive(Debug, Args)]
@@ -57,6 +61,7 @@ enum Action {
     Tail(Box<TailArgs>),
     Verify(VerifyArgs),
     Export(ExportArgs),
+    Erase(EraseArgs),
 }
 
 pub(super) fn run(args: &LogArgs, printer: &mut Printer) -> Result<Exit, Failure> {
@@ -67,6 +72,7 @@ pub(super) fn run(args: &LogArgs, printer: &mut Printer) -> Result<Exit, Failure
         Action::Tail(args) => tail::tail(args, printer),
         Action::Verify(args) => files::verify(args, printer),
         Action::Export(args) => files::export(args, printer),
+        Action::Erase(args) => erase::erase(args, printer),
     }
 }
 

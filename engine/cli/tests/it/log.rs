@@ -162,6 +162,54 @@ fn a_receipt_is_verified_when_the_server_is_gone() {
 }
 
 #[test]
+fn what_is_kept_of_a_person_is_erased_here_and_in_a_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = used_server(folder.path());
+    let url = server.grpc_url();
+    let log = |args: &[&str]| run([&["log"], args, &["--server", &url]].concat());
+    let all = lines(&log(&["list", "--kind", "decision", "--format", "json"]));
+    let subject_of = |position: &Value| {
+        let shown = lines(&log(&["show", &position.to_string(), "--format", "json"])).remove(0);
+        shown["personal"][0]["value"].as_str().map(str::to_owned)
+    };
+    let (first, who) = all
+        .iter()
+        .find_map(|event| Some((event, subject_of(&event["position"])?)))
+        .expect("some of a day's requests name who asked");
+    let (store, copy) = (folder.path().join("placet.db"), folder.path().join("copy.db"));
+    let (store, copy) = (store.to_str().unwrap(), copy.to_str().unwrap());
+    assert_eq!(run(["ledger", "backup", "--store", store, "--to", copy]).code, 0);
+
+    let erase = |args: &[&str]| log(&[&["erase"], args].concat());
+    let would = lines(&erase(&["--subject", &who, "--dry-run", "--format", "json"])).remove(0);
+    let count = would["decisions"].as_u64().unwrap();
+    assert!(count > 0 && subject_of(&first["position"]).is_some(), "{would}");
+    let nobody = erase(&["--subject", "nobody"]);
+    assert_eq!((nobody.code, nobody.stderr.as_str()), (0, "nothing is kept of that subject\n"));
+    let done = erase(&["--subject", &who]);
+    let noun = if count == 1 { "decision" } else { "decisions" };
+    assert!(done.stdout.starts_with(&format!("values of {count} {noun} erased, ")), "{done:?}");
+    let card = log(&["show", first["decision_id"].as_str().unwrap()]);
+    assert!(card.stdout.contains("principal.subject was erased"), "{card:?}");
+    let told = lines(&log(&["list", "--kind", "erasure", "--format", "json"])).remove(0);
+    assert!(told["leaf"].as_str().unwrap().contains(&format!("\"decisions\":{count}")), "{told}");
+    let wrong = erase(&["--subject", ""]);
+    assert!(wrong.code == 1 && wrong.stderr.contains("`subject`"), "{wrong:?}");
+    let in_use = run(["log", "erase", "--subject", &who, "--store", store]);
+    assert!(in_use.code == 1 && in_use.stderr.contains("leave out --store"), "{in_use:?}");
+
+    let of_copy = |args: &[&str]| {
+        lines(&run([args, &["--store", copy, "--format", "json"]].concat())).remove(0)
+    };
+    let before = of_copy(&["ledger", "verify"]);
+    let erased = of_copy(&["log", "erase", "--subject", &who]);
+    assert_eq!((&erased["decisions"], &erased["pending"]), (&would["decisions"], &false.into()));
+    assert_eq!(of_copy(&["log", "erase", "--subject", &who])["decisions"], 0);
+    assert_eq!(of_copy(&["ledger", "verify"])["root"], before["root"], "its log stays a copy's");
+    assert_eq!(server.stop().0, 0);
+}
+
+#[test]
 fn a_tail_tells_what_happens_until_it_is_told_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let server = used_server(folder.path());

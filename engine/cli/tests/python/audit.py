@@ -390,6 +390,12 @@ def activate_bundle(audit, position, time, event):
     audit.digests["bundle_digest"] = event["digest"]
 
 
+def erase(audit, position, time, event):
+    """Personal values are beside the log: it tells of how many decisions some were erased."""
+    if not 1 <= event["decisions"] < position or not event["caller"]:
+        audit.find("LEAF", position, "it erased nothing, or more than there was")
+
+
 def activate_facts(audit, position, time, event):
     audit.digests["facts_digest"] = event["digest"]
     audit.active = audit.facts.get(event["revision"])
@@ -1095,6 +1101,7 @@ FOLDED = {
     "quotas": change_quotas,
     "bundle_activation": activate_bundle,
     "facts_activation": activate_facts,
+    "erasure": erase,
 }
 
 

@@ -140,13 +140,13 @@ class Run:
     def forget(self, position):
         """Puts a leaf of no consequence in the place of another, so that the others keep their positions."""
         self.leaves[position]["event"] = copy.deepcopy(self.events("bundle_activation")[0][1])
-        for table in ("decisions", "evidence", "personal"):
+        for table in ("decisions", "evidence"):
             self.store.execute(f"DELETE FROM {table} WHERE position = ?", (position,))
 
     def insert(self, position, leaf):
         """Puts a leaf between others, which move on with all that names them."""
         self.leaves.insert(position, leaf)
-        for table in ("decisions", "evidence", "personal"):
+        for table in ("decisions", "evidence"):
             # By way of negative numbers, so that no two are ever at one place.
             self.store.execute(f"UPDATE {table} SET position = -position - 1 WHERE position >= ?", (position,))
             self.store.execute(f"UPDATE {table} SET position = -position WHERE position < 0")
@@ -256,7 +256,7 @@ def a_leaf_is_removed(run):
 def the_log_is_cut_off(run):
     last = max(line["position"] for line in run.answers("decision"))
     del run.leaves[last:]
-    for table in ("decisions", "evidence", "personal"):
+    for table in ("decisions", "evidence"):
         run.store.execute(f"DELETE FROM {table} WHERE position >= ?", (last,))
 
 
@@ -350,7 +350,7 @@ def leaves_are_lost_after_they_were_published(run):
     run.publishes = False
     last = run.published()[-1][1] - 1
     del run.leaves[last:]
-    for table in ("decisions", "evidence", "personal"):
+    for table in ("decisions", "evidence"):
         run.store.execute(f"DELETE FROM {table} WHERE position >= ?", (last,))
 
 

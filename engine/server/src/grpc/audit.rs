@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::caller::operator;
-use super::events::{Events, Filter, first_since};
+use super::events::{Events, Filter};
 use super::follow::{Course, Watchers, ahead, check_reached};
 use crate::admission::Admission;
 use crate::error::AdmitError;
@@ -26,6 +26,7 @@ use crate::log::{FileError, Files, read_claims};
 use crate::name::decision_meant;
 use crate::sequencer::Published;
 use crate::store::{Evidence, Personal, ReadError, Reader, StoredDecision};
+use crate::workers::SUBJECT_PATH;
 
 /// Largest request in bytes: six lists of 64 values, of at most 512 bytes each, and some more.
 pub(super) const MAX_AUDIT_BYTES: usize = 256 * 1024;
@@ -36,7 +37,7 @@ pub(super) const MAX_LISTENERS: usize = 16;
 const MAX_WAIT_SECONDS: u32 = 60;
 /// Where an input holds the commitment to the personal value of a request, and the path under which
 /// the value is kept.
-const COMMITTED: (&str, &str) = ("/principal/subject_commitment", "principal.subject");
+const COMMITTED: (&str, &str) = ("/principal/subject_commitment", SUBJECT_PATH);
 
 /// The audit service over one decision point.
 #[derive(Debug, Clone)]
@@ -177,8 +178,8 @@ impl Audit {
         let (since, before) = self
             .watchers
             .read(move || {
-                let since = if from == 0 { 0 } else { first_since(&searched, from, size)? };
-                let before = until.map(|until| first_since(&searched, until, size)).transpose()?;
+                let since = if from == 0 { 0 } else { searched.first_since(from, size)? };
+                let before = until.map(|until| searched.first_since(until, size)).transpose()?;
                 Ok((since, before.unwrap_or(size)))
             })
             .await?;

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use super::caller::{caller, operator};
 use crate::activation::{ActivateError, ActiveSource, Source, message_and_hint};
 use crate::admission::Admission;
+use crate::erase::{Erased, Person};
 use crate::error::AdmitError;
 
 /// Largest request in bytes: two sources and a digest.
@@ -41,6 +42,24 @@ impl ControlService for Control {
             }
             Err(error) => Err(refused(error.into())),
         }
+    }
+
+    async fn erase_personal(
+        &self,
+        request: Request<proto::ErasePersonalRequest>,
+    ) -> Result<Response<proto::ErasePersonalResponse>, Status> {
+        let caller = operator(&request, &self.operators)?;
+        let refused = |error: AdmitError| {
+            error.log();
+            error.to_status()
+        };
+        let proto::ErasePersonalRequest { subject, tenant_id, dry_run } = request.into_inner();
+        let person = Person::new(&subject, &tenant_id)
+            .map_err(|error| refused(AdmitError::Invalid(error)))?;
+        let erased = self.admission.erase_personal(&caller, &person, dry_run).await;
+        let Erased { decisions, size, is_pending } = erased.map_err(refused)?;
+        let pending = is_pending;
+        Ok(Response::new(proto::ErasePersonalResponse { decisions, size, pending }))
     }
 
     async fn get_active(

@@ -370,8 +370,13 @@ fn isolation_level(lease: &proto::Lease) -> Result<IsolationLevel, FieldError> {
 fn principal(principal: proto::Principal) -> Result<Principal, FieldError> {
     let proto::Principal { issuer, subject, groups } = principal;
     text("issuer", &issuer, "visible ASCII characters", |it| it.is_ascii_graphic())?;
-    text("subject", &subject, "bytes of text without control characters", |it| !it.is_control())?;
+    check_subject(&subject)?;
     Ok(Principal { issuer, subject, groups: ids("groups", groups, MAX_GROUPS)? })
+}
+
+/// Checks that a text can be somebody's name at their identity provider.
+pub(crate) fn check_subject(subject: &str) -> Result<(), FieldError> {
+    text("subject", subject, "bytes of text without control characters", |it| !it.is_control())
 }
 
 /// Checks one of a principal's texts.
@@ -395,7 +400,7 @@ fn text(
     Err(FieldError::new("BAD_TEXT", message, hint).inside(field))
 }
 
-fn id(field: &str, text: String) -> Result<Id, FieldError> {
+pub(crate) fn id(field: &str, text: String) -> Result<Id, FieldError> {
     Id::new(text).map_err(|error| match error {
         NameError::Empty => missing(field, "give an id of 1 to 128 characters"),
         broken => {

@@ -262,24 +262,6 @@ fn of_reservation(
     Ok(true)
 }
 
-/// The first position, of a log of `size` leaves, whose time is no earlier than `time`; `size` if
-/// there is none. Times never go back. Blocks.
-///
-/// # Errors
-/// If the log cannot be read.
-pub(super) fn first_since(reader: &Reader, time: u64, size: u64) -> Result<u64, ReadError> {
-    let (mut low, mut high) = (0, size);
-    while low < high {
-        let middle = low.midpoint(high);
-        let leaf = reader.leaves(middle, middle.saturating_add(1))?.pop();
-        let leaf = leaf.ok_or(ReadError::Damaged("a leaf is missing"))?;
-        let leaf: Leaf = serde_json::from_slice(&leaf)
-            .map_err(|_malformed| ReadError::Damaged("a leaf is no leaf"))?;
-        if leaf.time < time { low = middle.saturating_add(1) } else { high = middle }
-    }
-    Ok(low)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use placet_core::Checkpoint;
 use placet_core::merkle::{self, Tree};
 
+use super::tried::Tried;
 use super::{Head, Published};
 use crate::clock::Clock;
 use crate::log::LogError;
-use crate::metrics::Stopwatch;
 use crate::store::{CheckpointOptions, CommitError, Store, StoredCheckpoint, is_of};
 
 /// The checkpoints of a log.
@@ -30,15 +30,6 @@ pub(super) struct Checkpoints {
     tried: Tried,
 }
 
-/// When one was last made, or tried.
-#[derive(Debug)]
-enum Tried {
-    /// By a clock that nobody sets; never, at first.
-    Clock(Option<Stopwatch>),
-    /// By what the caller says that it is, in seconds.
-    Told(Option<u64>),
-}
-
 impl Checkpoints {
     /// Takes up the newest checkpoint of a store, and holds it against its log.
     ///
@@ -51,11 +42,15 @@ impl Checkpoints {
         is_told: bool,
     ) -> Result<Self, LogError> {
         let origin = store.origin()?.unwrap_or_else(|| issuer.to_owned());
+        // INVARIANT: all decisions of a log are of one issuer, by whose name they are verified.
+        if origin != issuer {
+            return Err(LogError::Issuer { origin, issuer: issuer.to_owned() });
+        }
         if let Some(options) = &options {
             let verifier = options.signer.verifier(&origin).map_err(LogError::Origin)?;
             tracing::info!(%verifier, "checkpoints of the log are verified with this key");
         }
-        let tried = if is_told { Tried::Told(None) } else { Tried::Clock(None) };
+        let tried = Tried::never(is_told);
         let mut own = Self { options, origin, last: None, next: 0, is_foreign: false, tried };
         own.take_up(store)?;
         Ok(own)
@@ -119,13 +114,10 @@ impl Checkpoints {
         let Some(options) = &self.options else { return Ok(None) };
         let published = self.last.as_ref().map_or(0, |last| last.head.size);
         let is_new = tree.size() > published || (self.is_foreign && tree.size() == published);
-        if !is_new || !(is_last || self.tried.is_due(options, now)) {
+        if !is_new || !(is_last || self.tried.is_due(options.every_seconds, now)) {
             return Ok(None);
         }
-        self.tried = match now {
-            Some(now) => Tried::Told(Some(now)),
-            None => Tried::Clock(Some(Stopwatch::start())),
-        };
+        self.tried = Tried::at(now);
         let head = tree.head();
         let Head { size, root } = head;
         let checkpoint = Checkpoint { origin: self.origin.clone(), root, size };
@@ -143,15 +135,5 @@ impl Checkpoints {
         self.last = Some(Arc::clone(&made));
         self.is_foreign = false;
         Ok(Some(made))
-    }
-}
-
-impl Tried {
-    fn is_due(&self, options: &CheckpointOptions, now: Option<u64>) -> bool {
-        let since = match self {
-            Self::Clock(tried) => tried.as_ref().map(|tried| tried.elapsed().as_secs()),
-            Self::Told(tried) => tried.map(|tried| now.unwrap_or(tried).saturating_sub(tried)),
-        };
-        since.is_none_or(|since| since >= options.every_seconds)
     }
 }

@@ -1,14 +1,14 @@
 //! Applying a batch to the ledger: in memory only, in order, and so that all of it can be taken
 //! back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use placet_core::{Decision, Digest, Effect, Event, EvictionOrder, Id, Leaf, Reason};
 
 use super::decide::{self, JudgeError};
 use super::{
-    Activation, Command, Decided, Evidence, MAX_BACKWARD_SECONDS, Options, Personal, Proposal,
-    Queued, Reply, SequencerError, Settle, SettleKind, Settled, Target,
+    Activation, Command, Decided, Erase, Evidence, MAX_BACKWARD_SECONDS, MAX_ERASED, Options,
+    Personal, Proposal, Queued, Reply, SequencerError, Settle, SettleKind, Settled, Target,
 };
 use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
@@ -50,6 +50,8 @@ pub(super) enum Answer {
     Snapshot,
     /// A page of it.
     Report,
+    /// Whether what was erased is gone for good.
+    Purge,
 }
 
 /// A batch that was applied to the ledger and is neither signed nor durable.
@@ -60,6 +62,8 @@ pub(super) struct Staged<'a> {
     pub(super) records: Vec<Record<'a>>,
     /// One for each command.
     pub(super) answers: Vec<Answer>,
+    /// Positions of decisions whose personal values go.
+    pub(super) erased: BTreeSet<u64>,
     /// What is active from here on, if that has changed.
     pub(super) active: Option<Activation>,
     /// Drafts of the requests that are decided in this batch.
@@ -167,6 +171,8 @@ impl<'w> Stage<'w> {
                 staged.activate(self.ledger, self.active, activation, now)?;
                 Ok(Answer::OnCommit(Ok(Reply::Activated)))
             }
+            Command::Erase(erase) => self.erase(erase, staged),
+            Command::Purge => Ok(Answer::Purge),
             Command::Inspect => Ok(Answer::Snapshot),
             Command::Usage(..) | Command::Reservations(..) => Ok(Answer::Report),
             Command::Close => Ok(Answer::Firm(Err(SequencerError::Stopped))),
@@ -405,6 +411,32 @@ impl<'w> Stage<'w> {
             staged.expire(expired.map_err(|error| abort(&error))?);
         }
         Ok(Answer::OnCommit(Ok(Reply::Settled(settled))))
+    }
+
+    /// Erases what is kept, and says so in the log.
+    fn erase(&mut self, erase: &Erase, staged: &mut Staged<'_>) -> Result<Answer, Failure> {
+        if erase.positions.len() > MAX_ERASED {
+            return Err(SequencerError::Malformed("names more decisions than one may").into());
+        }
+        // What somebody has a right to does not fail for a clock.
+        let time = erase.time.max(self.ledger.now());
+        if self.check_jump(time).is_ok() {
+            self.advance(time, staged)?;
+        }
+        let now = self.ledger.now();
+        let mut decisions = 0_u64;
+        for position in &erase.positions {
+            let own = *position..position.saturating_add(1);
+            let kept = self.store.first_personal(&own).map_err(|error| abort(&error))?;
+            if kept.is_some() && staged.erased.insert(*position) {
+                decisions = decisions.saturating_add(1);
+            }
+        }
+        if decisions > 0 {
+            let event = Event::Erasure { caller: erase.caller.clone(), decisions };
+            staged.drafts.push(Draft::Leaf(log::leaf(now, event)));
+        }
+        Ok(Answer::OnCommit(Ok(Reply::Erased(decisions))))
     }
 
     /// Settling a reservation that is not there: for a request that was denied that is an answer,

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::writer::{Told, Writer};
 use super::{
-    Activation, Command, OpenError, Options, Proposal, Published, Queued, Reply, SequencerError,
-    Settle, Shared, propose,
+    Activation, Command, Erase, OpenError, Options, Proposal, Published, Queued, Reply,
+    SequencerError, Settle, Shared, propose,
 };
 use crate::signer::Signer;
 use crate::store::{Reader, StoreOptions};
@@ -27,6 +27,8 @@ pub enum Step {
     Settle(Settle),
     /// As [`SequencerHandle::activate`](super::SequencerHandle::activate), with its time.
     Activate(Activation, u64),
+    /// As [`SequencerHandle::erase`](super::SequencerHandle::erase).
+    Erase(Erase),
     /// As [`SequencerHandle::inspect`](super::SequencerHandle::inspect).
     Inspect,
 }
@@ -78,6 +80,7 @@ impl Stepper {
             self.is_alive = self.writer.serve(queued).is_ok();
             if self.is_alive {
                 self.writer.publish(false);
+                while self.writer.retain() {}
             }
         }
         let answer = |mut answer: oneshot::Receiver<_>| {
@@ -122,6 +125,7 @@ fn command(step: Step) -> Command {
         Step::Probe(proposal) => Command::Probe(proposal),
         Step::Settle(settle) => Command::Settle(settle),
         Step::Activate(activation, time) => Command::Activate(activation, time),
+        Step::Erase(erase) => Command::Erase(erase),
         Step::Inspect => Command::Inspect,
     }
 }

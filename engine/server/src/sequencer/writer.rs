@@ -11,6 +11,7 @@ use placet_core::{Decision, Event, SignError};
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
+use super::retention::{RetainError, Retention};
 use super::snapshots::Snapshots;
 use super::stage::{Abort, Answer, Draft, Stage, Staged, decided};
 use super::{
@@ -33,6 +34,7 @@ pub(super) struct Writer {
     /// Ahead of the store: whoever makes one is waited for before the store is closed.
     snapshots: Snapshots,
     checkpoints: Checkpoints,
+    retention: Retention,
     store: Store,
     pub(super) ledger: Ledger,
     /// Of the accounts of `ledger`, as far as it is kept.
@@ -100,6 +102,7 @@ impl Writer {
     ) -> Result<Self, OpenError> {
         let (every, signing) = (store.snapshot_every, store.checkpoints.clone());
         let signing_threads = store.signing_threads;
+        let retention = Retention::new(store.personal_for_seconds, told.as_ref().map(|it| it.now));
         let store = Store::open(path, store).map_err(OpenError::Store)?;
         let mut snapshots = Snapshots::new(path, every, signer.clone(), told.is_some());
         let folded = snapshots.fold(&store).map_err(OpenError::Log)?;
@@ -122,6 +125,7 @@ impl Writer {
             },
             snapshots,
             checkpoints,
+            retention,
             store,
             ledger,
             tree,
@@ -209,9 +213,11 @@ impl Writer {
     pub(super) fn run(mut self, commands: &Receiver<Queued>, end: watch::Sender<bool>) {
         let shared = Arc::clone(&self.shared);
         let alive = Alive(&shared);
-        while let Some((batch, closing)) = self.next_batch(commands) {
+        let mut is_busy = false;
+        while let Some((batch, closing)) = self.next_batch(commands, is_busy) {
             // Where events tell the time, nothing happens while there are none.
-            let is_idle = batch.is_empty() && self.options.clock == Clock::Events;
+            let is_idle =
+                batch.is_empty() && self.options.clock == Clock::Events && !self.unsettled;
             if !is_idle && self.serve(batch).is_err() {
                 break;
             }
@@ -219,6 +225,7 @@ impl Writer {
             if closing {
                 break;
             }
+            is_busy = self.retain();
         }
         // The store is closed and its lock given back before anybody hears of the end.
         drop(self);
@@ -227,9 +234,15 @@ impl Writer {
     }
 
     /// What is there, up to a bound, without waiting for more; empty if it is time to look for what
-    /// is due. `None` if there will be no more. The flag says that this is the last.
-    fn next_batch(&self, commands: &Receiver<Queued>) -> Option<(Vec<Queued>, bool)> {
-        let first = match commands.recv_timeout(TICK) {
+    /// is due, or there is something else to do. `None` if there will be no more. The flag says
+    /// that this is the last.
+    fn next_batch(
+        &self,
+        commands: &Receiver<Queued>,
+        is_busy: bool,
+    ) -> Option<(Vec<Queued>, bool)> {
+        let wait = if is_busy { Duration::ZERO } else { TICK };
+        let first = match commands.recv_timeout(wait) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => return Some((Vec::new(), false)),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -300,6 +313,9 @@ impl Writer {
                 Committed::Yes => {
                     let Signed { batch: stored, tree, answers, tokens, active } = signed;
                     let first = stored.first;
+                    if !stored.erased.is_empty() {
+                        self.retention.erased();
+                    }
                     drop(stored);
                     self.keep(tree, active);
                     self.note_accounts(&tokens);
@@ -335,6 +351,39 @@ impl Writer {
                 self.unsettled = true;
             }
         }
+    }
+
+    /// Erases some of the personal values that were kept long enough, if any; says whether there is
+    /// more to do.
+    pub(super) fn retain(&mut self) -> bool {
+        if self.unsettled {
+            return false;
+        }
+        // A clock that has jumped makes nothing old.
+        let high_water = self.ledger.now();
+        let now = match self.options.clock {
+            Clock::Events => high_water,
+            Clock::System => Some(self.clock())
+                .filter(|now| self.steady.take(*now).is_ok())
+                .map_or(high_water, |now| now.max(high_water)),
+        };
+        match self.retention.consider(&mut self.store, self.tree.size(), now) {
+            Ok(is_more) => return is_more,
+            Err(RetainError::Read(error)) => {
+                tracing::warn!(%error, "personal values past their age could not be erased");
+            }
+            Err(RetainError::Purge(error)) => {
+                tracing::warn!(%error, "the write-ahead log was not emptied of what was erased");
+            }
+            Err(RetainError::Commit(CommitError::Refused(error))) => {
+                tracing::warn!(%error, "the store did not erase personal values past their age");
+            }
+            Err(RetainError::Commit(CommitError::Unknown(error))) => {
+                tracing::error!(%error, "the store does not say whether it erased values");
+                self.unsettled = true;
+            }
+        }
+        false
     }
 
     pub(super) fn published(&self) -> Option<Arc<Published>> {
@@ -419,6 +468,7 @@ impl Writer {
         if self.ledger.breaks(Defect::LeafWithoutHash) {
             batch.hashes.pop();
         }
+        batch.erased = staged.erased.into_iter().collect();
         batch.records = staged.records;
         for record in &mut batch.records {
             record.position = record.position.saturating_add(batch.first);
@@ -560,6 +610,10 @@ impl Writer {
                 }
                 Answer::Snapshot => Ok(Reply::Inspected(Box::new(self.snapshot()))),
                 Answer::Report => self.report(&queued.command),
+                Answer::Purge => match self.store.purge() {
+                    Ok(purged) => Ok(Reply::Purged(purged)),
+                    Err(error) => Err(SequencerError::Unavailable { reason: error.to_string() }),
+                },
             };
             send(queued, result);
         }
@@ -583,7 +637,11 @@ fn answer_all(batch: Vec<Queued>, answers: Vec<Answer>, error: &SequencerError) 
         let result = match answers.next() {
             Some(Answer::Firm(result)) => result,
             Some(
-                Answer::OnCommit(_) | Answer::Decisions(_) | Answer::Snapshot | Answer::Report,
+                Answer::OnCommit(_)
+                | Answer::Decisions(_)
+                | Answer::Snapshot
+                | Answer::Report
+                | Answer::Purge,
             )
             | None => Err(error.clone()),
         };

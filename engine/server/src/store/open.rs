@@ -14,7 +14,7 @@ use super::schema::{APPLICATION_ID, MIGRATIONS, Migration};
 const STATEMENTS: usize = 32;
 /// How long a connection waits for another one of this process, which only ever holds a lock while
 /// it works.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Bytes of the lock file that are read: a process id.
 const LOCK_TEXT_BYTES: u64 = 32;
 
@@ -184,6 +184,14 @@ pub(super) fn read_only(path: &Path) -> Result<(Connection, usize), OpenError> {
 pub(super) fn check_current(version: usize) -> Result<(), OpenError> {
     let known = MIGRATIONS.len();
     if version < known { Err(OpenError::Older { found: version, known }) } else { Ok(()) }
+}
+
+/// Copies the write-ahead log into the database, syncs it, and empties the log: false if somebody
+/// still reads by it.
+pub(super) fn empty_write_ahead_log(connection: &Connection) -> rusqlite::Result<bool> {
+    let busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(busy == 0)
 }
 
 /// A connection that reads.

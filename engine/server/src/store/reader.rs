@@ -1,5 +1,6 @@
 //! Looking things up while the one writer writes.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,9 +8,10 @@ use placet_core::{Digest, Event, Id, Leaf, MAX_LEAF_BYTES};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{
-    MIGRATIONS, SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_HASH,
-    SELECT_HIGH_WATER, SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH, SELECT_LEAF,
-    SELECT_LEAVES, SELECT_PERSONAL, SELECT_REQUEST,
+    MIGRATIONS, SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_FIRST_PERSONAL,
+    SELECT_HASH, SELECT_HIGH_WATER, SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH,
+    SELECT_LEAF, SELECT_LEAVES, SELECT_PERSONAL, SELECT_PERSONAL_OF, SELECT_PERSONAL_UP_TO_2,
+    SELECT_REQUEST, VALUES_A_DECISION,
 };
 use super::{Personal, open, to_sql};
 use crate::name::decision_id;
@@ -162,6 +164,55 @@ impl Reader {
         Ok(leaves)
     }
 
+    /// The first position, of a log of `size` leaves, whose time is no earlier than `time`, in
+    /// seconds since 1970-01-01 UTC; `size` if there is none. Times never go back.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn first_since(&self, time: u64, size: u64) -> Result<u64, ReadError> {
+        let (mut low, mut high) = (0, size);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.leaf(middle)?.time < time {
+                low = middle.saturating_add(1);
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The leaf of a position that the log has.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or has no such leaf.
+    pub(crate) fn leaf(&self, position: u64) -> Result<Leaf, ReadError> {
+        let leaf = self.leaves(position, position.saturating_add(1))?.pop();
+        let leaf = leaf.ok_or(ReadError::Damaged("a leaf is missing"))?;
+        serde_json::from_slice(&leaf).map_err(|_malformed| ReadError::Damaged("a leaf is no leaf"))
+    }
+
+    /// Positions of the decisions in a range of the log of whose requests a field has this value,
+    /// in their order.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn personal_of(
+        &self,
+        (path, value): (&str, &str),
+        range: Range<u64>,
+    ) -> Result<Vec<u64>, ReadError> {
+        self.with(|connection| {
+            let mut select = prepare(connection, SELECT_PERSONAL_OF)?;
+            let (start, end) = numbers(&range);
+            let found = select
+                .query_map(params![start, end, path, value], |row| row.get(0))
+                .and_then(Iterator::collect::<rusqlite::Result<Vec<i64>>>)
+                .map_err(ReadError::of)?;
+            found.into_iter().map(position_of).collect()
+        })
+    }
+
     /// Leaves in the log.
     ///
     /// # Errors
@@ -217,6 +268,8 @@ pub(super) fn genesis(connection: &Connection) -> Result<Option<(String, String)
 
 /// The first version of the schema in which decisions are found by their names.
 const NAMED_SINCE: usize = 2;
+/// The first one in which personal values are only appended and overwritten.
+const APPENDED_SINCE: usize = 3;
 
 /// The decision on a request, in a store of that name and that version of the schema.
 pub(super) fn decision_on(
@@ -227,9 +280,10 @@ pub(super) fn decision_on(
     request_id: &Id,
 ) -> Result<Option<StoredDecision>, ReadError> {
     let found = if version < NAMED_SINCE {
-        find(connection, SELECT_REQUEST, params![caller.as_str(), request_id.as_str()])?
+        find(connection, version, SELECT_REQUEST, params![caller.as_str(), request_id.as_str()])?
     } else {
-        decision(connection, &decision_id(store, caller, request_id))?
+        let name = decision_id(store, caller, request_id);
+        find(connection, version, SELECT_DECISION, params![name.as_str()])?
     };
     match found {
         // INVARIANT: a name is that of one request.
@@ -245,7 +299,7 @@ pub(super) fn decision(
     connection: &Connection,
     name: &Id,
 ) -> Result<Option<StoredDecision>, ReadError> {
-    find(connection, SELECT_DECISION, params![name.as_str()])
+    find(connection, MIGRATIONS.len(), SELECT_DECISION, params![name.as_str()])
 }
 
 /// What a row of stored decisions holds: caller, request id and digest, position, leaf.
@@ -253,6 +307,7 @@ type Row = (String, String, [u8; 32], i64, Vec<u8>);
 
 fn find(
     connection: &Connection,
+    version: usize,
     select: &str,
     by: impl rusqlite::Params,
 ) -> Result<Option<StoredDecision>, ReadError> {
@@ -274,15 +329,50 @@ fn find(
     if of != caller {
         return Err(ReadError::Damaged("the leaf of a request answers another caller"));
     }
-    let mut select = prepare(connection, SELECT_PERSONAL)?;
-    let personal = select
-        .query_map([at], |row| {
+    let personal = personal(connection, version, position)?;
+    let request_digest = Digest::from_bytes(digest);
+    Ok(Some(StoredDecision { caller, request_id, request_digest, position, token, personal }))
+}
+
+/// The personal values that are kept of a decision, in a store of that version of the schema.
+fn personal(
+    connection: &Connection,
+    version: usize,
+    position: u64,
+) -> Result<Vec<Personal>, ReadError> {
+    let query = if version < APPENDED_SINCE { SELECT_PERSONAL_UP_TO_2 } else { SELECT_PERSONAL };
+    let mut select = prepare(connection, query)?;
+    let (start, end) = numbers(&(position..position.saturating_add(1)));
+    select
+        .query_map([start, end], |row| {
             Ok(Personal { path: row.get(0)?, salt: row.get(1)?, value: row.get(2)? })
         })
         .and_then(Iterator::collect)
+        .map_err(ReadError::of)
+}
+
+/// Position of the first decision in a range of which a personal value is kept.
+pub(super) fn first_personal(
+    connection: &Connection,
+    range: &Range<u64>,
+) -> Result<Option<u64>, ReadError> {
+    let (start, end) = numbers(range);
+    let first: Option<i64> = prepare(connection, SELECT_FIRST_PERSONAL)?
+        .query_row([start, end], |row| row.get(0))
+        .optional()
         .map_err(ReadError::of)?;
-    let request_digest = Digest::from_bytes(digest);
-    Ok(Some(StoredDecision { caller, request_id, request_digest, position, token, personal }))
+    first.map(position_of).transpose()
+}
+
+/// The numbers that the personal values of a range of positions have.
+pub(super) fn numbers(range: &Range<u64>) -> (i64, i64) {
+    let number = |position: u64| to_sql(position.saturating_mul(VALUES_A_DECISION));
+    (number(range.start), number(range.end))
+}
+
+fn position_of(number: i64) -> Result<u64, ReadError> {
+    let position = from_sql(number)?.checked_div(VALUES_A_DECISION);
+    Ok(position.expect("a decision has more than no values"))
 }
 
 pub(super) fn evidence(

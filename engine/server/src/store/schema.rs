@@ -11,7 +11,7 @@ pub(super) const APPLICATION_ID: i32 = 0x504c_4354;
 
 /// `MIGRATIONS[v]` brings a store of version `v` to `v + 1`; `user_version` counts them. A new
 /// store runs them all.
-pub(super) const MIGRATIONS: [Migration; 2] = [
+pub(super) const MIGRATIONS: [Migration; 3] = [
     Migration::of(
         "
 CREATE TABLE leaves (
@@ -65,7 +65,27 @@ CREATE TABLE decisions (
 ",
         then: Some(name_decisions),
     },
+    // Personal values are only ever appended, and overwritten where they stand: a row that SQLite
+    // moves to another place of a page, because a row beside it comes or goes, may leave a copy of
+    // itself behind, which no deletion finds. Whoever changes this table must keep that so.
+    Migration::of(
+        "
+CREATE TABLE personal_values (
+    number INTEGER PRIMARY KEY CHECK (number >= 0),
+    kept INTEGER NOT NULL CHECK (kept IN (0, 1)),
+    path TEXT NOT NULL,
+    salt BLOB NOT NULL,
+    value TEXT NOT NULL
+) STRICT;
+INSERT INTO personal_values (number, kept, path, salt, value)
+    SELECT position * 16, 1, path, salt, value FROM personal ORDER BY position;
+DROP TABLE personal;
+",
+    ),
 ];
+
+/// Most personal values of one decision: how many numbers of `personal_values` each position has.
+pub(super) const VALUES_A_DECISION: u64 = 16;
 
 /// One step from a version to the next.
 #[derive(Debug, Clone, Copy)]
@@ -124,9 +144,14 @@ pub(super) const INSERT_DECISION: &str = "INSERT INTO decisions \
     (name, caller, request_id, request_digest, position) VALUES (?1, ?2, ?3, ?4, ?5)";
 pub(super) const INSERT_EVIDENCE: &str =
     "INSERT INTO evidence (position, input, evaluation) VALUES (?1, ?2, ?3)";
-pub(super) const INSERT_PERSONAL: &str =
-    "INSERT INTO personal (position, path, salt, value) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const INSERT_PERSONAL: &str = "INSERT INTO personal_values \
+    (number, kept, path, salt, value) VALUES (?1, 1, ?2, ?3, ?4)";
 pub(super) const UPDATE_HIGH_WATER: &str = "UPDATE meta SET high_water = ?1 WHERE one = 1";
+
+/// Of the same length byte by byte, so that the row is overwritten where it stands.
+pub(super) const ERASE_PERSONAL: &str = "UPDATE personal_values SET kept = 0, \
+    salt = zeroblob(length(salt)), value = CAST(zeroblob(octet_length(value)) AS TEXT) \
+    WHERE number >= ?1 AND number < ?2 AND kept = 1";
 
 pub(super) const SELECT_DECISION: &str = "SELECT \
     d.caller, d.request_id, d.request_digest, d.position, l.leaf \
@@ -140,8 +165,16 @@ pub(super) const SELECT_REQUEST: &str = "SELECT \
 pub(super) const SELECT_REQUESTS: &str =
     "SELECT caller, request_id, request_digest, position FROM requests";
 pub(super) const SELECT_LEAF: &str = "SELECT leaf FROM leaves WHERE position = ?1";
-pub(super) const SELECT_PERSONAL: &str =
-    "SELECT path, salt, value FROM personal WHERE position = ?1 ORDER BY path";
+pub(super) const SELECT_PERSONAL: &str = "SELECT path, salt, value FROM personal_values \
+    WHERE number >= ?1 AND number < ?2 AND kept = 1 ORDER BY number";
+/// The same in a store of an earlier version, which is read as it is.
+pub(super) const SELECT_PERSONAL_UP_TO_2: &str = "SELECT path, salt, value FROM personal \
+    WHERE position * 16 >= ?1 AND position * 16 < ?2 ORDER BY path";
+/// Where a value is kept, in a range that bounds what is read.
+pub(super) const SELECT_PERSONAL_OF: &str = "SELECT number FROM personal_values \
+    WHERE number >= ?1 AND number < ?2 AND kept = 1 AND path = ?3 AND value = ?4 ORDER BY number";
+pub(super) const SELECT_FIRST_PERSONAL: &str = "SELECT number FROM personal_values \
+    WHERE number >= ?1 AND number < ?2 AND kept = 1 ORDER BY number LIMIT 1";
 pub(super) const SELECT_EVIDENCE: &str =
     "SELECT input, evaluation FROM evidence WHERE position = ?1";
 pub(super) const SELECT_LEAVES: &str =
@@ -157,15 +190,18 @@ pub(super) const SELECT_LAST_CHECKPOINT: &str = "SELECT max(number) FROM checkpo
 pub(super) const SELECT_NAME: &str = "SELECT lower(hex(randomblob(16)))";
 
 #[cfg(test)]
-pub(super) const ALL: [&str; 18] = [
+pub(super) const ALL: [&str; 21] = [
     INSERT_LEAF,
     INSERT_HASH,
     INSERT_DECISION,
     INSERT_EVIDENCE,
     INSERT_PERSONAL,
     UPDATE_HIGH_WATER,
+    ERASE_PERSONAL,
     SELECT_DECISION,
     SELECT_PERSONAL,
+    SELECT_PERSONAL_OF,
+    SELECT_FIRST_PERSONAL,
     SELECT_EVIDENCE,
     SELECT_LEAF,
     SELECT_LEAVES,

@@ -478,7 +478,7 @@ async fn a_decision_is_found_by_every_name_and_says_what_is_erased() {
     assert_eq!(short.evidence, None);
 
     let store = server.directory.path().join("placet.db");
-    let erase = format!("DELETE FROM personal WHERE position = {}", found.position);
+    let erase = format!("DELETE FROM personal_values WHERE number / 16 = {}", found.position);
     Connection::open(store).unwrap().execute_batch(&erase).unwrap();
     let erased = decision(&mut client, Named::Position(found.position)).await.unwrap();
     let path = "principal.subject".to_owned();

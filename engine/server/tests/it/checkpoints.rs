@@ -247,6 +247,16 @@ fn another_key_signs_the_same_log_again() {
 }
 
 #[test]
+fn a_log_goes_on_under_one_issuer() {
+    let world = World::new();
+    run(async { world.start().close().await });
+    let options = placet_server::sequencer::Options { issuer: "another".to_owned(), ..options() };
+    let refused = told(&world.start_with(options, None).unwrap_err());
+    assert!(refused.contains(&format!("of the issuer `{ISSUER}`, not of `another`")), "{refused}");
+    run(async { world.start().close().await });
+}
+
+#[test]
 fn a_name_that_no_log_can_have_is_refused() {
     let notary = Notary::new();
     let checkpoints = CheckpointOptions { signer: notary.signer.clone(), every_seconds: EVERY };

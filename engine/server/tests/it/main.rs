@@ -12,6 +12,7 @@ mod changes;
 mod checkpoints;
 mod crash_faults;
 mod damage;
+mod erase;
 mod fixture;
 mod grpc;
 mod hostile;

@@ -54,9 +54,9 @@ fn files_of_others_are_refused_and_left_alone() {
         assert_eq!(fs::read(path(name)).unwrap(), before, "{name} is left as it was");
     }
 
-    let before = database("newer", "PRAGMA application_id = 0x504c4354; PRAGMA user_version = 3");
+    let before = database("newer", "PRAGMA application_id = 0x504c4354; PRAGMA user_version = 4");
     let error = open(&path("newer")).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 3, known: 2 }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 4, known: 3 }), "{error}");
     assert_eq!(fs::read(path("newer")).unwrap(), before);
 }
 

@@ -84,6 +84,7 @@ enum Kind {
     Waiver,
     Freeze,
     Thaw,
+    Erasure,
 }
 
 impl From<Kind> for EventKind {
@@ -102,6 +103,7 @@ impl From<Kind> for EventKind {
             Kind::Waiver => Self::Waiver,
             Kind::Freeze => Self::Freeze,
             Kind::Thaw => Self::Thaw,
+            Kind::Erasure => Self::Erasure,
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::print::Printer;
 const EXAMPLES: &str = "\
 KIND is one of genesis, decision, confirmation, release, expiry, revocation,
 eviction_order, bundle_activation, facts_activation, quotas, waiver, freeze,
-thaw. A policy named `placet` is the engine itself. An account fits by its path
-or the beginning of it, segment by segment.
+thaw, erasure. A policy named `placet` is the engine itself. An account fits by
+its path or the beginning of it, segment by segment.
 
 Events of a reservation, such as its release, are those of the tenant to whom it
 was granted. However many events fit, they are shown as they are found. With

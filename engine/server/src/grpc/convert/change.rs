@@ -32,6 +32,7 @@ pub fn change(position: u64, leaf: Leaf) -> Option<proto::WatchResponse> {
         | Event::BundleActivation { .. }
         | Event::FactsActivation { .. }
         | Event::Quotas { .. }
+        | Event::Erasure { .. }
         | Event::Waiver { .. }
         | Event::Freeze { .. }
         | Event::Thaw { .. } => return None,

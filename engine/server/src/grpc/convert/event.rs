@@ -17,6 +17,7 @@ pub fn event_kind(event: &Event) -> EventKind {
         Event::BundleActivation { .. } => EventKind::BundleActivation,
         Event::FactsActivation { .. } => EventKind::FactsActivation,
         Event::Quotas { .. } => EventKind::Quotas,
+        Event::Erasure { .. } => EventKind::Erasure,
         Event::Waiver { .. } => EventKind::Waiver,
         Event::Freeze { .. } => EventKind::Freeze,
         Event::Thaw { .. } => EventKind::Thaw,
@@ -38,6 +39,6 @@ pub fn event_subject(event: Event) -> String {
             digest.to_string()
         }
         Event::Waiver { id, .. } | Event::Freeze { id, .. } | Event::Thaw { id, .. } => id.into(),
-        Event::Decision { .. } | Event::Quotas { .. } => String::new(),
+        Event::Decision { .. } | Event::Quotas { .. } | Event::Erasure { .. } => String::new(),
     }
 }
