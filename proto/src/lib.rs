@@ -50,7 +50,6 @@ pub mod audit {
     /// `placet.audit.v1`: for operators. Documented in `audit.proto`.
     pub mod v1 {
         #![expect(
-            missing_docs,
             clippy::allow_attributes,
             clippy::allow_attributes_without_reason,
             clippy::missing_errors_doc,

@@ -16,6 +16,7 @@ mod settings;
 mod settle;
 mod stream;
 mod tally;
+mod witnesses;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use placet_server::CHECKPOINT_EVERY_SECONDS;
 use placet_server::store::SNAPSHOT_EVERY;
 
 use crate::exit::Failure;
+use crate::witnesses;
 
 /// Largest settings file in bytes: a hundred times what all settings take.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -146,6 +147,9 @@ pub(crate) struct Given {
     /// How long personal values are kept, such as 90d; from 1h [default: until they are erased]
     #[arg(long, env = "PLACET_PERSONAL_FOR", value_name = "DURATION")]
     pub(crate) personal_for: Option<String>,
+    /// Verifier key of a witness whose cosignatures checkpoints are given; repeat for several
+    #[arg(long, env = "PLACET_WITNESS", value_name = "KEY", value_delimiter = ',')]
+    pub(crate) witness: Option<Vec<String>>,
     /// Seconds between looks at bundle and facts for changes, 0 for never [default: 1]
     #[arg(long, env = "PLACET_WATCH", value_name = "SECONDS")]
     pub(crate) watch: Option<u64>,
@@ -170,7 +174,7 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "audience",
     "bundle",
     "bundle-keys",
@@ -193,6 +197,7 @@ const NAMES: [&str; 23] = [
     "tls-client-ca",
     "tls-key",
     "watch",
+    "witness",
     "workers",
 ];
 
@@ -278,6 +283,7 @@ impl Given {
             snapshot_every: self.snapshot_every.or(file.snapshot_every),
             checkpoint_every: self.checkpoint_every.or(file.checkpoint_every),
             personal_for: self.personal_for.or(file.personal_for),
+            witness: self.witness.or(file.witness),
             watch: self.watch.or(file.watch),
             operator: self.operator.or(file.operator),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -330,6 +336,7 @@ impl Given {
             snapshot_every: self.snapshot_every.unwrap_or(SNAPSHOT_EVERY),
             checkpoint_every_seconds: self.checkpoint_every.unwrap_or(CHECKPOINT_EVERY_SECONDS),
             personal_for_seconds,
+            witnesses: witnesses::read(&self.witness.unwrap_or_default())?,
             watch: watch.map(std::time::Duration::from_secs),
             tls,
         };

@@ -404,7 +404,11 @@ fn verified(folder: &std::path::Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut decided = 0_u64;
     for all in [100_000_u64, 1_000_000] {
-        let options = CheckpointOptions { signer: checkpoints.clone(), every_seconds: 1 };
+        let options = CheckpointOptions {
+            signer: checkpoints.clone(),
+            every_seconds: 1,
+            witnesses: placet_core::Witnesses::default(),
+        };
         let options = StoreOptions {
             checkpoints: Some(options),
             snapshot_every: 0,

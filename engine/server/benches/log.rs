@@ -104,7 +104,11 @@ impl Part {
 fn started(store: &Path, signer: &Signer, signing_threads: usize) -> SequencerHandle {
     let key = SigningKey::generate().unwrap();
     let signer_of_log = CheckpointSigner::new(key);
-    let checkpoints = CheckpointOptions { signer: signer_of_log, every_seconds: 10 };
+    let checkpoints = CheckpointOptions {
+        signer: signer_of_log,
+        every_seconds: 10,
+        witnesses: placet_core::Witnesses::default(),
+    };
     let options = StoreOptions {
         checkpoints: Some(checkpoints),
         signing_threads,

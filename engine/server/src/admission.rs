@@ -20,8 +20,8 @@ use crate::log::Files;
 use crate::metrics::{MAX_ACCOUNT_SERIES, Metrics, Stage, Stopwatch};
 use crate::quota::{AccountUse, Accounts, Due, Filter};
 use crate::sequencer::{
-    Decided, LogNews, Options, Pending, Proposal, ReservationsReport, SequencerError,
-    SequencerHandle, Settle, SettleKind, Settled, UsageReport,
+    Cosigned, Cosigning, Decided, LogNews, Options, Pending, Proposal, ReservationsReport,
+    SequencerError, SequencerHandle, Settle, SettleKind, Settled, UsageReport,
 };
 use crate::settings::Settings;
 use crate::signer::{CheckpointSigner, Signer, SignerError};
@@ -242,6 +242,19 @@ impl Admission {
     /// The log as static files.
     pub(crate) fn files(&self) -> Files {
         self.0.sequencer.files()
+    }
+
+    /// How checkpoints are made, and whose cosignatures they are given; none if none are made.
+    pub(crate) fn checkpoints(&self) -> Option<&CheckpointOptions> {
+        self.0.sequencer.checkpoints()
+    }
+
+    /// Adds cosignatures to a checkpoint: those of witnesses that have none there.
+    ///
+    /// # Errors
+    /// [`AdmitError`]: nothing of it is stored, unless it says that this is not known.
+    pub(crate) async fn cosign(&self, cosigning: Cosigning) -> Result<Cosigned, AdmitError> {
+        self.0.sequencer.cosign(cosigning).await.map_err(not_cosigned)
     }
 
     /// Reads sources again and makes them active in one step, if all of them are good; what has not
@@ -715,6 +728,22 @@ impl Admission {
     }
 }
 
+/// The error of cosignatures that the store did not take.
+fn not_cosigned(error: SequencerError) -> AdmitError {
+    let (code, message) = match &error {
+        SequencerError::Unavailable { .. } => (
+            "STORE_FAILED",
+            "the cosignatures could not be stored\nhint: send them again after a moment",
+        ),
+        SequencerError::OutcomeUnknown => (
+            "OUTCOME_UNKNOWN",
+            "it is not known whether the cosignatures were stored\nhint: send them again",
+        ),
+        _ => return error.into(),
+    };
+    AdmitError::Unavailable { code, message, source: Some(Box::new(error)) }
+}
+
 /// The error of a look at the ledger that shared a batch with what could not be stored.
 fn not_looked(error: SequencerError) -> AdmitError {
     match error {
@@ -738,7 +767,13 @@ fn checkpoints(
         return Ok(None);
     }
     let signer = CheckpointSigner::open(&settings.keys, decisions)?;
-    Ok(Some(CheckpointOptions { signer, every_seconds }))
+    let witnesses = settings.witnesses.clone();
+    if let Some(own) =
+        witnesses.as_slice().iter().find(|one| signer.has(one.key()) || decisions.has(one.key()))
+    {
+        return Err(SignerError::OwnWitness { name: own.name().to_owned() });
+    }
+    Ok(Some(CheckpointOptions { signer, every_seconds, witnesses }))
 }
 
 /// The engine of components, with a cache of what it compiled if there is a place for one.

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::error::Error;
 
+use placet_core::CosignatureError;
 use placet_proto::{ERROR_DOMAIN, FieldError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::log::CosignError;
 use crate::quota::SettleError;
 use crate::sequencer::SequencerError;
 use crate::store::ReadError;
@@ -246,6 +248,7 @@ impl From<SequencerError> for AdmitError {
                 "policies should give fewer or shorter reasons, warnings and obligations",
             )),
             SequencerError::Settle(error) => error.into(),
+            SequencerError::Cosign(error) => CosignError::Cosignature(error).into(),
             SequencerError::Overloaded => Self::QueueFull,
             SequencerError::Superseded => Self::Unavailable {
                 code: "SUPERSEDED",
@@ -269,6 +272,54 @@ impl From<SequencerError> for AdmitError {
             SequencerError::Malformed(_) => Self::internal(error),
         }
     }
+}
+
+impl From<CosignError> for AdmitError {
+    fn from(error: CosignError) -> Self {
+        let about =
+            |code, hint| FieldError::new(code, first_line(&error.to_string()), hint).inside("note");
+        let whole = "send the checkpoint as it was published, and below it what the witness said";
+        match &error {
+            CosignError::TooLarge(_) | CosignError::Lines(_) => {
+                Self::Invalid(about("TOO_LARGE", "leave out lines of witnesses that nobody knows"))
+            }
+            CosignError::Note(_) => Self::Invalid(about("BAD_NOTE", whole)),
+            CosignError::OtherLog(_) => {
+                Self::Invalid(about("OTHER_LOG", "send it to the server whose log it is of"))
+            }
+            CosignError::NeverPublished(_) => Self::NotFound(about("NEVER_PUBLISHED", whole)),
+            CosignError::Fork { .. } => Self::FailedPrecondition(about(
+                "FORK",
+                "keep this note: it proves it to anybody. Find out who used the key of \
+                 checkpoints, and whether the store was restored from a copy",
+            )),
+            CosignError::Cosignature(CosignatureError::Full) => Self::FailedPrecondition(about(
+                "FULL",
+                "cosignatures of witnesses that are no longer known may fill it: take a newer one",
+            )),
+            CosignError::Cosignature(_) => Self::Invalid(about(
+                "BAD_COSIGNATURE",
+                "ask the witness again; its line was changed, or is of another checkpoint",
+            )),
+            CosignError::Unknown(_) => Self::Invalid(about(
+                "UNKNOWN_WITNESS",
+                "start the server with `--witness` and the verifier key of the witness",
+            )),
+            CosignError::Ahead { .. } => Self::FailedPrecondition(about(
+                "TIME_AHEAD",
+                "set the clock that is wrong, the witness's or this server's",
+            )),
+            CosignError::Read(_) => {
+                let message = "the log cannot be read now\nhint: ask again after a moment";
+                Self::Unavailable { code: "STORE_FAILED", message, source: Some(Box::new(error)) }
+            }
+        }
+    }
+}
+
+/// What an error says, without its hint: another one takes its place.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 impl From<SettleError> for AdmitError {

@@ -1,5 +1,6 @@
 //! The decision log: its Merkle tree as it grows, and the ledger as the fold of its leaves.
 
+mod cosign;
 mod files;
 mod proofs;
 mod snapshot;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    AccountPath, CheckpointError, Decision, Digest, Effect, Event, Eviction, EvictionOrder, Id,
-    LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json,
+    AccountPath, CheckpointError, CosignatureError, Decision, Digest, Effect, Event, Eviction,
+    EvictionOrder, Id, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json,
     merkle::{self, Tree},
 };
 
@@ -22,6 +23,7 @@ use crate::activation::chain;
 use crate::quota::{AuditError, Booking, Expired, Ledger, MAX_NODES_IN_LEAF, Outcome, Work};
 use crate::signer::Signer;
 use crate::store::{Faults, RESTORE, ReadError, Reader, Store};
+pub(crate) use cosign::{Checked, CosignError, check};
 pub(crate) use files::{FileError, Files, read_tile};
 pub use snapshot::SnapshotError;
 pub(crate) use snapshot::{Comparison, WriteError, path_of};
@@ -88,8 +90,8 @@ pub enum LogError {
         /// Leaves that were published.
         published: u64,
     },
-    /// The newest checkpoint is damaged.
-    #[error("the newest checkpoint of the log is damaged; nothing was changed\n{}", RESTORE)]
+    /// The newest checkpoint, or one that witnesses cosigned, is damaged.
+    #[error("a checkpoint of the log is damaged; nothing was changed\n{}", RESTORE)]
     Checkpoint(#[source] CheckpointError),
     /// It is another issuer's.
     #[error(
@@ -101,6 +103,17 @@ pub enum LogError {
         origin: String,
         /// Who is to issue decisions.
         issuer: String,
+    },
+    /// A cosignature of a checkpoint is damaged.
+    #[error(
+        "what witnesses said of the checkpoint of {size} leaves is damaged; nothing was changed\n{}",
+        RESTORE
+    )]
+    Cosigned {
+        /// Leaves of the checkpoint.
+        size: u64,
+        /// What is wrong.
+        source: CosignatureError,
     },
     /// It cannot have checkpoints.
     #[error(

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod decide;
+mod published;
 mod report;
 mod retention;
 mod sign;
@@ -24,8 +25,8 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
 use placet_core::{
-    AccountKind, AccountPath, AdmissionRequest, Code, Digest, Effect, Id, Outcome, Reason,
-    ReservationState, Unit,
+    AccountKind, AccountPath, AdmissionRequest, Code, CosignatureError, Digest, Effect, Id,
+    Outcome, Reason, ReservationState, Unit,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -36,7 +37,9 @@ pub use crate::quota::SettleError;
 use crate::quota::{Accounts, Due, Filter};
 use crate::signer::Signer;
 pub use crate::store::Personal;
-use crate::store::{self, Reader, StoreOptions};
+use crate::store::{self, CheckpointOptions, Reader, StoreOptions};
+pub use published::Published;
+pub(crate) use published::Shown;
 pub use report::{ReservationsReport, UsageReport};
 pub use stepper::{Step, Stepper};
 
@@ -198,13 +201,24 @@ pub struct Snapshot {
     pub usage: Vec<(AccountPath, AccountKind, u64)>,
 }
 
-/// A checkpoint, durable, that may be shown to everybody.
+/// What witnesses signed, to be added to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// What it says.
-    pub head: Head,
-    /// The signed note (C2SP tlog-checkpoint).
+pub struct Cosigning {
+    /// How many checkpoints were made before it.
+    pub number: u64,
+    /// Lines of known witnesses on it, without line breaks.
+    pub lines: Vec<String>,
+}
+
+/// A checkpoint with what was added, durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cosigned {
+    /// Leaves that it counts.
+    pub size: u64,
+    /// The signed note.
     pub note: String,
+    /// Whose cosignatures are new.
+    pub added: Vec<String>,
 }
 
 /// Why a command was not carried out. It is a failure, never a denial.
@@ -274,6 +288,9 @@ pub enum SequencerError {
     /// The reservation cannot be settled like this.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// The cosignatures cannot be added.
+    #[error("the checkpoint {0}")]
+    Cosign(#[source] CosignatureError),
     /// The queue is full.
     #[error("too many requests wait\nhint: try again shortly")]
     Overloaded,
@@ -319,6 +336,8 @@ enum Command {
     Activate(Activation, u64),
     Erase(Erase),
     Purge,
+    /// Not a part of the batch: it changes neither the log nor the ledger.
+    Cosign(Cosigning),
     Inspect,
     Usage(Accounts, Option<u64>),
     Reservations(Filter, Option<Due>, usize, Option<u64>),
@@ -347,6 +366,8 @@ pub enum Reply {
     Erased(u64),
     /// Whether nothing of what was erased is left in the write-ahead log.
     Purged(bool),
+    /// Cosignatures.
+    Cosigned(Cosigned),
     /// A question for the state.
     Inspected(Box<Snapshot>),
     /// A question for a page of accounts.
@@ -371,8 +392,8 @@ struct Shared {
     high_water: AtomicU64,
     /// Leaves of the log that are durable.
     size: watch::Sender<u64>,
-    /// The newest checkpoint; none if none is made.
-    published: watch::Sender<Option<Arc<Published>>>,
+    /// Checkpoints that may be shown; none if none is made.
+    published: watch::Sender<Shown>,
 }
 
 impl Shared {
@@ -398,6 +419,7 @@ pub struct SequencerHandle {
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
     reader: Reader,
+    checkpoints: Option<CheckpointOptions>,
     ended: watch::Receiver<bool>,
 }
 
@@ -449,6 +471,7 @@ impl SequencerHandle {
         activation: Activation,
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::default());
+        let checkpoints = store.checkpoints.clone();
         let told = None;
         let writer = writer::Writer::open(
             path,
@@ -467,7 +490,7 @@ impl SequencerHandle {
         // Nobody joins the thread: that it has ended, and closed the store, is told by `end`.
         drop(thread.spawn(move || writer.run(&commands, end)).map_err(OpenError::Thread)?);
         let places = Arc::new(Semaphore::new(QUEUE));
-        Ok(Self { queue, places, shared, reader, ended })
+        Ok(Self { queue, places, shared, reader, checkpoints, ended })
     }
 
     /// Puts an evaluated request in the order; waits while the queue is full.
@@ -596,6 +619,18 @@ impl SequencerHandle {
         self.submit(Command::Purge, take).await?.await
     }
 
+    /// Adds cosignatures to a checkpoint, those of witnesses that have none there.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn cosign(&self, cosigning: Cosigning) -> Result<Cosigned, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Cosigned(cosigned) => Some(cosigned),
+            _ => None,
+        };
+        self.submit(Command::Cosign(cosigning), take).await?.await
+    }
+
     /// The state after everything that was put in the order before.
     ///
     /// # Errors
@@ -665,7 +700,13 @@ impl SequencerHandle {
     /// The newest checkpoint; none if none is made.
     #[must_use]
     pub fn published(&self) -> Option<Arc<Published>> {
-        self.shared.published.borrow().clone()
+        self.shared.published.borrow().newest()
+    }
+
+    /// How checkpoints are made, and whose cosignatures they are given; none if none are made.
+    #[must_use]
+    pub(crate) fn checkpoints(&self) -> Option<&CheckpointOptions> {
+        self.checkpoints.as_ref()
     }
 
     /// The log as static files.

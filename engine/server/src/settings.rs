@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use placet_core::Id;
+use placet_core::{Id, Witnesses};
 
 use crate::clock::Clock;
 use crate::store::SNAPSHOT_EVERY;
@@ -50,6 +50,8 @@ pub struct Settings {
     /// Seconds for which personal values are kept: an hour to 100 years; absent if until somebody
     /// has them erased.
     pub personal_for_seconds: Option<u64>,
+    /// Whose cosignatures checkpoints are given: none are, if there are none.
+    pub witnesses: Witnesses,
     /// Time between two looks at the files of bundle and facts: at most an hour; absent if only
     /// operators say when they are read.
     pub watch: Option<Duration>,
@@ -114,6 +116,12 @@ pub enum SettingsError {
         /// Name of the setting.
         name: &'static str,
     },
+    /// Witnesses without anything that they could cosign.
+    #[error(
+        "`witness` is given, but no checkpoints are made\n\
+         hint: leave it out, or give `checkpoint-every` another number than 0"
+    )]
+    Witnesses,
     /// Plain text beyond this machine.
     #[error(
         "`{name}` is {address}, which other machines can reach, but no certificates are given\n\
@@ -151,6 +159,7 @@ impl Settings {
             snapshot_every: SNAPSHOT_EVERY,
             checkpoint_every_seconds: CHECKPOINT_EVERY_SECONDS,
             personal_for_seconds: None,
+            witnesses: Witnesses::default(),
             watch: None,
             tls: None,
         }
@@ -187,6 +196,9 @@ impl Settings {
         if let Some(value) = kept.filter(|kept| !PERSONAL_RANGE.contains(kept)) {
             let range = "3600..=3155760000 seconds";
             return Err(SettingsError::Range { name: "personal-for", value, range });
+        }
+        if self.checkpoint_every_seconds == 0 && !self.witnesses.as_slice().is_empty() {
+            return Err(SettingsError::Witnesses);
         }
         let every = Some(self.snapshot_every).filter(|every| *every > 0);
         if let Some(value) = every.filter(|every| !SNAPSHOT_RANGE.contains(every)) {

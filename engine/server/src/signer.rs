@@ -96,6 +96,15 @@ pub enum SignerError {
         /// Its file.
         path: String,
     },
+    /// A witness has a key of this server.
+    #[error(
+        "the key of the witness `{name}` is one of this server's own\n\
+         hint: leave it out of `witness`: a log cannot be its own witness"
+    )]
+    OwnWitness {
+        /// Its name.
+        name: String,
+    },
     /// A variable of the environment holds no secret that can be used.
     #[error("the variable `{variable}` of the environment {problem}")]
     Variable {
@@ -197,6 +206,11 @@ impl Signer {
         self.0.look_now();
     }
 
+    /// Whether a key is one of these, be it revoked.
+    pub(crate) fn has(&self, key: &VerifyingKey) -> bool {
+        self.0.ring().public(true).iter().any(|(own, _)| own == key)
+    }
+
     /// The public keys as a JWK set: canonical JSON. Those to come are in it, those that were
     /// revoked are not.
     #[must_use]
@@ -268,6 +282,11 @@ impl CheckpointSigner {
     /// Looks at the manifest at once, not only when a second has passed.
     pub fn look(&self) {
         self.0.look_now();
+    }
+
+    /// Whether a key is one of these, be it revoked.
+    pub(crate) fn has(&self, key: &VerifyingKey) -> bool {
+        self.0.ring().public(true).iter().any(|(own, _)| own == key)
     }
 
     /// The public key that signs now, or else the last one, as tools of the C2SP family take it,

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use placet_core::{Digest, Id};
+use placet_core::{Digest, Id, Witnesses};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::signer::CheckpointSigner;
@@ -28,7 +28,7 @@ use reader::numbers;
 pub use reader::{Evidence, MAX_LEAVES_READ, ReadError, Reader, StoredCheckpoint, StoredDecision};
 use schema::{
     ERASE_PERSONAL, INSERT_CHECKPOINT, INSERT_DECISION, INSERT_EVIDENCE, INSERT_HASH, INSERT_LEAF,
-    INSERT_PERSONAL, SELECT_NAME, UPDATE_HIGH_WATER,
+    INSERT_PERSONAL, SELECT_NAME, UPDATE_CHECKPOINT, UPDATE_HIGH_WATER,
 };
 
 /// A personal value, kept apart from the log so that it can be erased.
@@ -129,6 +129,8 @@ pub struct CheckpointOptions {
     pub signer: CheckpointSigner,
     /// Seconds between two of them: 1 or more. None is made while the log does not grow.
     pub every_seconds: u64,
+    /// Whose cosignatures they are given.
+    pub witnesses: Witnesses,
 }
 
 impl Default for StoreOptions {
@@ -296,6 +298,24 @@ impl Store {
         reader::first_personal(self.connection()?, range)
     }
 
+    /// Makes durable what checkpoints were given since they were published, for all of them or for
+    /// none.
+    ///
+    /// # Errors
+    /// [`CommitError`] tells whether it is certain that nothing is stored.
+    pub fn cosign(&mut self, grown: &[StoredCheckpoint]) -> Result<(), CommitError> {
+        self.commit_what(|writing| {
+            let mut update = writing.prepare_cached(UPDATE_CHECKPOINT)?;
+            for StoredCheckpoint { number, note, .. } in grown {
+                // INVARIANT: only what is there is given more.
+                if update.execute(params![to_sql(*number), note])? != 1 {
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn commit_what(
         &mut self,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
@@ -374,6 +394,14 @@ impl Store {
     /// If the store cannot be read.
     pub fn checkpoint(&self) -> Result<Option<StoredCheckpoint>, ReadError> {
         reader::last_checkpoint(self.connection()?)
+    }
+
+    /// The checkpoint of that number, from 0.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or has no such checkpoint.
+    pub fn checkpoint_at(&self, number: u64) -> Result<StoredCheckpoint, ReadError> {
+        reader::checkpoint(self.connection()?, number)
     }
 
     /// Leaves in the log.

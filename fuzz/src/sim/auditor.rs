@@ -124,6 +124,7 @@ impl Auditor {
             E::Malformed(_) => "malformed",
             E::TooLong => "too long",
             E::Settle(error) => settle_name(*error),
+            E::Cosign(_) => "cosignature refused",
             E::Overloaded => "overloaded",
             E::Unavailable { .. } => "unavailable",
             E::OutcomeUnknown => "outcome unknown",

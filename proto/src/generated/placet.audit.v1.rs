@@ -297,9 +297,12 @@ impl ::prost::Name for Event {
 /// Which leaf, and how long to wait.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReceiptRequest {
-    /// Seconds to wait for a checkpoint that reaches the leaf, at most 60.
+    /// Seconds to wait for a checkpoint that reaches the leaf and has enough cosignatures, at most 60.
     #[prost(uint32, tag = "3")]
     pub wait_seconds: u32,
+    /// Cosignatures, of as many witnesses that the server knows, that the checkpoint must have at least: at most 100.
+    #[prost(uint32, tag = "4")]
+    pub witnesses: u32,
     /// One of these.
     #[prost(oneof = "get_receipt_request::Leaf", tags = "1, 2")]
     pub leaf: ::core::option::Option<get_receipt_request::Leaf>,
@@ -350,8 +353,13 @@ impl ::prost::Name for GetReceiptResponse {
         "/placet.audit.v1.GetReceiptResponse".into()
     }
 }
+/// Which checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetCheckpointRequest {}
+pub struct GetCheckpointRequest {
+    /// Cosignatures, of as many witnesses that the server knows, that it must have at least: at most 100.
+    #[prost(uint32, tag = "1")]
+    pub witnesses: u32,
+}
 impl ::prost::Name for GetCheckpointRequest {
     const NAME: &'static str = "GetCheckpointRequest";
     const PACKAGE: &'static str = "placet.audit.v1";
@@ -426,6 +434,73 @@ impl ::prost::Name for GetConsistencyProofResponse {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/placet.audit.v1.GetConsistencyProofResponse".into()
+    }
+}
+/// A checkpoint and what witnesses said of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddCosignaturesRequest {
+    /// A signed note: a checkpoint as it was published, and below its lines those that witnesses answered with (C2SP
+    /// tlog-witness). At most 65,536 bytes and 200 signature lines.
+    #[prost(string, tag = "1")]
+    pub note: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AddCosignaturesRequest {
+    const NAME: &'static str = "AddCosignaturesRequest";
+    const PACKAGE: &'static str = "placet.audit.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.audit.v1.AddCosignaturesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.audit.v1.AddCosignaturesRequest".into()
+    }
+}
+/// What the checkpoint has now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddCosignaturesResponse {
+    /// Leaves of the log.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// The signed note, cosignatures and all.
+    #[prost(string, tag = "2")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// Its cosignatures of witnesses that the server knows, in the order of their lines.
+    #[prost(message, repeated, tag = "3")]
+    pub cosignatures: ::prost::alloc::vec::Vec<Cosignature>,
+    /// Names on lines that were passed over, cut to a printable length.
+    #[prost(string, repeated, tag = "4")]
+    pub passed_over: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for AddCosignaturesResponse {
+    const NAME: &'static str = "AddCosignaturesResponse";
+    const PACKAGE: &'static str = "placet.audit.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.audit.v1.AddCosignaturesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.audit.v1.AddCosignaturesResponse".into()
+    }
+}
+/// A cosignature, verified.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cosignature {
+    /// Name of the witness.
+    #[prost(string, tag = "1")]
+    pub witness: ::prost::alloc::string::String,
+    /// When it cosigned, by its own clock.
+    #[prost(uint64, tag = "2")]
+    pub time: u64,
+    /// Whether this call added it.
+    #[prost(bool, tag = "3")]
+    pub added: bool,
+}
+impl ::prost::Name for Cosignature {
+    const NAME: &'static str = "Cosignature";
+    const PACKAGE: &'static str = "placet.audit.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "placet.audit.v1.Cosignature".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/placet.audit.v1.Cosignature".into()
     }
 }
 /// What a leaf of the log records.
@@ -520,7 +595,7 @@ pub mod audit_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Looks at the log.
+    /// Looks at the log, and takes what witnesses say of it.
     #[derive(Debug, Clone)]
     pub struct AuditServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -683,9 +758,10 @@ pub mod audit_service_client {
                 .insert(GrpcMethod::new("placet.audit.v1.AuditService", "Tail"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The proof that a leaf is in the log, under the newest checkpoint: it can be checked offline, by whoever has the key of
-        /// the log. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if the newest checkpoint does not reach the leaf, and
-        /// with POSITION_AHEAD if the log has no such leaf.
+        /// The proof that a leaf is in the log, under the newest checkpoint that has enough cosignatures: it can be checked offline,
+        /// by whoever has the key of the log. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if that checkpoint does not reach
+        /// the leaf, with POSITION_AHEAD if the log has no such leaf, and with TOO_FEW_WITNESSES if more cosignatures are asked for
+        /// than the server knows witnesses.
         pub async fn get_receipt(
             &mut self,
             request: impl tonic::IntoRequest<super::GetReceiptRequest>,
@@ -710,7 +786,8 @@ pub mod audit_service_client {
                 .insert(GrpcMethod::new("placet.audit.v1.AuditService", "GetReceipt"));
             self.inner.unary(req, path, codec).await
         }
-        /// The newest checkpoint. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if none was made.
+        /// The newest checkpoint that has enough cosignatures. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if there is
+        /// none, and with TOO_FEW_WITNESSES as for GetReceipt.
         pub async fn get_checkpoint(
             &mut self,
             request: impl tonic::IntoRequest<super::GetCheckpointRequest>,
@@ -768,6 +845,41 @@ pub mod audit_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Adds cosignatures of witnesses to a checkpoint that was published, and answers once that is durable; only then they are
+        /// shown to anybody. The lines prove themselves: each is verified against the witnesses that the server was started with.
+        /// Of one witness a checkpoint keeps the first cosignature, so that a repeated call changes nothing. Lines of others are
+        /// passed over (C2SP tlog-witness).
+        ///
+        /// INVALID_ARGUMENT with the codes TOO_LARGE, BAD_NOTE, OTHER_LOG, UNKNOWN_WITNESS (no line is of a witness that the server
+        /// knows) or BAD_COSIGNATURE; FAILED_PRECONDITION with NO_WITNESSES (the server knows none), TIME_AHEAD (cosigned in more
+        /// than 300 seconds from now), FULL, or FORK: the note is signed as a checkpoint of this log, and this log is another one;
+        /// NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
+        pub async fn add_cosignatures(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddCosignaturesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddCosignaturesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::StrictCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/placet.audit.v1.AuditService/AddCosignatures",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("placet.audit.v1.AuditService", "AddCosignatures"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -820,9 +932,10 @@ pub mod audit_service_server {
             &self,
             request: tonic::Request<super::TailRequest>,
         ) -> std::result::Result<tonic::Response<Self::TailStream>, tonic::Status>;
-        /// The proof that a leaf is in the log, under the newest checkpoint: it can be checked offline, by whoever has the key of
-        /// the log. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if the newest checkpoint does not reach the leaf, and
-        /// with POSITION_AHEAD if the log has no such leaf.
+        /// The proof that a leaf is in the log, under the newest checkpoint that has enough cosignatures: it can be checked offline,
+        /// by whoever has the key of the log. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if that checkpoint does not reach
+        /// the leaf, with POSITION_AHEAD if the log has no such leaf, and with TOO_FEW_WITNESSES if more cosignatures are asked for
+        /// than the server knows witnesses.
         async fn get_receipt(
             &self,
             request: tonic::Request<super::GetReceiptRequest>,
@@ -830,7 +943,8 @@ pub mod audit_service_server {
             tonic::Response<super::GetReceiptResponse>,
             tonic::Status,
         >;
-        /// The newest checkpoint. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if none was made.
+        /// The newest checkpoint that has enough cosignatures. FAILED_PRECONDITION with the code NOT_YET_PUBLISHED if there is
+        /// none, and with TOO_FEW_WITNESSES as for GetReceipt.
         async fn get_checkpoint(
             &self,
             request: tonic::Request<super::GetCheckpointRequest>,
@@ -847,8 +961,24 @@ pub mod audit_service_server {
             tonic::Response<super::GetConsistencyProofResponse>,
             tonic::Status,
         >;
+        /// Adds cosignatures of witnesses to a checkpoint that was published, and answers once that is durable; only then they are
+        /// shown to anybody. The lines prove themselves: each is verified against the witnesses that the server was started with.
+        /// Of one witness a checkpoint keeps the first cosignature, so that a repeated call changes nothing. Lines of others are
+        /// passed over (C2SP tlog-witness).
+        ///
+        /// INVALID_ARGUMENT with the codes TOO_LARGE, BAD_NOTE, OTHER_LOG, UNKNOWN_WITNESS (no line is of a witness that the server
+        /// knows) or BAD_COSIGNATURE; FAILED_PRECONDITION with NO_WITNESSES (the server knows none), TIME_AHEAD (cosigned in more
+        /// than 300 seconds from now), FULL, or FORK: the note is signed as a checkpoint of this log, and this log is another one;
+        /// NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
+        async fn add_cosignatures(
+            &self,
+            request: tonic::Request<super::AddCosignaturesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddCosignaturesResponse>,
+            tonic::Status,
+        >;
     }
-    /// Looks at the log.
+    /// Looks at the log, and takes what witnesses say of it.
     #[derive(Debug)]
     pub struct AuditServiceServer<T> {
         inner: Arc<T>,
@@ -1183,6 +1313,51 @@ pub mod audit_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetConsistencyProofSvc(inner);
+                        let codec = crate::StrictCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/placet.audit.v1.AuditService/AddCosignatures" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddCosignaturesSvc<T: AuditService>(pub Arc<T>);
+                    impl<
+                        T: AuditService,
+                    > tonic::server::UnaryService<super::AddCosignaturesRequest>
+                    for AddCosignaturesSvc<T> {
+                        type Response = super::AddCosignaturesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddCosignaturesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuditService>::add_cosignatures(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddCosignaturesSvc(inner);
                         let codec = crate::StrictCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

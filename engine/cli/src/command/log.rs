@@ -1,6 +1,8 @@
-//! `placet log`: what the decision log holds and the proofs of it, asked of a server; and the whole
-//! of it, checked and copied without one.
+//! `placet log`: what the decision log holds, the proofs of it and what witnesses say of it, asked
+//! of a server; and the whole of it, checked and copied without one.
 
+mod checkpoint;
+mod cosign;
 mod erase;
 mod files;
 mod filter;
@@ -16,6 +18,8 @@ use tonic::transport::Channel;
 use crate::connection::{ServerArgs, channel};
 use crate::exit::{Exit, Failure};
 use crate::print::Printer;
+use checkpoint::CheckpointArgs;
+use cosign::CosignArgs;
 use erase::EraseArgs;
 use files::{ExportArgs, VerifyArgs};
 use list::ListArgs;
@@ -30,10 +34,10 @@ const EXAMPLES: &str = "\
 The decision log holds every decision and what became of it, in one order: its
 positions count from 0. It is a Merkle tree (RFC 6962), whose head the server
 publishes in signed checkpoints, so that nobody, its owner neither, can change
-what was logged without being found out by whoever kept one. `show`, `list`,
-`prove` and `tail` ask a running server, as one of its operators; `verify` and
-`export` read the store's file. Personal values are beside the log: `erase`
-removes them.
+what was logged without being found out by whoever kept one, and by everybody
+where witnesses cosign them. `verify` and `export` read the store's file; all
+others ask a running server, as one of its operators. Personal values are beside
+the log: `erase` removes them.
 
 Examples:
   placet log list --tenant acme --effect deny --since 2026-11-20T00:00:00Z
@@ -59,6 +63,8 @@ enum Action {
     List(Box<ListArgs>),
     Prove(ProveArgs),
     Tail(Box<TailArgs>),
+    Checkpoint(CheckpointArgs),
+    Cosign(CosignArgs),
     Verify(VerifyArgs),
     Export(ExportArgs),
     Erase(EraseArgs),
@@ -70,6 +76,8 @@ pub(super) fn run(args: &LogArgs, printer: &mut Printer) -> Result<Exit, Failure
         Action::List(args) => list::list(args, printer),
         Action::Prove(args) => prove::prove(args, printer),
         Action::Tail(args) => tail::tail(args, printer),
+        Action::Checkpoint(args) => checkpoint::checkpoint(args, printer),
+        Action::Cosign(args) => cosign::cosign(args, printer),
         Action::Verify(args) => files::verify(args, printer),
         Action::Export(args) => files::export(args, printer),
         Action::Erase(args) => erase::erase(args, printer),

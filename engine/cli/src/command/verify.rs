@@ -11,7 +11,8 @@ use placet_core::{
 use crate::answer;
 use crate::exit::{Exit, Failure};
 use crate::print::{self, Printer};
-use crate::{jwks_source, log_key, proof};
+use crate::witnesses::WitnessArgs;
+use crate::{jwks_source, log_key, proof, witnesses};
 
 /// Issuer of a server that was given no other.
 const ISSUER: &str = "placet";
@@ -24,13 +25,17 @@ leave to start yet: `placet confirm` is.
 A receipt, as `placet log prove` writes it, holds a leaf of the decision log, the
 proof that it is there, and a checkpoint: with --receipt all of that is checked,
 and that the decision was issued by a key that counted then. Who relies on it,
-and until when, does not matter to a proof.
+and until when, does not matter to a proof. With --witness, those that it names
+must have cosigned the checkpoint: then everybody who asks for as many of them
+was shown the same log.
 
 Examples:
   placet verify decision.json --jwks http://127.0.0.1:7480
   placet verify eyJhbGciOi... --jwks jwks.json --audience scheduler --issuer placet
   placet verify - --jwks jwks.json --at 1798761600 < decision.json
-  placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key";
+  placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key
+  placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key \\
+    --witness w1.example+7e6f4aaa+BNdamAG... --witness ... --quorum 1";
 
 /// Check a signed decision with the issuer's public keys alone
 #[derive(Debug, Args)]
@@ -63,11 +68,17 @@ pub(crate) struct VerifyArgs {
     /// Time to verify at, in seconds since 1970 UTC [default: now]
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
+    #[command(flatten)]
+    witnesses: WitnessArgs,
 }
 
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
     match (&args.receipt, &args.log_key, &args.token) {
         (Some(receipt), Some(key), _) => run_receipt(receipt, key, args, printer)?,
+        (_, _, Some(_)) if args.witnesses.is_given() => {
+            return Err(Failure::usage("`--witness` is given, but no receipt")
+                .hint("witnesses cosign the checkpoint of a receipt: give one with --receipt"));
+        }
         (_, _, Some(token)) => run_token(token, args, printer)?,
         (_, _, None) => return Err(Failure::usage("neither a token nor a receipt is given")),
     }
@@ -99,6 +110,7 @@ fn run_receipt(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let refused = |error: ReceiptError| Failure::from_error(&error).subject("the receipt");
+    let quorum = args.witnesses.quorum()?;
     let (origin, keys) = log_key::read(key)?;
     let text = log_key::read_file(path, MAX_RECEIPT_BYTES)?;
     let receipt = Receipt::from_text(text.as_bytes()).map_err(refused)?;
@@ -112,6 +124,10 @@ fn run_receipt(
         }
     }
     let logged = logged.map_err(refused)?;
+    let cosignatures = match &quorum {
+        Some(quorum) => quorum.of(receipt.note())?,
+        None => Vec::new(),
+    };
     let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
     // What is signed in the leaf, as whoever checks the whole log does.
     let checker = LeafChecker::new(verifier.clone(), issuer.clone());
@@ -128,6 +144,7 @@ fn run_receipt(
             "position": index, "leaf": leaf, "decision": decision,
             "origin": checkpoint.origin, "size": checkpoint.size,
             "root": checkpoint.root.to_string(),
+            "cosignatures": witnesses::to_json(&cosignatures),
         });
         return printer.data(&line.to_string());
     }
@@ -141,6 +158,9 @@ fn run_receipt(
     let mut table = print::pairs();
     table.add_row(["log", &checkpoint.origin]);
     table.add_row(["position", &format!("{index} of {} leaves", checkpoint.size)]);
+    for cosignature in &cosignatures {
+        table.add_row(["cosigned", &witnesses::to_text(cosignature)]);
+    }
     printer.data(&table.trim_fmt())?;
     printer.data(&format!("root {}", checkpoint.root))
 }

@@ -56,7 +56,9 @@ fn what_can_be_done_with_the_ledger_explains_itself_in_eighty_columns() {
 
 #[test]
 fn what_can_be_asked_of_the_log_explains_itself_in_eighty_columns() {
-    for action in ["erase", "export", "list", "prove", "show", "tail", "verify"] {
+    let all =
+        ["checkpoint", "cosign", "erase", "export", "list", "prove", "show", "tail", "verify"];
+    for action in all {
         let ran = run(["log", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");

@@ -16,6 +16,7 @@ mod ledger;
 mod local;
 mod log;
 mod log_files;
+mod log_witnesses;
 mod opa;
 mod requests;
 mod reserve;

@@ -1,5 +1,5 @@
-//! The service for auditors: decisions, events and proofs, read past the writer; the same rule of
-//! who may ask as control.
+//! The service for auditors: decisions, events and proofs, read past the writer, and what witnesses
+//! say of the log; the same rule of who may ask as control.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::stream::{Stream, StreamExt as _};
-use placet_core::{Event, Id, Leaf};
+use placet_core::{Cosignature, Event, Id, Leaf, MAX_WITNESSES};
 use placet_proto::FieldError;
 use placet_proto::audit::v1 as proto;
 use placet_proto::audit::v1::audit_service_server::AuditService;
@@ -21,10 +21,11 @@ use super::caller::operator;
 use super::events::{Events, Filter};
 use super::follow::{Course, Watchers, ahead, check_reached};
 use crate::admission::Admission;
+use crate::clock::Clock;
 use crate::error::AdmitError;
-use crate::log::{FileError, Files, read_claims};
+use crate::log::{Checked, FileError, Files, check, read_claims};
 use crate::name::decision_meant;
-use crate::sequencer::Published;
+use crate::sequencer::{Cosigned, Published};
 use crate::store::{Evidence, Personal, ReadError, Reader, StoredDecision};
 use crate::workers::SUBJECT_PATH;
 
@@ -98,8 +99,9 @@ impl AuditService for Audit {
         request: Request<proto::GetCheckpointRequest>,
     ) -> Result<Response<proto::GetCheckpointResponse>, Status> {
         operator(&request, &self.operators)?;
-        let newest = self.newest().map_err(|error| self.refused(error))?;
-        let (checkpoint, size) = (newest.note.clone(), newest.head.size);
+        let found = self.checkpoint(request.into_inner().witnesses);
+        let found = found.map_err(|error| self.refused(error))?;
+        let (checkpoint, size) = (found.note.clone(), found.head.size);
         Ok(Response::new(proto::GetCheckpointResponse { checkpoint, size }))
     }
 
@@ -110,6 +112,15 @@ impl AuditService for Audit {
         operator(&request, &self.operators)?;
         let proof = self.consistency(request.into_inner()).await;
         proof.map(Response::new).map_err(|error| self.refused(error))
+    }
+
+    async fn add_cosignatures(
+        &self,
+        request: Request<proto::AddCosignaturesRequest>,
+    ) -> Result<Response<proto::AddCosignaturesResponse>, Status> {
+        operator(&request, &self.operators)?;
+        let added = self.cosign(request.into_inner().note).await;
+        added.map(Response::new).map_err(|error| self.refused(error))
     }
 }
 
@@ -224,6 +235,7 @@ impl Audit {
             let error = FieldError::new("OUT_OF_BOUNDS", message, "wait for less, and ask again");
             return Err(error.inside("wait_seconds").into());
         }
+        let witnesses = self.witnesses(request.witnesses)?;
         let (reader, news) = self.admission.log();
         let position = match request.leaf {
             None => return Err(missing("names no leaf", "give `id` or `position`").into()),
@@ -247,11 +259,11 @@ impl Audit {
             biased;
             // A sender that is gone means the same as one that says stop.
             _ = stopped.wait_for(|stop| *stop) => return Err(AdmitError::stopping()),
-            published = self.files.reaching(size, within) => published,
+            published = self.files.reaching(size, witnesses, within) => published,
         };
-        let published = published.ok_or_else(never_published)?;
+        let published = published.ok_or_else(|| never_cosigned(witnesses))?;
         if published.head.size < size {
-            return Err(not_yet(position, published.head.size));
+            return Err(not_yet(position, published.head.size, witnesses));
         }
         let size = published.head.size;
         let receipt = self.files.receipt(position, published).await.map_err(not_read)?;
@@ -297,7 +309,59 @@ impl Audit {
     }
 
     fn newest(&self) -> Result<Arc<Published>, AdmitError> {
-        self.files.checkpoint().ok_or_else(never_published)
+        self.files.checkpoint().ok_or_else(|| never_cosigned(0))
+    }
+
+    fn checkpoint(&self, witnesses: u32) -> Result<Arc<Published>, AdmitError> {
+        let witnesses = self.witnesses(witnesses)?;
+        self.files.checkpoint_with(witnesses).ok_or_else(|| never_cosigned(witnesses))
+    }
+
+    /// How many witnesses are asked for, if there can be as many.
+    fn witnesses(&self, asked: u32) -> Result<usize, AdmitError> {
+        let asked = usize::try_from(asked).unwrap_or(usize::MAX);
+        let error =
+            |code, message: String, hint| FieldError::new(code, message, hint).inside("witnesses");
+        if asked > MAX_WITNESSES {
+            let message = format!("is {asked}, at most {MAX_WITNESSES}");
+            return Err(error("OUT_OF_BOUNDS", message, "ask for fewer").into());
+        }
+        let options = self.admission.checkpoints();
+        let known = options.map_or(0, |options| options.witnesses.as_slice().len());
+        if asked > known {
+            let message = format!("is {asked}, but this server knows {known}");
+            let hint = "ask for fewer, or start the server with `--witness` for each";
+            let error = error("TOO_FEW_WITNESSES", message, hint);
+            return Err(AdmitError::FailedPrecondition(error));
+        }
+        Ok(asked)
+    }
+
+    async fn cosign(&self, note: String) -> Result<proto::AddCosignaturesResponse, AdmitError> {
+        let options = self.admission.checkpoints().cloned();
+        let options = options.filter(|options| !options.witnesses.as_slice().is_empty());
+        let options = options.ok_or_else(|| {
+            let hint = "start the server with `--witness` and the verifier key of each";
+            let message = "needs a witness, and this server knows none";
+            AdmitError::FailedPrecondition(FieldError::new("NO_WITNESSES", message, hint))
+        })?;
+        let witnesses = options.witnesses.clone();
+        let checked =
+            self.files.read(move |reader| Ok(check(reader, &options, &note, Clock::now())));
+        let Checked { cosigning, passed_over } = checked.await.map_err(not_read)??;
+        let Cosigned { size, note, added } = self.admission.cosign(cosigning).await?;
+        let found = witnesses.cosignatures(&note).map_err(AdmitError::internal)?;
+        let told = |cosignature: Cosignature| {
+            let Cosignature { time, witness } = cosignature;
+            let added = added.contains(&witness);
+            proto::Cosignature { witness, time, added }
+        };
+        Ok(proto::AddCosignaturesResponse {
+            size,
+            checkpoint: note,
+            cosignatures: found.into_iter().map(told).collect(),
+            passed_over,
+        })
     }
 }
 
@@ -318,19 +382,29 @@ fn no_such_decision(field: &str) -> AdmitError {
     AdmitError::NotFound(error.inside(field))
 }
 
-fn never_published() -> AdmitError {
-    let hint = "start the server with `--checkpoint-every`, or ask again in a few seconds";
-    AdmitError::FailedPrecondition(FieldError::new(
-        "NOT_YET_PUBLISHED",
-        "needs a checkpoint of the log, and none was made",
-        hint,
-    ))
+/// There is no checkpoint that so many witnesses cosigned.
+fn never_cosigned(witnesses: usize) -> AdmitError {
+    let (message, hint) = match witnesses {
+        0 => (
+            "needs a checkpoint of the log, and none was made".to_owned(),
+            "start the server with `--checkpoint-every`, or ask again in a few seconds",
+        ),
+        _ => (
+            format!("needs a checkpoint that {witnesses} of the witnesses cosigned"),
+            "have it cosigned (`placet log cosign`), or ask for fewer",
+        ),
+    };
+    AdmitError::FailedPrecondition(FieldError::new("NOT_YET_PUBLISHED", message, hint))
 }
 
-fn not_yet(position: u64, size: u64) -> AdmitError {
+fn not_yet(position: u64, size: u64, witnesses: usize) -> AdmitError {
+    let which = match witnesses {
+        0 => "the newest checkpoint".to_owned(),
+        _ => format!("the newest checkpoint that {witnesses} of the witnesses cosigned"),
+    };
     AdmitError::FailedPrecondition(FieldError::new(
         "NOT_YET_PUBLISHED",
-        format!("is about position {position}, but the newest checkpoint is of {size} leaves"),
+        format!("is about position {position}, but {which} is of {size} leaves"),
         "ask again in a few seconds, or with `wait_seconds`",
     ))
 }

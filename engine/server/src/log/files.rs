@@ -5,7 +5,7 @@ use std::sync::Arc;
 use placet_core::tile::{TileKind, TilePath, write_entries, write_hashes};
 use tokio::sync::{Semaphore, watch};
 
-use crate::sequencer::Published;
+use crate::sequencer::{Published, Shown};
 use crate::store::{ReadError, Reader};
 
 /// Tiles that are read at a time. An entry bundle may have 16 MiB, if each of its leaves is as long
@@ -16,7 +16,7 @@ const MAX_TILES_AT_ONCE: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     reader: Reader,
-    pub(super) published: watch::Receiver<Option<Arc<Published>>>,
+    pub(super) published: watch::Receiver<Shown>,
     room: Arc<Semaphore>,
 }
 
@@ -35,13 +35,18 @@ pub(crate) enum FileError {
 }
 
 impl Files {
-    pub(crate) fn new(reader: Reader, published: watch::Receiver<Option<Arc<Published>>>) -> Self {
+    pub(crate) fn new(reader: Reader, published: watch::Receiver<Shown>) -> Self {
         Self { reader, published, room: Arc::new(Semaphore::new(MAX_TILES_AT_ONCE)) }
     }
 
     /// The newest checkpoint: none if none is made.
     pub(crate) fn checkpoint(&self) -> Option<Arc<Published>> {
-        self.published.borrow().clone()
+        self.checkpoint_with(0)
+    }
+
+    /// The newest checkpoint that at least so many witnesses cosigned.
+    pub(crate) fn checkpoint_with(&self, witnesses: usize) -> Option<Arc<Published>> {
+        self.published.borrow().at_least(witnesses)
     }
 
     /// The bytes of a tile that the published log has.
@@ -57,7 +62,7 @@ impl Files {
     }
 
     /// Reads on a thread that may block, as one of few at a time.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, FileError> {

@@ -7,19 +7,25 @@ use placet_core::merkle::{ConsistencyProof, InclusionProof, TreeError};
 use placet_core::{Digest, Receipt, ReceiptError};
 
 use super::files::{FileError, Files};
-use crate::sequencer::Published;
+use crate::sequencer::{Published, Shown};
 use crate::store::ReadError;
 
 impl Files {
-    /// The newest checkpoint as soon as it reaches so many leaves, or the newest one after so long.
-    pub(crate) async fn reaching(&self, size: u64, within: Duration) -> Option<Arc<Published>> {
-        let reaches = |published: &Option<Arc<Published>>| {
-            published.as_ref().is_some_and(|published| published.head.size >= size)
+    /// The newest checkpoint that at least so many witnesses cosigned, as soon as it reaches so many
+    /// leaves, or what there is after so long.
+    pub(crate) async fn reaching(
+        &self,
+        size: u64,
+        witnesses: usize,
+        within: Duration,
+    ) -> Option<Arc<Published>> {
+        let reaches = |shown: &Shown| {
+            shown.at_least(witnesses).is_some_and(|published| published.head.size >= size)
         };
         let mut published = self.published.clone();
         // When the time is over, or nobody makes checkpoints any more, what there is is the answer.
         drop(tokio::time::timeout(within, published.wait_for(reaches)).await);
-        self.checkpoint()
+        self.checkpoint_with(witnesses)
     }
 
     /// The receipt of a leaf that a published log has.

@@ -2,17 +2,24 @@
 //!
 //! The writer signs the head of what is durable, stores the note, and only then shows it to
 //! anybody. So whatever was ever served is in the store, and is held against the log at each start.
+//! Cosignatures that a checkpoint is given later are stored before they are shown, too.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use placet_core::Checkpoint;
 use placet_core::merkle::{self, Tree};
+use placet_core::{Checkpoint, CosignatureError};
 
+use super::published::{Published, Shown};
 use super::tried::Tried;
-use super::{Head, Published};
+use super::{Cosigned, Cosigning, Head, SequencerError};
 use crate::clock::Clock;
 use crate::log::LogError;
-use crate::store::{CheckpointOptions, CommitError, Store, StoredCheckpoint, is_of};
+use crate::store::{CheckpointOptions, CommitError, ReadError, Store, StoredCheckpoint, is_of};
+
+/// Checkpoints among which a start looks for those that witnesses cosigned: a day of them at the
+/// usual pace. A witness that has been silent for longer is not worth a longer start.
+const LOOK_BACK: u64 = 8_640;
 
 /// The checkpoints of a log.
 #[derive(Debug)]
@@ -22,6 +29,8 @@ pub(super) struct Checkpoints {
     origin: String,
     /// The newest one.
     last: Option<Arc<Published>>,
+    /// What may be shown: the newest one among it, unless it is foreign.
+    shown: Shown,
     /// Number of the next one.
     next: u64,
     /// Whether the newest one was signed with another key than ours, so that nobody who knows ours
@@ -51,7 +60,9 @@ impl Checkpoints {
             tracing::info!(%verifier, "checkpoints of the log are verified with this key");
         }
         let tried = Tried::never(is_told);
-        let mut own = Self { options, origin, last: None, next: 0, is_foreign: false, tried };
+        let shown = Shown::default();
+        let mut own =
+            Self { options, origin, last: None, shown, next: 0, is_foreign: false, tried };
         own.take_up(store)?;
         Ok(own)
     }
@@ -69,10 +80,25 @@ impl Checkpoints {
         if size < known {
             return Err(LogError::Behind { leaves: size, published: known });
         }
-        let Some(StoredCheckpoint { number, note, .. }) = stored else { return Ok(()) };
+        let Some(stored) = stored else { return Ok(()) };
         if size > leaves {
             return Err(LogError::Behind { leaves, published: size });
         }
+        let newest = Arc::new(self.held(store, stored)?);
+        self.is_foreign = self.options.is_some() && !self.is_ours(&newest.note)?;
+        if self.is_foreign {
+            let what = "the newest checkpoint was signed with another key: the next is made now";
+            tracing::warn!(size, "{what}");
+        }
+        self.next = newest.number.saturating_add(1);
+        self.shown = self.recall(store, &newest)?;
+        self.last = Some(newest);
+        Ok(())
+    }
+
+    /// A stored checkpoint, held against the log, and its cosignatures verified.
+    fn held(&self, store: &Store, stored: StoredCheckpoint) -> Result<Published, LogError> {
+        let StoredCheckpoint { number, size, note } = stored;
         let root = merkle::root(size, |numbers| store.hashes(numbers));
         let root = root.map_err(|_no_root| LogError::Hashes)?;
         // INVARIANT: the log begins with every log that was ever published.
@@ -80,23 +106,58 @@ impl Checkpoints {
         if !is_of(&note, &expected) {
             return Err(LogError::Forked { published: size });
         }
-        if let Some(options) = &self.options {
-            let is_ours = options.signer.signed(&note, &self.origin);
-            self.is_foreign = !is_ours.map_err(LogError::Checkpoint)?;
-            if self.is_foreign {
-                let what =
-                    "the newest checkpoint was signed with another key: the next is made now";
-                tracing::warn!(size, "{what}");
-            }
-        }
-        self.next = number.saturating_add(1);
-        self.last = Some(Arc::new(Published { head: Head { size, root }, note }));
-        Ok(())
+        let cosigned = self.cosigned(&note);
+        let cosigned = cosigned.map_err(|source| LogError::Cosigned { size, source })?;
+        Ok(Published { number, head: Head { size, root }, note, cosigned })
     }
 
-    /// The newest one, if whoever knows our key would take it.
-    pub(super) fn newest(&self) -> Option<Arc<Published>> {
-        self.last.clone().filter(|_| self.options.is_some() && !self.is_foreign)
+    /// Whether one of our keys signed a note.
+    fn is_ours(&self, note: &str) -> Result<bool, LogError> {
+        let Some(options) = &self.options else { return Ok(false) };
+        options.signer.signed(note, &self.origin).map_err(LogError::Checkpoint)
+    }
+
+    /// How many of the witnesses cosigned a note.
+    fn cosigned(&self, note: &str) -> Result<usize, CosignatureError> {
+        let Some(options) = &self.options else { return Ok(0) };
+        // Without any, a note is not even read.
+        match options.witnesses.as_slice() {
+            [] => Ok(0),
+            _ => Ok(options.witnesses.cosignatures(note)?.len()),
+        }
+    }
+
+    /// What may be shown of a store with that newest checkpoint: going back from it, each that more
+    /// witnesses cosigned than all after it.
+    fn recall(&self, store: &Store, newest: &Arc<Published>) -> Result<Shown, LogError> {
+        let mut shown = Shown::default();
+        let Some(options) = &self.options else { return Ok(shown) };
+        if !self.is_foreign {
+            shown.put(Arc::clone(newest));
+        }
+        let known = options.witnesses.as_slice().len();
+        let first = newest.number.saturating_sub(LOOK_BACK);
+        for number in (first..newest.number).rev() {
+            if shown.most() >= known {
+                break;
+            }
+            let stored = store.checkpoint_at(number)?;
+            // At least one line is the log's own: it is not read if the others are too few.
+            let lines = stored.note.rsplit_once("\n\n").map_or(0, |(_, it)| it.lines().count());
+            if lines.saturating_sub(1) <= shown.most() {
+                continue;
+            }
+            let held = self.held(store, stored)?;
+            if held.cosigned > shown.most() && self.is_ours(&held.note)? {
+                shown.put(Arc::new(held));
+            }
+        }
+        Ok(shown)
+    }
+
+    /// What may be shown: nothing, as long as nobody who knows our key would take the newest one.
+    pub(super) fn shown(&self) -> Shown {
+        if self.is_foreign { Shown::default() } else { self.shown.clone() }
     }
 
     /// Makes one if it is time for it, and the log has grown: `now` is what the caller takes for
@@ -130,10 +191,93 @@ impl Checkpoints {
         };
         let stored = StoredCheckpoint { number: self.next, size, note };
         store.publish(&stored)?;
-        let made = Arc::new(Published { head, note: stored.note });
+        let StoredCheckpoint { number, note, .. } = stored;
+        let made = Arc::new(Published { number, head, note, cosigned: 0 });
         self.next = self.next.saturating_add(1);
+        self.shown.put(Arc::clone(&made));
         self.last = Some(Arc::clone(&made));
         self.is_foreign = false;
         Ok(Some(made))
+    }
+
+    /// Gives checkpoints the lines that witnesses signed, all of them in one commit; an answer for
+    /// each command.
+    ///
+    /// # Errors
+    /// [`CommitError`]: none of it is to be shown to anybody.
+    pub(super) fn cosign(
+        &mut self,
+        store: &mut Store,
+        asked: &[&Cosigning],
+    ) -> Result<Vec<Result<Cosigned, SequencerError>>, CommitError> {
+        let mut grown: BTreeMap<u64, StoredCheckpoint> = BTreeMap::new();
+        let mut answers = Vec::with_capacity(asked.len());
+        for cosigning in asked {
+            let before = match grown.get(&cosigning.number) {
+                Some(stored) => Ok(stored.clone()),
+                None => store.checkpoint_at(cosigning.number),
+            };
+            let added = self.add(before, &cosigning.lines);
+            answers.push(added.map(|(stored, added)| {
+                let (size, note) = (stored.size, stored.note.clone());
+                if !added.is_empty() {
+                    grown.insert(stored.number, stored);
+                }
+                Cosigned { size, note, added }
+            }));
+        }
+        let grown: Vec<StoredCheckpoint> = grown.into_values().collect();
+        if !grown.is_empty() {
+            store.cosign(&grown)?;
+        }
+        for stored in grown {
+            self.show(store, stored);
+        }
+        Ok(answers)
+    }
+
+    /// A checkpoint with more lines, and whose they are. Of each witness the first one stays.
+    fn add(
+        &self,
+        stored: Result<StoredCheckpoint, ReadError>,
+        lines: &[String],
+    ) -> Result<(StoredCheckpoint, Vec<String>), SequencerError> {
+        let unavailable = |reason: String| SequencerError::Unavailable { reason };
+        let Some(options) = &self.options else {
+            return Err(unavailable("no checkpoints are made".to_owned()));
+        };
+        let mut stored = stored.map_err(|error| unavailable(error.to_string()))?;
+        let mut added = Vec::new();
+        for line in lines {
+            match options.witnesses.add(&stored.note, line) {
+                Ok(note) => {
+                    stored.note = note;
+                    // A line that was added is `mark name signature`.
+                    added.push(line.split(' ').nth(1).unwrap_or_default().to_owned());
+                }
+                Err(CosignatureError::Twice { .. }) => {}
+                Err(error) => return Err(SequencerError::Cosign(error)),
+            }
+        }
+        Ok((stored, added))
+    }
+
+    /// Shows what is durable of a checkpoint that was given more lines. What cannot be held against
+    /// the log is not shown: the next start tells why.
+    fn show(&mut self, store: &Store, stored: StoredCheckpoint) {
+        let number = stored.number;
+        let held = self.held(store, stored).and_then(|held| Ok((self.is_ours(&held.note)?, held)));
+        match held {
+            Ok((is_ours, held)) => {
+                let held = Arc::new(held);
+                if is_ours {
+                    self.shown.put(Arc::clone(&held));
+                }
+                if self.last.as_ref().is_some_and(|last| last.number == number) {
+                    self.last = Some(held);
+                }
+            }
+            Err(error) => tracing::error!(%error, number, "a checkpoint is not what it was"),
+        }
     }
 }

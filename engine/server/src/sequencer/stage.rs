@@ -175,7 +175,8 @@ impl<'w> Stage<'w> {
             Command::Purge => Ok(Answer::Purge),
             Command::Inspect => Ok(Answer::Snapshot),
             Command::Usage(..) | Command::Reservations(..) => Ok(Answer::Report),
-            Command::Close => Ok(Answer::Firm(Err(SequencerError::Stopped))),
+            // Cosignatures are added beside the batch.
+            Command::Cosign(_) | Command::Close => Ok(Answer::Firm(Err(SequencerError::Stopped))),
         }
     }
 

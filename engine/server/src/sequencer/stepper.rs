@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::writer::{Told, Writer};
 use super::{
-    Activation, Command, Erase, OpenError, Options, Proposal, Published, Queued, Reply,
-    SequencerError, Settle, Shared, propose,
+    Activation, Command, Cosigned, Cosigning, Erase, OpenError, Options, Proposal, Published,
+    Queued, Reply, SequencerError, Settle, Shared, propose,
 };
 use crate::signer::Signer;
 use crate::store::{Reader, StoreOptions};
@@ -69,10 +69,31 @@ impl Stepper {
     /// one answer for each command, in their order. An empty batch is what the writer does while
     /// nothing is asked.
     pub fn serve(&mut self, batch: Vec<Step>, now: u64) -> Vec<Result<Reply, SequencerError>> {
+        self.carry_out(batch.into_iter().map(command), now)
+    }
+
+    /// Adds cosignatures to a checkpoint while the system's clock says `now`; otherwise as
+    /// [`SequencerHandle::cosign`](super::SequencerHandle::cosign).
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub fn cosign(&mut self, cosigning: Cosigning, now: u64) -> Result<Cosigned, SequencerError> {
+        match self.carry_out([Command::Cosign(cosigning)], now).pop() {
+            Some(Ok(Reply::Cosigned(cosigned))) => Ok(cosigned),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Err(SequencerError::Stopped),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        commands: impl IntoIterator<Item = Command>,
+        now: u64,
+    ) -> Vec<Result<Reply, SequencerError>> {
         let (mut queued, mut answers) = (Vec::new(), Vec::new());
-        for step in batch {
+        for command in commands {
             let (sender, answer) = oneshot::channel();
-            queued.push(Queued { command: command(step), answer: sender, _place: None });
+            queued.push(Queued { command, answer: sender, _place: None });
             answers.push(answer);
         }
         if self.is_alive {
@@ -101,7 +122,13 @@ impl Stepper {
     /// The newest checkpoint; none if none is made.
     #[must_use]
     pub fn published(&self) -> Option<Arc<Published>> {
-        self.writer.published()
+        self.writer.shown().newest()
+    }
+
+    /// The newest checkpoint that at least so many witnesses cosigned.
+    #[must_use]
+    pub fn published_with(&self, witnesses: usize) -> Option<Arc<Published>> {
+        self.writer.shown().at_least(witnesses)
     }
 
     /// Whether it lives: false once a fault made it die. Its files are open until it is dropped, so

@@ -15,8 +15,8 @@ use super::retention::{RetainError, Retention};
 use super::snapshots::Snapshots;
 use super::stage::{Abort, Answer, Draft, Stage, Staged, decided};
 use super::{
-    Activation, Command, MAX_BATCH, OpenError, Options, Published, Queued, Reply, SequencerError,
-    Shared, Snapshot, sign,
+    Activation, Command, Cosigning, MAX_BATCH, OpenError, Options, Queued, Reply, SequencerError,
+    Shared, Shown, Snapshot, sign,
 };
 use crate::clock::{Clock, Steady};
 use crate::log;
@@ -139,7 +139,7 @@ impl Writer {
             told,
         };
         writer.begin(is_new, bundle, facts, &activation).map_err(OpenError::First)?;
-        writer.shared.published.send_replace(writer.checkpoints.newest());
+        writer.shared.published.send_replace(writer.checkpoints.shown());
         writer.publish(false);
         Ok(writer)
     }
@@ -261,6 +261,54 @@ impl Writer {
 
     /// Carries out a batch and answers it.
     pub(super) fn serve(&mut self, batch: Vec<Queued>) -> Result<(), Crash> {
+        let is_cosign = |queued: &Queued| matches!(queued.command, Command::Cosign(_));
+        let (cosignings, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_cosign);
+        if !batch.is_empty() || cosignings.is_empty() {
+            self.serve_in_order(batch)?;
+        }
+        if !cosignings.is_empty() {
+            self.cosign(cosignings);
+        }
+        Ok(())
+    }
+
+    /// Gives checkpoints their cosignatures. A crash here leaves all of them or none, unanswered:
+    /// whoever adds them again gets the same answer.
+    fn cosign(&mut self, batch: Vec<Queued>) {
+        if self.unsettled
+            && let Err(error) = self.settle_store()
+        {
+            return answer_all(batch, Vec::new(), &error);
+        }
+        let asked: Vec<&Cosigning> = batch
+            .iter()
+            .filter_map(|queued| match &queued.command {
+                Command::Cosign(cosigning) => Some(cosigning),
+                _ => None,
+            })
+            .collect();
+        match self.checkpoints.cosign(&mut self.store, &asked) {
+            Ok(answers) => {
+                // Durable, and only now shown.
+                self.shared.published.send_replace(self.checkpoints.shown());
+                for (queued, answer) in batch.into_iter().zip(answers) {
+                    send(queued, answer.map(Reply::Cosigned));
+                }
+            }
+            Err(CommitError::Refused(error)) => {
+                tracing::error!(%error, "the store did not take cosignatures");
+                let reason = error.to_string();
+                answer_all(batch, Vec::new(), &SequencerError::Unavailable { reason });
+            }
+            Err(CommitError::Unknown(error)) => {
+                tracing::error!(%error, "the store does not say whether it took cosignatures");
+                self.unsettled = true;
+                answer_all(batch, Vec::new(), &SequencerError::OutcomeUnknown);
+            }
+        }
+    }
+
+    fn serve_in_order(&mut self, batch: Vec<Queued>) -> Result<(), Crash> {
         if self.unsettled
             && let Err(error) = self.settle_store()
         {
@@ -339,7 +387,7 @@ impl Writer {
         match self.checkpoints.consider(&self.tree, &mut self.store, now, is_last) {
             Ok(Some(published)) => {
                 tracing::debug!(size = published.head.size, "a checkpoint of the log was made");
-                self.shared.published.send_replace(Some(published));
+                self.shared.published.send_replace(self.checkpoints.shown());
             }
             Ok(None) => {}
             Err(CommitError::Refused(error)) => {
@@ -386,7 +434,7 @@ impl Writer {
         false
     }
 
-    pub(super) fn published(&self) -> Option<Arc<Published>> {
+    pub(super) fn shown(&self) -> Shown {
         self.shared.published.borrow().clone()
     }
 
@@ -559,7 +607,7 @@ impl Writer {
         self.tree = folded.tree;
         self.active = Activation { bundle, facts, quotas };
         self.unsettled = false;
-        self.shared.published.send_replace(self.checkpoints.newest());
+        self.shared.published.send_replace(self.checkpoints.shown());
         // A batch of unknown outcome may be there after all.
         self.shared.grown_to(self.tree.size());
         tracing::warn!("the store was opened again and its log folded");

@@ -8,10 +8,10 @@ use placet_core::{Digest, Event, Id, Leaf, MAX_LEAF_BYTES};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{
-    MIGRATIONS, SELECT_CHECKPOINT, SELECT_DECISION, SELECT_EVIDENCE, SELECT_FIRST_PERSONAL,
-    SELECT_HASH, SELECT_HIGH_WATER, SELECT_LAST, SELECT_LAST_CHECKPOINT, SELECT_LAST_HASH,
-    SELECT_LEAF, SELECT_LEAVES, SELECT_PERSONAL, SELECT_PERSONAL_OF, SELECT_PERSONAL_UP_TO_2,
-    SELECT_REQUEST, VALUES_A_DECISION,
+    MIGRATIONS, SELECT_CHECKPOINT, SELECT_CHECKPOINT_SIZE, SELECT_DECISION, SELECT_EVIDENCE,
+    SELECT_FIRST_PERSONAL, SELECT_HASH, SELECT_HIGH_WATER, SELECT_LAST, SELECT_LAST_CHECKPOINT,
+    SELECT_LAST_HASH, SELECT_LEAF, SELECT_LEAVES, SELECT_PERSONAL, SELECT_PERSONAL_OF,
+    SELECT_PERSONAL_UP_TO_2, SELECT_REQUEST, VALUES_A_DECISION,
 };
 use super::{Personal, open, to_sql};
 use crate::name::decision_id;
@@ -76,7 +76,7 @@ pub struct StoredCheckpoint {
     pub number: u64,
     /// Leaves of the log: 1..=2^48.
     pub size: u64,
-    /// The signed note.
+    /// The signed note, with the cosignatures that it has been given since.
     pub note: String,
 }
 
@@ -235,6 +235,14 @@ impl Reader {
     /// If the store cannot be read.
     pub fn checkpoint(&self) -> Result<Option<StoredCheckpoint>, ReadError> {
         self.with(last_checkpoint)
+    }
+
+    /// The newest checkpoint of that many leaves, if there is any.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn checkpoint_of(&self, size: u64) -> Result<Option<StoredCheckpoint>, ReadError> {
+        self.with(|connection| checkpoint_of(connection, size))
     }
 
     /// Stored hashes of the Merkle tree, by their numbers in its row.
@@ -440,6 +448,31 @@ pub(super) fn checkpoint(
         .map_err(ReadError::of)?
         .ok_or(ReadError::Damaged("a checkpoint is missing"))?;
     Ok(StoredCheckpoint { number, size: from_sql(size)?, note })
+}
+
+/// The newest checkpoint of that many leaves, found by halving: none has fewer than one before it.
+fn checkpoint_of(
+    connection: &Connection,
+    size: u64,
+) -> Result<Option<StoredCheckpoint>, ReadError> {
+    // All before `first` have as many leaves or fewer, all from `end` on have more.
+    let (mut first, mut end) = (0, checkpoint_count(connection)?);
+    let mut select = prepare(connection, SELECT_CHECKPOINT_SIZE)?;
+    while first < end {
+        let middle = first.midpoint(end);
+        let found = select
+            .query_row([to_sql(middle)], |row| row.get(0))
+            .optional()
+            .map_err(ReadError::of)?
+            .ok_or(ReadError::Damaged("a checkpoint is missing"))?;
+        if from_sql(found)? <= size {
+            first = middle.saturating_add(1);
+        } else {
+            end = middle;
+        }
+    }
+    let Some(number) = first.checked_sub(1) else { return Ok(None) };
+    Ok(Some(checkpoint(connection, number)?).filter(|found| found.size == size))
 }
 
 pub(super) fn hash_count(connection: &Connection) -> Result<u64, ReadError> {

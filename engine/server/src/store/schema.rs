@@ -185,12 +185,14 @@ pub(super) const SELECT_LAST_HASH: &str = "SELECT max(number) FROM tree";
 pub(super) const SELECT_HIGH_WATER: &str = "SELECT high_water FROM meta WHERE one = 1";
 pub(super) const INSERT_CHECKPOINT: &str =
     "INSERT INTO checkpoints (number, size, note) VALUES (?1, ?2, ?3)";
+pub(super) const UPDATE_CHECKPOINT: &str = "UPDATE checkpoints SET note = ?2 WHERE number = ?1";
+pub(super) const SELECT_CHECKPOINT_SIZE: &str = "SELECT size FROM checkpoints WHERE number = ?1";
 pub(super) const SELECT_CHECKPOINT: &str = "SELECT size, note FROM checkpoints WHERE number = ?1";
 pub(super) const SELECT_LAST_CHECKPOINT: &str = "SELECT max(number) FROM checkpoints";
 pub(super) const SELECT_NAME: &str = "SELECT lower(hex(randomblob(16)))";
 
 #[cfg(test)]
-pub(super) const ALL: [&str; 21] = [
+pub(super) const ALL: [&str; 23] = [
     INSERT_LEAF,
     INSERT_HASH,
     INSERT_DECISION,
@@ -210,6 +212,8 @@ pub(super) const ALL: [&str; 21] = [
     SELECT_LAST_HASH,
     SELECT_HIGH_WATER,
     INSERT_CHECKPOINT,
+    UPDATE_CHECKPOINT,
+    SELECT_CHECKPOINT_SIZE,
     SELECT_CHECKPOINT,
     SELECT_LAST_CHECKPOINT,
 ];

@@ -30,7 +30,7 @@ use crate::preemption::{burst, sold};
 use crate::running::Running;
 use crate::world::{ISSUER, World, activation, decide, id, path, proposal, run, settled};
 
-type Client = AuditServiceClient<Channel>;
+pub(crate) type Client = AuditServiceClient<Channel>;
 
 /// Whole numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -153,7 +153,7 @@ async fn start(seed: u64) -> (Running, Client) {
     (server, client)
 }
 
-fn client(server: &Running) -> Client {
+pub(crate) fn client(server: &Running) -> Client {
     AuditServiceClient::new(server.channel.clone()).max_decoding_message_size(usize::MAX)
 }
 
@@ -382,7 +382,7 @@ async fn a_list_goes_on_from_every_position_and_page_by_page() {
 }
 
 /// The facts of the shipped bundle admit it.
-fn admit(request_id: &str) -> admission::AdmitRequest {
+pub(crate) fn admit(request_id: &str) -> admission::AdmitRequest {
     let lease = r#"{"tenant_id": "platform-tools", "priority_class": "INTERNAL_RESEARCH",
         "principal": {"issuer": "https://idp.example", "subject": "ada"},
         "lease": {"cluster_id": "de-fra-edge", "gpu_count": 1, "duration_seconds": 3600,
@@ -425,7 +425,7 @@ async fn a_tail_goes_on_as_the_log_grows() {
     server.stop().await;
 }
 
-fn reason(status: &tonic::Status) -> String {
+pub(crate) fn reason(status: &tonic::Status) -> String {
     let details = status.get_error_details();
     assert!(status.message().contains("hint: "), "{status:?}");
     details.error_info().map(|it| it.reason.clone()).unwrap_or_default()
@@ -508,9 +508,13 @@ async fn every_decision_of_a_log_is_found_and_nothing_else_is_one() {
     server.stop().await;
 }
 
-fn key_of(keys: &std::path::Path) -> SigningKey {
+pub(crate) fn key_of(keys: &std::path::Path) -> SigningKey {
     let der = std::fs::read(keys.join(CHECKPOINT_KEY_FILE)).unwrap();
     SigningKey::from_pkcs8(&der).unwrap()
+}
+
+pub(crate) fn receipt(leaf: Option<Wanted>, wait_seconds: u32) -> proto::GetReceiptRequest {
+    proto::GetReceiptRequest { leaf, wait_seconds, witnesses: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -528,7 +532,7 @@ async fn every_leaf_has_a_receipt_and_every_size_a_proof() {
         let name = format!("r-{number}");
         last = server.client().admit(admit(&name)).await.unwrap().into_inner().position;
     }
-    let receipt = |leaf, wait_seconds| proto::GetReceiptRequest { leaf: Some(leaf), wait_seconds };
+    let receipt = |leaf, wait_seconds| receipt(Some(leaf), wait_seconds);
     // The checkpoint that reaches the last leaf is waited for; it then reaches all of them.
     client.get_receipt(receipt(Wanted::Position(last), 60)).await.unwrap();
     let (events, _) = list(&mut client, proto::ListEventsRequest::default()).await;
@@ -551,7 +555,8 @@ async fn every_leaf_has_a_receipt_and_every_size_a_proof() {
         let root: [u8; 32] = tree.root().as_bytes().as_slice().try_into().unwrap();
         roots.push(Digest::from_bytes(root));
     }
-    let newest = client.get_checkpoint(proto::GetCheckpointRequest {}).await.unwrap().into_inner();
+    let newest =
+        client.get_checkpoint(proto::GetCheckpointRequest::default()).await.unwrap().into_inner();
     let checkpoint = Checkpoint::verify(&newest.checkpoint, ISSUER, key.verifying_key()).unwrap();
     let size = newest.size;
     assert_eq!((checkpoint.size, size), (size, events.len() as u64));
@@ -585,12 +590,12 @@ async fn what_is_not_published_is_not_proved() {
     .await;
     let mut client = client(&server);
     // The first checkpoint comes at once, the next one in an hour.
-    let first = proto::GetReceiptRequest { leaf: Some(Wanted::Position(0)), wait_seconds: 60 };
+    let first = receipt(Some(Wanted::Position(0)), 60);
     let published = client.get_receipt(first).await.unwrap().into_inner().size;
     let admitted = server.client().admit(admit("r-1")).await.unwrap().into_inner().position;
     assert_eq!(admitted, published, "right behind the checkpoint");
     let leaf = Some(Wanted::Position(admitted));
-    let early = proto::GetReceiptRequest { leaf, wait_seconds: 0 };
+    let early = receipt(leaf, 0);
     let early = client.get_receipt(early).await.unwrap_err();
     assert_eq!(
         (early.code(), reason(&early)),
@@ -614,7 +619,7 @@ async fn what_is_not_published_is_not_proved() {
     })
     .await;
     let mut client = self::client(&server);
-    let none = client.get_checkpoint(proto::GetCheckpointRequest {}).await.unwrap_err();
+    let none = client.get_checkpoint(proto::GetCheckpointRequest::default()).await.unwrap_err();
     assert_eq!(reason(&none), "NOT_YET_PUBLISHED");
     server.stop().await;
 }
@@ -650,11 +655,11 @@ async fn a_wrong_request_names_its_field_and_the_remedy() {
         change(&mut request);
         refused.push((client.list_events(request).await.unwrap_err(), field));
     }
-    let wrong = proto::GetReceiptRequest { leaf: Some(Wanted::Position(0)), wait_seconds: 61 };
+    let wrong = receipt(Some(Wanted::Position(0)), 61);
     refused.push((client.get_receipt(wrong).await.unwrap_err(), "`wait_seconds`"));
     let wrong = proto::GetReceiptRequest::default();
     refused.push((client.get_receipt(wrong).await.unwrap_err(), "names no leaf"));
-    let wait = proto::GetReceiptRequest { leaf: Some(Wanted::Position(0)), wait_seconds: 60 };
+    let wait = receipt(Some(Wanted::Position(0)), 60);
     client.get_receipt(wait).await.unwrap();
     for (old_size, new_size) in [(0, 0), (2, 1)] {
         let wrong = proto::GetConsistencyProofRequest { old_size, new_size };
@@ -673,7 +678,7 @@ async fn a_wrong_request_names_its_field_and_the_remedy() {
     let size = list(&mut client, proto::ListEventsRequest::default()).await.1.unwrap();
     for position in [size, u64::MAX] {
         let leaf = Some(Wanted::Position(position));
-        let beyond = proto::GetReceiptRequest { leaf, wait_seconds: 0 };
+        let beyond = receipt(leaf, 0);
         let beyond = client.get_receipt(beyond).await.unwrap_err();
         assert_eq!(reason(&beyond), "POSITION_AHEAD");
         let says = format!("`position` is {position}, but this log has {size} leaves");
@@ -691,7 +696,7 @@ async fn who_is_no_operator_is_told_nothing() {
         client.list_events(proto::ListEventsRequest::default()).await.map(drop),
         client.tail(proto::TailRequest::default()).await.map(drop),
         client.get_receipt(proto::GetReceiptRequest::default()).await.map(drop),
-        client.get_checkpoint(proto::GetCheckpointRequest {}).await.map(drop),
+        client.get_checkpoint(proto::GetCheckpointRequest::default()).await.map(drop),
         client.get_consistency_proof(proto::GetConsistencyProofRequest::default()).await.map(drop),
     ];
     for refused in refused {

@@ -6,7 +6,7 @@ use std::path::Path;
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use placet_core::merkle::{self, ConsistencyProof};
 use placet_core::tile::{TileKind, read_entries, read_hashes, tiles};
-use placet_core::{Checkpoint, Digest, SigningKey};
+use placet_core::{Checkpoint, Digest, SigningKey, Witnesses};
 use placet_server::sequencer::{OpenError, Published, Step, Stepper};
 use placet_server::signer::{CHECKPOINT_KEY_FILE, CheckpointSigner, Signer};
 use placet_server::store::{CheckpointOptions, Fault, StoreOptions};
@@ -32,15 +32,21 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
 
 pub(crate) struct Notary {
     pub(crate) world: World,
-    signer: CheckpointSigner,
+    pub(crate) signer: CheckpointSigner,
     pub(crate) key: SigningKey,
+    pub(crate) witnesses: Witnesses,
 }
 
 impl Notary {
     pub(crate) fn new() -> Self {
         let key = SigningKey::generate().unwrap();
         let own = SigningKey::from_pkcs8(key.to_pkcs8().unwrap().as_ref()).unwrap();
-        Self { world: World::new(), signer: CheckpointSigner::new(own), key }
+        let (world, signer) = (World::new(), CheckpointSigner::new(own));
+        Self { world, signer, key, witnesses: Witnesses::default() }
+    }
+
+    fn options(&self, signer: CheckpointSigner, every_seconds: u64) -> CheckpointOptions {
+        CheckpointOptions { signer, every_seconds, witnesses: self.witnesses.clone() }
     }
 
     pub(crate) fn open(&self, now: u64) -> Result<Stepper, OpenError> {
@@ -53,7 +59,7 @@ impl Notary {
     }
 
     fn open_with(&self, signer: Option<CheckpointSigner>, now: u64) -> Result<Stepper, OpenError> {
-        let checkpoints = signer.map(|signer| CheckpointOptions { signer, every_seconds: EVERY });
+        let checkpoints = signer.map(|signer| self.options(signer, EVERY));
         let faults = self.world.faults.clone();
         let store = StoreOptions { checkpoints, faults, ..StoreOptions::default() };
         let (path, signer) = (self.world.store(), self.world.signer.clone());
@@ -70,12 +76,16 @@ impl Notary {
         Checkpoint::verify(&published.note, ISSUER, self.key.verifying_key()).unwrap()
     }
 
+    pub(crate) fn query(&self, sql: &str) -> String {
+        Connection::open(self.world.store()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
     pub(crate) fn sql(&self, sql: &str) {
         Connection::open(self.world.store()).unwrap().execute_batch(sql).unwrap();
     }
 }
 
-fn ask(stepper: &mut Stepper, number: u64, now: u64) -> bool {
+pub(crate) fn ask(stepper: &mut Stepper, number: u64, now: u64) -> bool {
     let name = format!("r-{number}");
     let asked = proposal(&name, 1, 60, 1_000 + number);
     stepper.serve(vec![Step::Propose(asked)], now).pop().unwrap().is_ok()
@@ -259,7 +269,7 @@ fn a_log_goes_on_under_one_issuer() {
 #[test]
 fn a_name_that_no_log_can_have_is_refused() {
     let notary = Notary::new();
-    let checkpoints = CheckpointOptions { signer: notary.signer.clone(), every_seconds: EVERY };
+    let checkpoints = notary.options(notary.signer.clone(), EVERY);
     let store = StoreOptions { checkpoints: Some(checkpoints), ..StoreOptions::default() };
     let options = placet_server::sequencer::Options { issuer: "two words".to_owned(), ..options() };
     let (path, signer) = (notary.world.store(), notary.world.signer.clone());
@@ -270,7 +280,7 @@ fn a_name_that_no_log_can_have_is_refused() {
 #[test]
 fn a_closing_server_publishes_all_that_it_answered() {
     let notary = Notary::new();
-    let checkpoints = CheckpointOptions { signer: notary.signer.clone(), every_seconds: 3_600 };
+    let checkpoints = notary.options(notary.signer.clone(), 3_600);
     let store = StoreOptions { checkpoints: Some(checkpoints), ..StoreOptions::default() };
     let (path, signer) = (notary.world.store(), notary.world.signer.clone());
     run(async {
@@ -284,7 +294,7 @@ fn a_closing_server_publishes_all_that_it_answered() {
 }
 
 /// Status, headers and body of a path.
-async fn fetch(server: &Running, path: &str) -> (u16, String, Vec<u8>) {
+pub(crate) async fn fetch(server: &Running, path: &str) -> (u16, String, Vec<u8>) {
     let mut stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
     let ask = format!("GET {path} HTTP/1.1\r\nHost: placet\r\nConnection: close\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.unwrap();

@@ -85,7 +85,7 @@ async fn kept(audit: &mut AuditServiceClient<Channel>, position: u64) -> Option<
 
 async fn receipt(audit: &mut AuditServiceClient<Channel>, position: u64) -> Receipt {
     let leaf = Some(Wanted::Position(position));
-    let request = audit::GetReceiptRequest { leaf, wait_seconds: 60 };
+    let request = audit::GetReceiptRequest { leaf, wait_seconds: 60, witnesses: 0 };
     let told = audit.get_receipt(request).await.unwrap().into_inner();
     Receipt::from_text(told.receipt.as_bytes()).unwrap()
 }

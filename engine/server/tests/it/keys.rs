@@ -232,7 +232,11 @@ fn both_keys_of_an_overlap_sign_checkpoints() {
     assert!(from <= now + PICKUP_SECONDS && until == now + DAY);
     signer.look();
     let note = |time: u64, number: u64| {
-        let checkpoints = CheckpointOptions { signer: signer.clone(), every_seconds: 1 };
+        let checkpoints = CheckpointOptions {
+            signer: signer.clone(),
+            every_seconds: 1,
+            witnesses: placet_core::Witnesses::default(),
+        };
         let store = StoreOptions { checkpoints: Some(checkpoints), ..StoreOptions::default() };
         let told = ("0123456789abcdef0123456789abcdef", time);
         let signer = world.signer.clone();

@@ -10,6 +10,7 @@ mod activation;
 mod audit;
 mod changes;
 mod checkpoints;
+mod cosignatures;
 mod crash_faults;
 mod damage;
 mod erase;

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use placet_core::{Checkpoint, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, utc};
+use placet_core::{
+    Checkpoint, Cosignature, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, utc,
+};
 use placet_server::{LogExpect, LogSource, default_threads, export_log, verify_log};
 
 use crate::exit::{Exit, Failure};
 use crate::jwks_source;
 use crate::log_key::{self, read_file};
 use crate::print::{self, Printer};
+use crate::witnesses::{self, Quorum, WitnessArgs};
 
 const VERIFY_EXAMPLES: &str = "\
 Reads every leaf, and checks: that it is well-formed and spelled in the one way
@@ -25,6 +28,10 @@ among it, is for `placet ledger verify`.
 Get it, and the JWK set, from whoever runs the server by another way than the
 log. Keep the checkpoint that was verified, and give it with --seen the next
 time: then a log that was cut back or written anew in between is found out.
+
+With --witness, those that it names must have cosigned the newest checkpoint, or
+one that is given with --seen: the newest is often too new. What is behind it is
+told. `placet log checkpoint --witnesses COUNT` asks a server for such a one.
 
 Leaves of a store that are behind its newest checkpoint are checked as well, but
 nobody has signed yet that they are the log: how many is told.
@@ -85,6 +92,8 @@ pub(super) struct VerifyArgs {
     /// Threads that check leaves [default: one for each core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    #[command(flatten)]
+    witnesses: WitnessArgs,
 }
 
 /// Write the log as static files
@@ -101,8 +110,9 @@ pub(super) struct ExportArgs {
 
 pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, Failure> {
     let (origin, keys) = log_key::read(&args.log_key)?;
+    let quorum = args.witnesses.quorum()?;
     let seen = args.seen.iter().map(|path| read_seen(path, &origin, &keys));
-    let seen = seen.collect::<Result<Vec<_>, _>>()?;
+    let (seen, notes): (Vec<_>, Vec<_>) = seen.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let decisions = Verifier::new(jwks_source::read(&args.jwks)?);
     let (what, source) = match &args.directory {
         Some(path) => (path, LogSource::directory(path)),
@@ -113,6 +123,12 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
     };
     let source = source.map_err(|error| failed(&error))?;
     let note = source.checkpoint().map_err(|error| failed(&error))?.to_owned();
+    let kept = seen.iter().map(|seen| seen.size).zip(notes.iter().map(String::as_str));
+    let cosigned = match (&quorum, Checkpoint::verify_any(&note, &origin, &keys)) {
+        (Some(quorum), Ok(newest)) => Some(cosigned(quorum, (newest.size, &note), kept)?),
+        // What is wrong with the newest one is told below.
+        (Some(_), Err(_)) | (None, _) => None,
+    };
     let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
     let expect = LogExpect { origin, keys, decisions, issuer, seen };
     let threads = args.threads.map_or_else(default_threads, usize::from);
@@ -120,7 +136,7 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
     let walked = verify_log(&source, expect, threads, |done| bar.set_position(done));
     bar.finish_and_clear();
     let walked = walked.map_err(|error| failed(&error))?;
-    show(&walked, &note, printer)?;
+    show(&walked, &note, cosigned.as_ref(), printer)?;
     let behind = walked.head.size.saturating_sub(walked.published);
     if behind > 0 {
         let what = "verified as far as it is published: the last";
@@ -166,7 +182,38 @@ pub(super) fn export(args: &ExportArgs, printer: &mut Printer) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failure> {
+/// The largest checkpoint that enough witnesses cosigned.
+#[derive(Debug)]
+struct Cosigned {
+    /// Leaves.
+    size: u64,
+    cosignatures: Vec<Cosignature>,
+}
+
+/// Looks for it among checkpoints: the newest of the log, and those that were kept.
+///
+/// # Errors
+/// What the newest one lacks, if none is it.
+fn cosigned<'a>(
+    quorum: &Quorum,
+    newest: (u64, &'a str),
+    kept: impl Iterator<Item = (u64, &'a str)>,
+) -> Result<Cosigned, Failure> {
+    let of = |(size, note)| quorum.of(note).map(|cosignatures| Cosigned { size, cosignatures });
+    let kept = kept.filter_map(|kept| of(kept).ok()).max_by_key(|cosigned| cosigned.size);
+    match (of(newest), kept) {
+        (Ok(newest), Some(kept)) if kept.size > newest.size => Ok(kept),
+        (Ok(cosigned), _) | (Err(_), Some(cosigned)) => Ok(cosigned),
+        (Err(lacks), None) => Err(lacks.hint("or give one that has them with --seen")),
+    }
+}
+
+fn show(
+    walked: &Walked,
+    note: &str,
+    cosigned: Option<&Cosigned>,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let Walked { head, published, decisions, orders, times, checkpoints } = walked;
     if printer.json() {
         let line = serde_json::json!({
@@ -174,6 +221,8 @@ fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failur
             "decisions": decisions,
             "orders": orders, "first": times.map(|(first, _)| first),
             "last": times.map(|(_, last)| last), "checkpoints": checkpoints, "checkpoint": note,
+            "cosigned": cosigned.map(|cosigned| cosigned.size),
+            "cosignatures": cosigned.map(|it| witnesses::to_json(&it.cosignatures)),
         });
         return printer.data(&line.to_string());
     }
@@ -185,13 +234,25 @@ fn show(walked: &Walked, note: &str, printer: &mut Printer) -> Result<(), Failur
         table.add_row(["time", &format!("{} to {}", utc(*first), utc(*last))]);
     }
     table.add_row(["checkpoints", &format!("{checkpoints}, all of them continued")]);
+    if let Some(Cosigned { size, cosignatures }) = cosigned {
+        table.add_row(["cosigned", &format!("{size} of the leaves")]);
+        for cosignature in cosignatures {
+            table.add_row(["", &witnesses::to_text(cosignature)]);
+        }
+    }
     printer.data(&table.trim_fmt())
 }
 
-fn read_seen(path: &Path, origin: &str, keys: &[VerifyingKey]) -> Result<Checkpoint, Failure> {
+fn read_seen(
+    path: &Path,
+    origin: &str,
+    keys: &[VerifyingKey],
+) -> Result<(Checkpoint, String), Failure> {
     let note = read_file(path, MAX_CHECKPOINT_BYTES)?;
-    Checkpoint::verify_any(&note, origin, keys)
-        .map_err(|error| Failure::from_error(&error).subject(&format!("`{}`", path.display())))
+    match Checkpoint::verify_any(&note, origin, keys) {
+        Ok(checkpoint) => Ok((checkpoint, note)),
+        Err(error) => Err(Failure::from_error(&error).subject(&format!("`{}`", path.display()))),
+    }
 }
 
 /// A bar on standard error, if that is a terminal.

@@ -18,12 +18,14 @@ in the log and the signed checkpoint of the log. Whoever has the log's key
 (`placet keys log`) checks it offline and needs nobody's word.
 
 The log is proved as far as its newest checkpoint reaches, which is a few
-seconds behind; --wait waits for it.
+seconds behind; --wait waits for it. With --witnesses, it is the newest one
+that so many witnesses cosigned: `placet verify --receipt` then can check that
+everybody was shown the same log.
 
 Examples:
   placet log prove dec-2107b8e7922912419a51bf7e78b3bbd7 \\
     --output receipt.txt --wait
-  placet log prove 1042";
+  placet log prove 1042 --witnesses 2";
 
 /// Write the proof that a decision, or any leaf, is in the log
 #[derive(Debug, Args)]
@@ -44,6 +46,9 @@ pub(super) struct ProveArgs {
         default_missing_value = "60"
     )]
     wait: Option<u32>,
+    /// Under a checkpoint that at least so many witnesses cosigned
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    witnesses: u32,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -54,7 +59,7 @@ pub(super) fn prove(args: &ProveArgs, printer: &mut Printer) -> Result<Exit, Fai
         Err(_no_number) => Leaf::Id(args.what.clone()),
     };
     let wait_seconds = args.wait.unwrap_or_default();
-    let request = GetReceiptRequest { leaf: Some(leaf), wait_seconds };
+    let request = GetReceiptRequest { leaf: Some(leaf), wait_seconds, witnesses: args.witnesses };
     let told = block_on(async {
         let mut client = connect(&args.server).await?;
         let told = client.get_receipt(request).await;
