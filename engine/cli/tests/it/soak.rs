@@ -100,6 +100,8 @@ struct World {
     clients: Vec<Client>,
     /// Absent while a server is under load.
     reader: Option<LogReader>,
+    /// The key of the witness that it is, too.
+    witness: String,
     runner: Record,
     marks: Marks,
     dice: Dice,
@@ -124,7 +126,8 @@ impl World {
             .collect();
         let (runtime, dice) = (Runtime::new().unwrap(), Dice::new(seed, u64::MAX));
         let reader = Some(LogReader::new(&records, seed));
-        Self { folder, runtime, clients, reader, runner, marks, dice, states: 0 }
+        let witness = reader.as_ref().map(LogReader::verifier_key).unwrap_or_default();
+        Self { folder, runtime, clients, reader, witness, runner, marks, dice, states: 0 }
     }
 
     fn start(&self) -> Starting {
@@ -134,7 +137,8 @@ impl World {
         // As often as can be, so that many are made and served, and kills fall into that.
         let checkpoints = ["--checkpoint-every", "1"];
         let more = ["--confirm-within", &within, "--watch", "0"];
-        let more = [&more[..], &every, &checkpoints].concat();
+        let witness = ["--witness", &self.witness];
+        let more = [&more[..], &every, &checkpoints, &witness].concat();
         Starting::new(&self.folder, &self.folder.join("bundle"), &more)
     }
 
@@ -201,6 +205,7 @@ impl World {
         let log_key = log_key(&self.folder);
         self.runner.line(&json!({
             "event": "ready", "cycle": number, "jwks": jwks, "log_key": log_key,
+            "witness": self.witness,
         }));
         let due = match phase {
             Phase::Load => ANSWERS.0 + self.dice.below(ANSWERS.1),
@@ -215,7 +220,7 @@ impl World {
         let (dice, marks, all) = (&mut self.dice, &mut self.marks, clients.len());
         let reader = self.reader.take().expect("no other server is under load");
         let (said, clients, reader) = self.runtime.block_on(async {
-            let reading = tokio::spawn(reader.run(number, server.http));
+            let reading = tokio::spawn(reader.run(number, server.http, server.grpc_url()));
             if phase == Phase::Load {
                 marks.ask(&cycle).await;
             }
@@ -487,6 +492,8 @@ fn twenty_kills_lose_and_double_nothing() {
         ("checkpoints served", 8),
         ("checkpoints stored", 8),
         ("checkpoint signatures verified", 16),
+        ("cosignatures acknowledged", 4),
+        ("cosignatures verified", 4),
         ("tiles served: hashes", 8),
         ("tiles served: entries", 8),
     ] {

@@ -4,7 +4,7 @@ usage: audit.py STORE RECORDS [--format human|json]
 
 STORE is the SQLite file; a copy of it is read, so that even the write-ahead log of a killed server stays as it was.
 RECORDS is a directory of JSONL files: `runner.jsonl` of whoever started and killed the server, `log.jsonl` of whoever
-read the log over HTTP, one file for each client. Everything is derived again from the leaves and the records: the tree
+read the log over HTTP and was its witness, one file for each client. Everything is derived again from the leaves and the records: the tree
 and every checkpoint and tile of it that was served, who held what and when, refunds, expiries, evictions, and the
 arithmetic of denials. Exit 0 if nothing was found, 1 if something was, 2 if it could not
 be read.
@@ -15,12 +15,14 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   GAP        a leaf is missing
   LEAF       a leaf is not canonical JSON of a known kind
   TREE       a stored hash is not that of the leaves
-  NOTE       a checkpoint is no note of this log, or its key did not sign it
+  NOTE       a checkpoint is no note of this log, its key did not sign it, or a cosignature is not of its witness
   FORK       a checkpoint is of other leaves than the log has
   BACK       a checkpoint has fewer leaves than one before it
-  UNSTORED   the store does not have a checkpoint that was served, or does not have all that it made
+  UNSTORED   the store does not have a checkpoint that was served, or a cosignature that was served or acknowledged, or
+             does not have all that it made
   TILE       a tile that was published was not served, or not as it follows from the leaves
-  UNREAD     nobody was served checkpoints, tiles of hashes or tiles of leaves, so that none were checked
+  UNREAD     nobody was served checkpoints, tiles of hashes or tiles of leaves, or nobody cosigned, so that none were
+             checked
   TIME       time goes back
   SIGNATURE  a token does not verify with the keys that the server published
   CLAIMS     a token contradicts itself, its leaf or the request that it answers
@@ -122,7 +124,7 @@ class Audit:
         self.gang, self.gangs = None, set()
         self.verified, self.root = 0, None
         # What was served of the log, in order, and the keys of its checkpoints, as they were published.
-        self.served, self.log_keys = [], set()
+        self.served, self.log_keys, self.witnesses = [], set(), set()
 
     def find(self, code, where, what):
         self.findings.append(f"{code} {where}: {what}")
@@ -202,6 +204,7 @@ def read_runner(audit, line):
     elif line["event"] == "ready":
         audit.counts["starts"] += 1
         audit.log_keys.add(line["log_key"])
+        audit.witnesses.add(line["witness"])
         for key in line["jwks"]["keys"]:
             known = audit.keys.setdefault(key["kid"], key["x"])
             if known != key["x"]:
@@ -1183,16 +1186,53 @@ def digest(part):
 # --- What was published of the log --------------------------------------------------------------------------------
 
 
-class LogKey:
-    """The key of a log's checkpoints (C2SP signed-note, "Verifier keys"): `name+hash+base64`."""
+class NoteKey:
+    """A key for one kind of signature (C2SP signed-note, "Verifier keys"): `name+hash+base64`."""
+
+    KIND = b""
 
     def __init__(self, text):
         self.name, self.hash, encoded = text.split("+", 2)
         typed = base64.b64decode(encoded, validate=True)
         ours = hashlib.sha256(self.name.encode() + b"\n" + typed).digest()[:4].hex()
-        if typed[:1] != b"\1" or len(typed) != 33 or ours != self.hash:
-            raise ValueError(f"`{text}` is no key of a log")
+        if typed[:1] != self.KIND or len(typed) != 33 or ours != self.hash:
+            raise ValueError(f"`{text}` is no key of that kind")
         self.bytes = typed[1:]
+
+    def is_of(self, line):
+        """Whether a signature line says that it is of this key."""
+        parts = line.split(" ")
+        return parts[:2] == ["\u2014", self.name] and base64.b64decode(parts[2], validate=True)[:4].hex() == self.hash
+
+
+class WitnessKey(NoteKey):
+    """The key of a witness (C2SP tlog-cosignature, `cosignature/v1`)."""
+
+    KIND = b"\4"
+
+    def check(self, audit, text, line):
+        """Raises an error unless the line cosigns the text."""
+        signature = base64.b64decode(line.split(" ")[2], validate=True)[4:]
+        if len(signature) != 72:
+            raise ValueError("a cosignature has a time and 64 bytes")
+        time = int.from_bytes(signature[:8], "big")
+        if Ed25519PublicKey is not None:
+            message = f"cosignature/v1\ntime {time}\n{text}\n"
+            Ed25519PublicKey.from_public_bytes(self.bytes).verify(signature[8:], message.encode())
+            audit.counts["cosignatures verified"] += 1
+
+
+class LogKey(NoteKey):
+    """The key of a log's checkpoints."""
+
+    KIND = b"\1"
+
+    def parts(self, note):
+        """The text of a note with the log's own lines, and the lines of others."""
+        text, signatures = note.rsplit("\n\n", 1)
+        lines = signatures.removesuffix("\n").split("\n")
+        ours = [line for line in lines if self.is_of(line)]
+        return "\n".join([text, "", *ours]), [line for line in lines if not self.is_of(line)]
 
     def open(self, audit, note):
         """What a checkpoint says, if this key signed it: its size and root. Raises an error if not."""
@@ -1247,35 +1287,70 @@ def check_published(audit, tree, store):
     rows = store.execute("SELECT number, size, note FROM checkpoints ORDER BY number").fetchall()
     if [number for number, _, _ in rows] != list(range(len(rows))):
         audit.find("UNSTORED", "the store", "a checkpoint that it made is missing")
-    made = Published(audit, tree, key)
+    made, witnesses, stored = Published(audit, tree, key), list(map(WitnessKey, audit.witnesses)), {}
     for number, size, note in rows:
-        if made.check(f"stored {number}", note) not in (size, None):
-            audit.find("NOTE", f"stored {number}", f"it is stored as one of {size} leaves")
+        where = f"stored {number}"
+        if made.check(where, note) not in (size, None):
+            audit.find("NOTE", where, f"it is stored as one of {size} leaves")
+        try:
+            ours, others = key.parts(note)
+            check_cosigned(audit, witnesses, ours.split("\n\n")[0], others)
+            stored[ours] = set(others)
+        except (InvalidSignature, ValueError, IndexError) as error:
+            audit.find("NOTE", where, f"{type(error).__name__} {error}")
     audit.counts["checkpoints stored"] = len(rows)
-    check_served(audit, Published(audit, tree, key), {note for _, _, note in rows})
-    for what in ("checkpoints served", "tiles served: hashes", "tiles served: entries"):
+    audit.counts["cosignatures stored"] = sum(map(len, stored.values()))
+    check_served(audit, Published(audit, tree, key), stored)
+    for what in ("checkpoints served", "tiles served: hashes", "tiles served: entries", "cosignatures acknowledged"):
         if not audit.counts[what]:
             audit.find("UNREAD", what, "there were none")
 
 
+def check_cosigned(audit, witnesses, text, lines):
+    """Raises an error unless all lines are cosignatures of witnesses, of none more than one."""
+    signed = []
+    for line in lines:
+        signer = next((witness for witness in witnesses if witness.is_of(line)), None)
+        if signer is None or signer in signed:
+            raise ValueError(f"`{line}` is of nobody who is known, or of somebody once more")
+        signer.check(audit, text, line)
+        signed.append(signer)
+
+
+def check_stored(audit, key, where, note, stored):
+    """What the log said of itself is stored byte for byte, and so is each line that it was given."""
+    try:
+        ours, others = key.parts(note)
+    except (ValueError, IndexError) as error:
+        audit.find("NOTE", where, f"{type(error).__name__} {error}")
+        return
+    if ours not in stored:
+        audit.find("UNSTORED", where, "the store does not have it, byte for byte")
+    elif not set(others) <= stored[ours]:
+        audit.find("UNSTORED", where, "the store does not have all of its cosignatures")
+
+
 def check_served(audit, served, stored):
     """Goes through what the reader of the log was served, over all lives of the server."""
-    known = set()
+    known = {}
     for number, line in enumerate(audit.served):
         where = f"served {number}"
         if line["served"] == "end":
             audit.counts["questions for the checkpoint"] += line["questions"]
+        elif line["served"] == "cosigned":
+            audit.counts["cosignatures acknowledged"] += 1
+            check_stored(audit, served.key, where, line["note"], stored)
         elif line["served"] == "tile":
             check_tile(audit, served, where, line)
         elif line["status"] != 200:
             audit.find("NOTE", where, f"there was no checkpoint: {line['status']} {line['note']}")
         else:
-            audit.counts["checkpoints served"] += line["note"] not in known
-            audit.counts["checkpoints served by a later process"] += line["note"] in known
-            known.add(line["note"])
+            text = line["note"].rsplit("\n\n", 1)[0]
+            audit.counts["checkpoints served"] += text not in known
+            audit.counts["checkpoints served by a later process"] += known.get(text, line["cycle"]) != line["cycle"]
+            known[text] = line["cycle"]
             served.check(where, line["note"])
-            if line["note"] not in stored:
-                audit.find("UNSTORED", where, "the store does not have it, byte for byte")
+            check_stored(audit, served.key, where, line["note"], stored)
 
 
 def check_tile(audit, served, where, line):

@@ -47,6 +47,11 @@ def claims_of(token):
     return json.loads(audit.unpadded(token.split(".")[1]))
 
 
+def text_of(note):
+    """What a note says, without its signatures."""
+    return note.rsplit("\n\n", 1)[0]
+
+
 class Run:
     """A copy of the run, open for doctoring."""
 
@@ -171,17 +176,25 @@ class Run:
 
     def published(self):
         """Those of them that were served, the first that was made left out."""
-        served = {line["note"] for line in self.served("checkpoint")}
-        return [row for row in self.stored()[1:] if row[2] in served]
+        served = {text_of(line["note"]) for line in self.served("checkpoint")}
+        return [row for row in self.stored()[1:] if text_of(row[2]) in served]
+
+    def uncosign(self, texts):
+        """Takes back what was acknowledged to the witness of these: it would not cosign what takes their place."""
+        for lines in self.records.values():
+            acknowledged = [line for line in lines if line.get("served") == "cosigned"]
+            gone = [line for line in acknowledged if text_of(line["note"]) in texts]
+            lines[:] = [line for line in lines if line not in gone]
 
     def write_checkpoint(self, number, size, note):
         self.store.execute("UPDATE checkpoints SET size = ?, note = ? WHERE number = ?", (size, note, number))
 
     def checkpoint(self, like, root=None, size=None, key=None, origin=None):
         """A checkpoint like another one, but for what is given, signed anew."""
-        text, line = like.rsplit("\n\n", 1)
+        text, lines = like.rsplit("\n\n", 1)
+        line = lines.split("\n")[0]
         its_origin, its_size, its_root = text.split("\n")
-        mark, name, encoded = line.rstrip("\n").split(" ")
+        mark, name, encoded = line.split(" ")
         its_root = its_root if root is None else base64.b64encode(root).decode()
         text = f"{origin or its_origin}\n{its_size if size is None else size}\n{its_root}\n"
         signature = (key or self.key_of("checkpoint-key")).sign(text.encode())
@@ -193,18 +206,20 @@ class Run:
         number, size, note = self.published()[-2]
         forged = change(size, note)
         self.write_checkpoint(number, int(forged.split("\n")[1]), forged)
+        self.uncosign({text_of(note)})
         for line in self.served("checkpoint"):
-            line["note"] = forged if line["note"] == note else line["note"]
+            line["note"] = forged if text_of(line["note"]) == text_of(note) else line["note"]
 
     def publish(self, tree):
         """Makes checkpoints and tiles anew, of as many leaves as they have."""
         anew = {}
         for number, size, note in self.stored():
             size = min(size, len(tree.leaves))
-            anew[note] = self.checkpoint(note, tree.root(size), size)
-            self.write_checkpoint(number, size, anew[note])
+            anew[text_of(note)] = self.checkpoint(note, tree.root(size), size)
+            self.write_checkpoint(number, size, anew[text_of(note)])
+        self.uncosign(anew)
         for line in self.served("checkpoint"):
-            line["note"] = anew[line["note"]]
+            line["note"] = anew[text_of(line["note"])]
         for line in self.served("tile"):
             line["digest"] = audit.digest(tree.tile(line["path"]))
 
@@ -378,11 +393,33 @@ def a_checkpoint_that_nobody_was_served_is_missing(run):
     number, _, note = run.published()[-2]
     run.store.execute("DELETE FROM checkpoints WHERE number = ?", (number,))
     for lines in run.records.values():
-        lines[:] = [line for line in lines if line.get("note") != note]
+        lines[:] = [line for line in lines if "note" not in line or text_of(line["note"]) != text_of(note)]
+
+
+def cosigned(run):
+    """The stored checkpoints that were acknowledged to be cosigned, and their lines of the witness."""
+    texts = {text_of(line["note"]) for line in run.served("cosigned")}
+    rows = [row for row in run.stored() if text_of(row[2]) in texts]
+    return [(number, size, note, note.rstrip("\n").split("\n")[-1]) for number, size, note in rows]
 
 
 @lie("UNSTORED")
-def a_checkpoint_is_stored_with_a_signature_that_was_not_served(run):
+def a_cosignature_that_was_acknowledged_is_lost(run):
+    number, size, note, line = cosigned(run)[-1]
+    run.write_checkpoint(number, size, note.replace(f"{line}\n", ""))
+
+
+@lie("NOTE")
+def a_cosignature_is_that_of_another_checkpoint(run):
+    (_, _, _, other), (number, size, note, line) = cosigned(run)[:2]
+    run.write_checkpoint(number, size, note.replace(line, other))
+    for served in run.lines():
+        if "note" in served and line in served["note"]:
+            served["note"] = served["note"].replace(line, other)
+
+
+@lie("NOTE")
+def a_checkpoint_is_stored_with_a_cosignature_of_nobody_known(run):
     number, size, note = run.published()[-1]
     run.write_checkpoint(number, size, f"{note}\u2014 witness {base64.b64encode(bytes(76)).decode()}\n")
 

@@ -1,13 +1,17 @@
 //! Whoever reads the log of the crash test over HTTP, while it grows and its server is killed, and
-//! writes down what was served.
+//! writes down what was served. It is the log's witness, too.
 
 use std::path::Path;
 
-use placet_core::Digest;
 use placet_core::tile::{TileKind, TilePath, tiles};
+use placet_core::{Digest, SigningKey, Witness, cosign};
+use placet_proto::audit::v1::AddCosignaturesRequest;
+use placet_proto::audit::v1::audit_service_client::AuditServiceClient;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Code;
+use tonic::transport::Channel;
 
 use super::client::Record;
 use super::load::Dice;
@@ -27,6 +31,11 @@ const KINDS: [TileKind; 5] = [
     TileKind::Hashes(1),
 ];
 
+/// One in how many checkpoints is cosigned only with the next one, perhaps in another process.
+const LATE: u64 = 3;
+/// Its name as a witness.
+const WITNESS: &str = "witness.example/soak";
+
 /// What a server said, complete.
 struct Answer {
     status: u16,
@@ -40,12 +49,22 @@ pub(super) struct LogReader {
     dice: Dice,
     /// The newest checkpoint that it was served.
     newest: String,
+    /// With what it cosigns.
+    key: SigningKey,
+    /// Checkpoints that it has not cosigned, or was not told that its cosignature was taken.
+    waiting: Vec<String>,
 }
 
 impl LogReader {
     pub(super) fn new(records: &Path, seed: u64) -> Self {
         let record = Record::new(&records.join("log.jsonl"));
-        Self { record, dice: Dice::new(seed, u64::MAX - 1), newest: String::new() }
+        let (dice, key) = (Dice::new(seed, u64::MAX - 1), SigningKey::generate().unwrap());
+        Self { record, dice, newest: String::new(), key, waiting: Vec::new() }
+    }
+
+    /// The key by which a server knows it as a witness.
+    pub(super) fn verifier_key(&self) -> String {
+        Witness::new(WITNESS, self.key.verifying_key().clone()).unwrap().to_string()
     }
 
     /// Asks for the checkpoint again and again until the server dies, and now and then for tiles
@@ -53,8 +72,9 @@ impl LogReader {
     ///
     /// A checkpoint is written down when a process serves its first one, and when it serves another
     /// one: all that was served in between was the same, byte for byte.
-    pub(super) async fn run(mut self, cycle: u64, port: u16) -> Self {
+    pub(super) async fn run(mut self, cycle: u64, port: u16, url: String) -> Self {
         let mut questions = 0_u64;
+        let mut service = AuditServiceClient::connect(url).await.ok();
         while let Some(answer) = get(port, "checkpoint").await {
             let note = String::from_utf8_lossy(&answer.body).into_owned();
             let is_new = note != self.newest || questions == 0;
@@ -63,6 +83,14 @@ impl LogReader {
                 self.note(&json!({
                     "served": "checkpoint", "cycle": cycle, "status": answer.status, "note": note,
                 }));
+                if answer.status == 200 && text(&note) != text(&self.newest) {
+                    self.waiting.push(note.clone());
+                    if let Some(service) = &mut service
+                        && !self.dice.once_in(LATE)
+                    {
+                        self.cosign(cycle, service).await;
+                    }
+                }
                 self.newest = note;
             }
             // The second line says how many leaves there are (C2SP tlog-checkpoint).
@@ -88,6 +116,27 @@ impl LogReader {
         self
     }
 
+    /// Cosigns what waits for it. What a killed server may or may not have stored is cosigned once
+    /// more later: the first time stays.
+    async fn cosign(&mut self, cycle: u64, service: &mut AuditServiceClient<Channel>) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let now = placet_server::Clock::now();
+            let line = cosign(&waiting, WITNESS, &self.key, now).unwrap();
+            let note = format!("{waiting}{line}");
+            match service.add_cosignatures(AddCosignaturesRequest { note }).await {
+                Ok(told) => {
+                    let note = told.into_inner().checkpoint;
+                    self.note(&json!({"served": "cosigned", "cycle": cycle, "note": note}));
+                }
+                Err(status) => {
+                    let refused = [Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound];
+                    assert!(!refused.contains(&status.code()), "what was served: {status}");
+                    self.waiting.push(waiting);
+                }
+            }
+        }
+    }
+
     fn note(&mut self, line: &Value) {
         self.record.line(line);
     }
@@ -106,6 +155,11 @@ impl LogReader {
         let width = u16::try_from(width).expect("a tile is no wider than 256");
         Some(TilePath::new(kind, tile.index(), width).expect("it is a part of one that there is"))
     }
+}
+
+/// What a note says, without its signatures.
+fn text(note: &str) -> &str {
+    note.rsplit_once("\n\n").map_or(note, |(text, _)| text)
 }
 
 /// What the server says to a question under `/log/`; `None` if it died before it had said all.
