@@ -107,7 +107,10 @@ impl Quorum {
 
 /// Who cosigned and when, for a program.
 pub(crate) fn to_json(cosignatures: &[Cosignature]) -> Value {
-    let one = |cosignature: &Cosignature| json!({"witness": cosignature.witness, "time": cosignature.time});
+    let one = |cosignature: &Cosignature| {
+        let Cosignature { time, witness } = cosignature;
+        json!({"witness": witness, "time": time})
+    };
     cosignatures.iter().map(one).collect()
 }
 

@@ -293,6 +293,11 @@ impl From<CosignError> for AdmitError {
                 "keep this note: it proves it to anybody. Find out who used the key of \
                  checkpoints, and whether the store was restored from a copy",
             )),
+            CosignError::Invented { .. } => Self::FailedPrecondition(about(
+                "NEVER_SIGNED",
+                "ask who runs the witness what it saw: it must cosign only what a key of the log \
+                 signed",
+            )),
             CosignError::Cosignature(CosignatureError::Full) => Self::FailedPrecondition(about(
                 "FULL",
                 "cosignatures of witnesses that are no longer known may fill it: take a newer one",
@@ -317,9 +322,13 @@ impl From<CosignError> for AdmitError {
     }
 }
 
+/// Most characters of a message that a caller's own text may be part of: far below what gRPC takes
+/// in its headers.
+const MAX_MESSAGE: usize = 1_024;
+
 /// What an error says, without its hint: another one takes its place.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    text.lines().next().unwrap_or_default().chars().take(MAX_MESSAGE).collect()
 }
 
 impl From<SettleError> for AdmitError {

@@ -106,8 +106,9 @@ pub enum LogError {
     },
     /// A cosignature of a checkpoint is damaged.
     #[error(
-        "what witnesses said of the checkpoint of {size} leaves is damaged; nothing was changed\n{}",
-        RESTORE
+        "what witnesses said of the checkpoint of {size} leaves does not match their keys; nothing \
+         was changed\nhint: if a witness was given another key, leave it out; else restore the \
+         store from a copy made by `placet ledger backup`"
     )]
     Cosigned {
         /// Leaves of the checkpoint.

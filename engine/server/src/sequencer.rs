@@ -767,6 +767,8 @@ impl Command {
             Self::Propose(members) => members.len(),
             // One a batch: it takes as long as a whole one of decisions.
             Self::Erase(_) => MAX_BATCH,
+            // Up to a hundred signatures are verified, twice.
+            Self::Cosign(_) => MAX_BATCH / 16,
             _ => 1,
         }
     }

@@ -308,8 +308,25 @@ impl CheckpointSigner {
     /// # Errors
     /// [`CheckpointError`] if it is no checkpoint, or was changed.
     pub(crate) fn signed(&self, note: &str, origin: &str) -> Result<bool, CheckpointError> {
+        self.signed_by(false, note, origin)
+    }
+
+    /// The same of all keys that ever were, revoked ones included.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if it is no checkpoint, or was changed.
+    pub(crate) fn ever_signed(&self, note: &str, origin: &str) -> Result<bool, CheckpointError> {
+        self.signed_by(true, note, origin)
+    }
+
+    fn signed_by(
+        &self,
+        with_revoked: bool,
+        note: &str,
+        origin: &str,
+    ) -> Result<bool, CheckpointError> {
         let mut is_signed = false;
-        for (key, _) in self.0.ring().public(false) {
+        for (key, _) in self.0.ring().public(with_revoked) {
             match Checkpoint::verify(note, origin, &key) {
                 Ok(_) => is_signed = true,
                 Err(CheckpointError::Unsigned) => {}

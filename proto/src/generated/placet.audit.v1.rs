@@ -852,8 +852,8 @@ pub mod audit_service_client {
         ///
         /// INVALID_ARGUMENT with the codes TOO_LARGE, BAD_NOTE, OTHER_LOG, UNKNOWN_WITNESS (no line is of a witness that the server
         /// knows) or BAD_COSIGNATURE; FAILED_PRECONDITION with NO_WITNESSES (the server knows none), TIME_AHEAD (cosigned in more
-        /// than 300 seconds from now), FULL, or FORK: the note is signed as a checkpoint of this log, and this log is another one;
-        /// NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
+        /// than 300 seconds from now), FULL, FORK: a key of this log signed the note, and this log is another one, or NEVER_SIGNED: a
+        /// witness cosigned what no key of this log signed; NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
         pub async fn add_cosignatures(
             &mut self,
             request: impl tonic::IntoRequest<super::AddCosignaturesRequest>,
@@ -968,8 +968,8 @@ pub mod audit_service_server {
         ///
         /// INVALID_ARGUMENT with the codes TOO_LARGE, BAD_NOTE, OTHER_LOG, UNKNOWN_WITNESS (no line is of a witness that the server
         /// knows) or BAD_COSIGNATURE; FAILED_PRECONDITION with NO_WITNESSES (the server knows none), TIME_AHEAD (cosigned in more
-        /// than 300 seconds from now), FULL, or FORK: the note is signed as a checkpoint of this log, and this log is another one;
-        /// NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
+        /// than 300 seconds from now), FULL, FORK: a key of this log signed the note, and this log is another one, or NEVER_SIGNED: a
+        /// witness cosigned what no key of this log signed; NOT_FOUND with NEVER_PUBLISHED. Whatever is refused, nothing of it is stored.
         async fn add_cosignatures(
             &self,
             request: tonic::Request<super::AddCosignaturesRequest>,

@@ -26,8 +26,8 @@ A receipt, as `placet log prove` writes it, holds a leaf of the decision log, th
 proof that it is there, and a checkpoint: with --receipt all of that is checked,
 and that the decision was issued by a key that counted then. Who relies on it,
 and until when, does not matter to a proof. With --witness, those that it names
-must have cosigned the checkpoint: then everybody who asks for as many of them
-was shown the same log.
+must have cosigned the checkpoint. With a --quorum of more than half of them,
+everybody who asks for as many was shown the same log, unless witnesses lie.
 
 Examples:
   placet verify decision.json --jwks http://127.0.0.1:7480
@@ -35,7 +35,7 @@ Examples:
   placet verify - --jwks jwks.json --at 1798761600 < decision.json
   placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key
   placet verify --receipt receipt.txt --jwks jwks.json --log-key log.key \\
-    --witness w1.example+7e6f4aaa+BNdamAG... --witness ... --quorum 1";
+    --witness KEY1 --witness KEY2 --witness KEY3 --quorum 2";
 
 /// Check a signed decision with the issuer's public keys alone
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
-//! Witnesses on the command line: checkpoints are had cosigned, and receipts and logs hold only with
-//! enough of them.
+//! Witnesses on the command line: checkpoints are had cosigned, and receipts and logs hold only
+//! with enough of them.
 
 use std::fs;
 use std::path::Path;

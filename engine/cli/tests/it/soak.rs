@@ -262,12 +262,16 @@ impl World {
         });
         (self.clients, self.reader) = (clients, Some(reader));
         self.clients.sort_by(|a, b| a.name().cmp(b.name()));
-        let fell = match phase {
-            _ if last => "idleness at the end",
-            Phase::Load => "load",
-            Phase::First | Phase::Loading | Phase::Recovery => "the first batches",
-        };
-        (said, fell)
+        (said, fell(phase, last))
+    }
+}
+
+/// In what a server was killed that answers.
+fn fell(phase: Phase, last: bool) -> &'static str {
+    match phase {
+        _ if last => "idleness at the end",
+        Phase::Load => "load",
+        Phase::First | Phase::Loading | Phase::Recovery => "the first batches",
     }
 }
 

@@ -1339,6 +1339,9 @@ def check_served(audit, served, stored):
             audit.counts["questions for the checkpoint"] += line["questions"]
         elif line["served"] == "cosigned":
             audit.counts["cosignatures acknowledged"] += 1
+            # The server's answer has the line that was handed in, or an earlier one of the same witness.
+            if len(line["note"].rsplit("\n\n", 1)[1].splitlines()) < 2:
+                audit.find("UNSTORED", where, "it was acknowledged without the cosignature")
             check_stored(audit, served.key, where, line["note"], stored)
         elif line["served"] == "tile":
             check_tile(audit, served, where, line)

@@ -409,6 +409,15 @@ def a_cosignature_that_was_acknowledged_is_lost(run):
     run.write_checkpoint(number, size, note.replace(f"{line}\n", ""))
 
 
+@lie("UNSTORED")
+def a_cosignature_is_acknowledged_and_never_was(run):
+    number, size, note, line = cosigned(run)[-1]
+    run.write_checkpoint(number, size, note.replace(f"{line}\n", ""))
+    for served in run.lines():
+        if "note" in served and text_of(served["note"]) == text_of(note):
+            served["note"] = served["note"].replace(f"{line}\n", "")
+
+
 @lie("NOTE")
 def a_cosignature_is_that_of_another_checkpoint(run):
     (_, _, _, other), (number, size, note, line) = cosigned(run)[:2]

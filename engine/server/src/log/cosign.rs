@@ -1,7 +1,11 @@
 //! What a witness signed, held against what was published: before the writer is asked to add it.
 
+use std::collections::BTreeSet;
+
+use placet_core::merkle::TreeError;
 use placet_core::{
-    Checkpoint, CheckpointError, CosignatureError, MAX_CHECKPOINT_BYTES, MAX_WITNESSES, merkle,
+    Checkpoint, CheckpointError, Cosignature, CosignatureError, MAX_CHECKPOINT_BYTES,
+    MAX_WITNESSES, merkle,
 };
 
 use crate::sequencer::Cosigning;
@@ -10,6 +14,8 @@ use crate::store::{CheckpointOptions, ReadError, Reader};
 /// Most signature lines of a note that is submitted: as many as a checkpoint can have, and as many
 /// of strangers.
 const MAX_LINES: usize = 2 * MAX_WITNESSES;
+/// Most strangers that an error names: each has at most 64 characters.
+const MAX_NAMED: usize = 8;
 /// Seconds by which the clock of a witness may be ahead of ours: far above what clocks differ by
 /// that are set at all. A later time would let an old checkpoint pass for a fresh one.
 const MAX_AHEAD_SECONDS: u64 = 300;
@@ -41,18 +47,31 @@ pub(crate) enum CosignError {
     /// It was never published, and nothing says that somebody else was shown it.
     #[error("is no checkpoint that this log published: {0}")]
     NeverPublished(&'static str),
-    /// Our key, or a witness, vouches for a log that is not ours.
+    /// A witness vouches for what no key of ours signed.
     #[error(
-        "is a checkpoint of {size} leaves with the root {theirs}, {vouched}, but {ours}: two \
-         histories of one log"
+        "is a checkpoint of {size} leaves with the root {theirs}, which `{witness}` cosigned \
+         although no key of this log signed it"
+    )]
+    Invented {
+        /// Leaves.
+        size: u64,
+        /// The root that it names.
+        theirs: String,
+        /// Who vouches for it.
+        witness: String,
+    },
+    /// A key of ours vouches for a log that is not ours.
+    #[error(
+        "is a checkpoint of {size} leaves with the root {theirs}, which {key} signed, but {ours}: \
+         two histories of one log"
     )]
     Fork {
         /// Leaves.
         size: u64,
         /// The root that it names.
         theirs: String,
-        /// Who vouches for it.
-        vouched: String,
+        /// Which key vouches for it.
+        key: &'static str,
         /// What this log has there.
         ours: String,
     },
@@ -86,12 +105,16 @@ impl From<ReadError> for CosignError {
 fn listed(names: &[String]) -> String {
     match names {
         [] => String::new(),
-        names => format!(": only of `{}`", names.join("`, `")),
+        names => {
+            let shown = names.get(..MAX_NAMED).unwrap_or(names).join("`, `");
+            let more = if names.len() > MAX_NAMED { " and others" } else { "" };
+            format!(": only of `{shown}`{more}")
+        }
     }
 }
 
-/// Checks a signed note against the checkpoint that was published, and each of its lines against the
-/// witnesses, when it is `now`, in seconds since 1970-01-01 UTC. Blocks.
+/// Checks a signed note against the checkpoint that was published, and each of its lines against
+/// the witnesses, when it is `now`, in seconds since 1970-01-01 UTC. Blocks.
 ///
 /// # Errors
 /// [`CosignError`].
@@ -116,14 +139,21 @@ pub(crate) fn check(
     };
     // As it will be, to find what is wrong before the writer is asked.
     let (mut grown, mut known, mut passed_over) = (stored.note.clone(), Vec::new(), Vec::new());
+    let (mut added, mut had) = (Vec::new(), BTreeSet::new());
     for line in lines.lines() {
         match options.witnesses.add(&grown, line) {
             Ok(next) => {
                 grown = next;
+                // A line that can be added is `mark name signature`.
+                added.push(line.split(' ').nth(1).unwrap_or_default());
                 known.push(line.to_owned());
             }
-            // Of a witness the first one stays.
-            Err(CosignatureError::Twice { .. }) => known.push(line.to_owned()),
+            // Of a witness the first one stays: the writer need not look at it often.
+            Err(CosignatureError::Twice { name }) => {
+                if !added.contains(&name.as_str()) && had.insert(name) {
+                    known.push(line.to_owned());
+                }
+            }
             // The log's own lines are no news.
             Err(CosignatureError::Unknown { name }) => {
                 if !stored.note.lines().any(|own| own == line) && !passed_over.contains(&name) {
@@ -138,7 +168,9 @@ pub(crate) fn check(
     }
     let latest = now.saturating_add(MAX_AHEAD_SECONDS);
     let signed = options.witnesses.cosignatures(&grown).map_err(CosignError::Cosignature)?;
-    if let Some(ahead) = signed.into_iter().find(|signed| signed.time > latest) {
+    // What is stored was looked at when it came: clocks may have been set since.
+    let is_ahead = |one: &Cosignature| one.time > latest && added.contains(&one.witness.as_str());
+    if let Some(ahead) = signed.into_iter().find(is_ahead) {
         return Err(CosignError::Ahead { witness: ahead.witness, time: ahead.time, now });
     }
     let cosigning = Cosigning { number: stored.number, lines: known };
@@ -166,7 +198,13 @@ fn not_ours(
     }
     let size = read.size;
     let root = match size <= reader.size()? {
-        true => merkle::root(size, |numbers| reader.hashes(numbers)).ok(),
+        true => match merkle::root(size, |numbers| reader.hashes(numbers)) {
+            Ok(root) => Some(root),
+            Err(TreeError::Store(error)) => return Err(error),
+            Err(_other) => {
+                return Err(ReadError::Damaged("the hashes of the tree have no root"));
+            }
+        },
         false => None,
     };
     if root == Some(read.root) {
@@ -176,20 +214,27 @@ fn not_ours(
     }
     // What was changed on its way convinces nobody: the key has to have signed it, or a witness has
     // to have seen that it did.
-    let cosigned = options.witnesses.cosignatures(note).unwrap_or_default();
-    let vouched = match (options.signer.signed(note, origin), cosigned.first()) {
-        (Ok(true), _) => "which the key of this log signed".to_owned(),
-        (_, Some(first)) => format!("which `{}` cosigned", first.witness),
-        (_, None) => {
-            let what = "it has another root or no leaf there, and no key of this log signed it";
-            return Ok(CosignError::NeverPublished(what));
+    let theirs = read.root.to_string();
+    let signer = &options.signer;
+    let key = match (signer.signed(note, origin), signer.ever_signed(note, origin)) {
+        (Ok(true), _) => "the key of this log",
+        (_, Ok(true)) => "a revoked key of this log",
+        _ => {
+            let cosigned = options.witnesses.cosignatures(note).unwrap_or_default();
+            let Some(first) = cosigned.into_iter().next() else {
+                let what = "it has another root or no leaf there, and no key of this log signed it";
+                return Ok(CosignError::NeverPublished(what));
+            };
+            let invented = CosignError::Invented { size, theirs, witness: first.witness };
+            tracing::error!(error = %invented, "a checkpoint");
+            return Ok(invented);
         }
     };
     let ours = match root {
         Some(root) => format!("this log has the root {root} there"),
         None => format!("this log has {} leaves", reader.size()?),
     };
-    let fork = CosignError::Fork { size, theirs: read.root.to_string(), vouched, ours };
+    let fork = CosignError::Fork { size, theirs, key, ours };
     tracing::error!(error = %fork, "a checkpoint");
     Ok(fork)
 }

@@ -11,8 +11,8 @@ use crate::sequencer::{Published, Shown};
 use crate::store::ReadError;
 
 impl Files {
-    /// The newest checkpoint that at least so many witnesses cosigned, as soon as it reaches so many
-    /// leaves, or what there is after so long.
+    /// The newest checkpoint that at least so many witnesses cosigned, as soon as it reaches so
+    /// many leaves, or what there is after so long.
     pub(crate) async fn reaching(
         &self,
         size: u64,

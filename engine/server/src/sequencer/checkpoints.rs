@@ -91,7 +91,15 @@ impl Checkpoints {
             tracing::warn!(size, "{what}");
         }
         self.next = newest.number.saturating_add(1);
-        self.shown = self.recall(store, &newest)?;
+        let mut shown = self.recall(store, &newest)?;
+        // What was shown is not withdrawn for being older than a start looks back.
+        let first = newest.number.saturating_sub(LOOK_BACK);
+        for one in self.shown.all().iter().filter(|one| one.number < first) {
+            if self.is_ours(&one.note)? {
+                shown.put(Arc::clone(one));
+            }
+        }
+        self.shown = shown;
         self.last = Some(newest);
         Ok(())
     }
@@ -194,7 +202,13 @@ impl Checkpoints {
         let StoredCheckpoint { number, note, .. } = stored;
         let made = Arc::new(Published { number, head, note, cosigned: 0 });
         self.next = self.next.saturating_add(1);
-        self.shown.put(Arc::clone(&made));
+        // A key may have been revoked since: nobody who knows that would take what it signed.
+        let mut shown = Shown::default();
+        for one in self.shown.all().iter().filter(|one| self.is_ours(&one.note).unwrap_or(false)) {
+            shown.put(Arc::clone(one));
+        }
+        shown.put(Arc::clone(&made));
+        self.shown = shown;
         self.last = Some(Arc::clone(&made));
         self.is_foreign = false;
         Ok(Some(made))
@@ -210,27 +224,31 @@ impl Checkpoints {
         store: &mut Store,
         asked: &[&Cosigning],
     ) -> Result<Vec<Result<Cosigned, SequencerError>>, CommitError> {
-        let mut grown: BTreeMap<u64, StoredCheckpoint> = BTreeMap::new();
+        // By number, and whether it was given anything.
+        let mut named: BTreeMap<u64, (StoredCheckpoint, bool)> = BTreeMap::new();
         let mut answers = Vec::with_capacity(asked.len());
         for cosigning in asked {
-            let before = match grown.get(&cosigning.number) {
-                Some(stored) => Ok(stored.clone()),
+            let before = match named.get(&cosigning.number) {
+                Some((stored, _)) => Ok(stored.clone()),
                 None => store.checkpoint_at(cosigning.number),
             };
             let added = self.add(before, &cosigning.lines);
             answers.push(added.map(|(stored, added)| {
                 let (size, note) = (stored.size, stored.note.clone());
-                if !added.is_empty() {
-                    grown.insert(stored.number, stored);
-                }
+                let (kept, has_grown) =
+                    named.entry(stored.number).or_insert_with(|| (stored.clone(), false));
+                *has_grown |= !added.is_empty();
+                *kept = stored;
                 Cosigned { size, note, added }
             }));
         }
-        let grown: Vec<StoredCheckpoint> = grown.into_values().collect();
+        let grown = named.values().filter(|(_, has_grown)| *has_grown);
+        let grown: Vec<StoredCheckpoint> = grown.map(|(stored, _)| stored.clone()).collect();
         if !grown.is_empty() {
             store.cosign(&grown)?;
         }
-        for stored in grown {
+        // What had everything before may be older than a start looks back: it is shown again.
+        for (stored, _) in named.into_values() {
             self.show(store, stored);
         }
         Ok(answers)

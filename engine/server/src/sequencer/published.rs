@@ -24,6 +24,11 @@ pub struct Published {
 pub(crate) struct Shown(Vec<Arc<Published>>);
 
 impl Shown {
+    /// All of them, the newest first.
+    pub(super) fn all(&self) -> &[Arc<Published>] {
+        &self.0
+    }
+
     /// The newest one.
     pub(crate) fn newest(&self) -> Option<Arc<Published>> {
         self.at_least(0)

@@ -202,7 +202,7 @@ fn a_damaged_cosignature_is_found_at_the_start() {
     };
     notary.sql(&format!("UPDATE checkpoints SET note = '{head} {mixed}' WHERE number = 0"));
     let error = told(&notary.open(200).unwrap_err());
-    assert!(error.contains("of the checkpoint of 3 leaves is damaged"), "{error}");
+    assert!(error.contains("of the checkpoint of 3 leaves does not match"), "{error}");
     assert!(error.contains(both[0].name), "{error}");
 }
 
@@ -326,6 +326,7 @@ async fn what_proves_nothing_is_refused_by_its_reason() {
         (format!("{note}{good}{elsewhere}"), invalid, "BAD_COSIGNATURE", both[0].name),
         (format!("{note}{good}no line\n"), invalid, "BAD_NOTE", "`note` is not a signed"),
         (format!("{note}{good}{many}"), invalid, "TOO_LARGE", "has 202 signature lines"),
+        (format!("{}\n{note}", "x".repeat(40_000)), invalid, "BAD_NOTE", "`note` `xxx"),
         ("x".repeat(MAX_CHECKPOINT_BYTES + 1), invalid, "TOO_LARGE", "has 65537 bytes"),
         (format!("{other}{elsewhere}"), invalid, "OTHER_LOG", "not of `placet.test`"),
         (forged.clone(), absent, "NEVER_PUBLISHED", "no key of this log signed it"),
@@ -335,8 +336,8 @@ async fn what_proves_nothing_is_refused_by_its_reason() {
         (
             format!("{forged}{}", both[1].line(&forged, now)),
             precondition,
-            "FORK",
-            "which `witness.example.org/w2` cosigned",
+            "NEVER_SIGNED",
+            "which `witness.example.org/w2` cosigned although",
         ),
         (signed(&key, 900, root), precondition, "FORK", "this log has 3 leaves"),
         (
@@ -355,6 +356,8 @@ async fn what_proves_nothing_is_refused_by_its_reason() {
         let refused = submit(&mut client, submitted).await.unwrap_err();
         assert_eq!((refused.code(), &*reason(&refused)), (code, why), "{refused:?}");
         assert!(refused.message().contains(says), "{says}: {refused:?}");
+        // What a caller sent comes back in a header: not all of it.
+        assert!(refused.message().len() < 2_000, "{why}");
     }
     // Both roots are named: whoever reads it can compare them.
     let fork = submit(&mut client, fork).await.unwrap_err();
@@ -363,7 +366,13 @@ async fn what_proves_nothing_is_refused_by_its_reason() {
         assert!(fork.message().contains(&root.to_string()), "{fork:?}");
     }
     assert_eq!(newest(&mut client, 0).await.unwrap().0, note, "nothing of it was taken");
+    server.stop().await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn more_witnesses_than_there_are_cannot_be_asked_for() {
+    let (server, mut client, _) = witnessed(&pair(), 3_600).await;
+    let (invalid, precondition) = (Status::InvalidArgument, Status::FailedPrecondition);
     for (witnesses, code, why) in
         [(3, precondition, "TOO_FEW_WITNESSES"), (101, invalid, "OUT_OF_BOUNDS")]
     {

@@ -56,6 +56,17 @@ pub(super) fn cosign(args: &CosignArgs, printer: &mut Printer) -> Result<Exit, F
         let answer = read_file(path, MAX_CHECKPOINT_BYTES)?;
         if let Ok(size) = answer.trim().parse::<u64>() {
             let shown = plain(&path.display().to_string());
+            let own = note.lines().nth(1).and_then(|size| size.parse().ok());
+            if own == Some(size) {
+                let what = format!(
+                    "`{shown}` says that the witness cosigned {size} leaves, as many as these: of \
+                     the same root it would cosign again"
+                );
+                return Err(Failure::new(what).hint(
+                    "it may have been shown another history of this log: compare the roots with \
+                     its operator",
+                ));
+            }
             let what = format!("`{shown}` is no cosignature: the witness is at {size} leaves");
             return Err(Failure::new(what)
                 .hint(format!("send it what `placet log checkpoint --old {size}` writes")));
