@@ -1,15 +1,18 @@
 # METADATA
 # title: Priority and preemption
 # description: |
-#   Says in which class a tenant may ask, who may displace others, and on what terms. Only the
-#   house's own research may displace, and only sold work, within the grace and the least run time
-#   that its contracts promise.
+#   Says in which class a tenant may ask, who may displace others, where, and on what terms. Only
+#   the house's own research may displace, and only sold work, within the grace and the least run
+#   time that its contracts promise; a site may promise more. Whom the engine chooses is the fewest
+#   GPU-seconds lost.
 # custom:
 #   owner: platform-scheduling
 #   controls: ["SOC2:CC6.3", "SOC2:A1.1", "ISO27001:A.5.15"]
 package placet.preemption
 
 import rego.v1
+
+params := data.params
 
 subject := input.lease
 
@@ -19,10 +22,12 @@ kind := "lease" if input.lease
 
 kind := "job" if input.job
 
-# Closed: a new class or kind of tenant may not displace until it is written here.
+# Closed: a new class or kind of tenant may not displace until it is written here. Without a list
+# of preemptors every own tenant is one.
 preemptor if {
 	input.priority_class == "INTERNAL_RESEARCH"
 	input.tenant.kind == "OWN"
+	input.tenant.id in object.get(params, "preemptors", [input.tenant.id])
 }
 
 # METADATA
@@ -55,7 +60,9 @@ class_hint := {} if count(input.tenant.priority_classes) == 0
 
 # METADATA
 # title: Displacing without the right to
-# description: Only own tenants in class INTERNAL_RESEARCH may displace others.
+# description: |
+#   Only own tenants in class INTERNAL_RESEARCH may displace others, and where the params list
+#   preemptors, only these.
 # custom:
 #   code: PREEMPTION_NOT_PERMITTED
 #   controls: ["SOC2:CC6.3"]
@@ -65,12 +72,80 @@ deny contains {
 		"tenant %s of kind %s may not displace others in class %s",
 		[input.tenant.id, input.tenant.kind, input.priority_class],
 	),
-	"field": sprintf("%s.may_preempt", [kind]),
+	"field": may_preempt,
 	"hint": "ask without may_preempt; only own tenants in class INTERNAL_RESEARCH may displace",
 } if {
 	subject.may_preempt
 	not preemptor
 }
+
+may_preempt := sprintf("%s.may_preempt", [kind])
+
+# METADATA
+# title: Displacing where nobody is displaced
+# description: |
+#   What runs in some clusters was sold without the risk of being displaced. The request may pass
+#   where there is room.
+# custom:
+#   code: PREEMPTION_NOT_HERE
+#   controls: ["SOC2:A1.1"]
+deny contains {
+	"code": "PREEMPTION_NOT_HERE",
+	"message": sprintf("nobody is displaced in cluster %s", [input.cluster.id]),
+	"field": may_preempt,
+	"hint": "ask without may_preempt, or in another cluster",
+} if {
+	subject.may_preempt
+	preemptor
+	input.cluster.id in object.get(params, "protected_clusters", [])
+}
+
+# METADATA
+# title: Displacing for too little
+# description: |
+#   Who displaces others costs them what they have not saved, so it has to run for a while itself.
+# custom:
+#   code: PREEMPTION_TOO_SHORT
+#   controls: ["SOC2:A1.1"]
+deny contains {
+	"code": "PREEMPTION_TOO_SHORT",
+	"message": sprintf(
+		"work of %d s may not displace others, only work of %d s and more",
+		[subject.duration_seconds, min_gain_seconds],
+	),
+	"field": sprintf("%s.duration_seconds", [kind]),
+	"hint": sprintf("ask without may_preempt, or for at least %d s", [min_gain_seconds]),
+} if {
+	subject.may_preempt
+	preemptor
+	subject.duration_seconds < min_gain_seconds
+}
+
+min_gain_seconds := object.get(params, "min_gain_seconds", 0)
+
+# --- terms
+
+# What the site promises beyond the terms for all.
+site_terms := [terms |
+	some terms in object.get(params, "terms", [])
+	input.cluster.id in terms.clusters
+]
+
+# Of each term the one that is best for the victim.
+grace_seconds := max(array.concat(
+	[params.grace_seconds],
+	[terms.grace_seconds | some terms in site_terms],
+))
+
+min_runtime_seconds := max(array.concat(
+	[params.min_runtime_seconds],
+	[terms.min_runtime_seconds | some terms in site_terms],
+))
+
+max_victims := min(array.concat(
+	[params.max_victims],
+	[terms.max_victims | some terms in site_terms],
+))
 
 # METADATA
 # title: Whom own research may displace
@@ -80,11 +155,56 @@ deny contains {
 # custom:
 #   controls: ["SOC2:A1.1"]
 preemption := {
-	"victim_classes": data.params.victim_classes,
-	"grace_seconds": data.params.grace_seconds,
-	"min_runtime_seconds": data.params.min_runtime_seconds,
-	"max_victims": data.params.max_victims,
+	"victim_classes": params.victim_classes,
+	"grace_seconds": grace_seconds,
+	"min_runtime_seconds": min_runtime_seconds,
+	"max_victims": max_victims,
 } if {
 	subject.may_preempt
 	preemptor
+}
+
+# --- params
+
+# METADATA
+# title: Params that contradict each other
+# description: |
+#   A grace above the minimum run time would let a victim go that never had the time it was
+#   promised. Nothing is admitted until the params are mended.
+# custom:
+#   code: PARAMS_CONTRADICTORY
+deny contains {
+	"code": "PARAMS_CONTRADICTORY",
+	"message": sprintf("param %s of policy preemption %s", [wrong.path, wrong.message]),
+	"hint": "mend it in bundle.yaml",
+} if {
+	some wrong in params_wrong
+}
+
+params_wrong contains {"path": name, "message": "is no list"} if {
+	some name in ["preemptors", "protected_clusters", "terms"]
+	not is_array(object.get(params, name, []))
+}
+
+params_wrong contains {
+	"path": "grace_seconds",
+	"message": sprintf(
+		"is %d, above min_runtime_seconds, %d",
+		[params.grace_seconds, params.min_runtime_seconds],
+	),
+} if {
+	params.grace_seconds > params.min_runtime_seconds
+}
+
+params_wrong contains {
+	"path": sprintf("terms[%d].grace_seconds", [i]),
+	"message": sprintf(
+		"comes to %d, above a min_runtime_seconds of %d",
+		[grace, least],
+	),
+} if {
+	some i, terms in params.terms
+	grace := max([params.grace_seconds, object.get(terms, "grace_seconds", 0)])
+	least := max([params.min_runtime_seconds, object.get(terms, "min_runtime_seconds", 0)])
+	grace > least
 }

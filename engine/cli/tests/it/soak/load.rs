@@ -38,7 +38,7 @@ const TENANTS: [(&str, bool); 4] =
     [("research", true), ("laboratory", true), ("customer", false), ("partner", false)];
 /// For each of the house's own, the terms on which it displaces others: seconds of grace, least
 /// seconds of run time, most victims. All of it short and small, so that it happens often.
-const RULES: [(&str, u64, u64, u64); 2] = [("research", 1, 1, 3), ("laboratory", 2, 1, 2)];
+const RULES: [(&str, u64, u64, u64); 2] = [("research", 1, 1, 3), ("laboratory", 2, 2, 2)];
 
 /// GPUs of one model in a cluster: model, how many, and how many of them are the safety buffer.
 type Pool = (&'static str, u64, u64);

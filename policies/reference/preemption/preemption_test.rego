@@ -1,0 +1,133 @@
+# What cases cannot show: the terms of the rule, and params that no schema would let pass. Run by
+# `placet test`.
+package placet.preemption_test
+
+import rego.v1
+
+import data.placet.preemption
+
+base := {
+	"victim_classes": ["EXTERNAL_COMMERCIAL"],
+	"grace_seconds": 300,
+	"min_runtime_seconds": 1800,
+	"max_victims": 64,
+}
+
+# Own research that may displace, in a cluster.
+asking_in(cluster) := {
+	"priority_class": "INTERNAL_RESEARCH",
+	"tenant": {
+		"id": "lab",
+		"kind": "OWN",
+		"priority_classes": ["INTERNAL_RESEARCH"],
+	},
+	"cluster": {"id": cluster},
+	"lease": {"may_preempt": true, "duration_seconds": 600},
+}
+
+# Whether the policy refuses the request, with just these codes.
+refuses(codes) if codes == {denial.code | some denial in preemption.deny}
+
+# The params that are found wrong, with params laid over those above.
+wrong_paths(over) := paths if {
+	wrong := preemption.params_wrong with data.params as object.union(base, over)
+	paths := {one.path | some one in wrong}
+}
+
+test_the_terms_are_those_of_the_params if {
+	rule := preemption.preemption with input as asking_in("fra") with data.params as base
+	rule == base
+}
+
+test_a_site_promises_more if {
+	site := {"clusters": ["fra"], "grace_seconds": 600, "max_victims": 2}
+	rule := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, {"terms": [site]})
+	rule == object.union(base, {"grace_seconds": 600, "max_victims": 2})
+}
+
+test_no_site_promises_less if {
+	site := {
+		"clusters": ["fra"],
+		"grace_seconds": 0,
+		"min_runtime_seconds": 0,
+		"max_victims": 1000,
+	}
+	rule := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, {"terms": [site]})
+	rule == base
+}
+
+test_of_two_promises_the_better_counts if {
+	one := {"clusters": ["fra", "sto"], "min_runtime_seconds": 7200, "max_victims": 8}
+	other := {"clusters": ["fra"], "min_runtime_seconds": 3600, "max_victims": 4}
+	rule := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, {"terms": [one, other]})
+	rule == object.union(base, {"min_runtime_seconds": 7200, "max_victims": 4})
+}
+
+test_the_promise_of_another_site_does_not_count if {
+	site := {"clusters": ["sto"], "grace_seconds": 600}
+	rule := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, {"terms": [site]})
+	rule == base
+}
+
+test_without_a_list_every_own_tenant_is_a_preemptor if {
+	refuses(set()) with input as asking_in("fra") with data.params as base
+}
+
+test_an_empty_list_has_no_preemptor if {
+	refuses({"PREEMPTION_NOT_PERMITTED"}) with input as asking_in("fra")
+		with data.params as object.union(base, {"preemptors": []})
+}
+
+test_a_param_left_out_leaves_nobody_to_displace if {
+	every name in object.keys(base) {
+		left := object.remove(base, [name])
+		not has_rule with input as asking_in("fra") with data.params as left
+	}
+}
+
+test_a_site_does_not_make_up_for_a_param_left_out if {
+	site := {"clusters": ["fra"], "grace_seconds": 600}
+	left := object.union(object.remove(base, ["grace_seconds"]), {"terms": [site]})
+	not has_rule with input as asking_in("fra") with data.params as left
+}
+
+has_rule if preemption.preemption
+
+test_a_grace_as_long_as_the_run_time_is_right if {
+	wrong_paths({"grace_seconds": 1800}) == set()
+}
+
+test_a_grace_a_second_longer_is_wrong if {
+	wrong_paths({"grace_seconds": 1801}) == {"grace_seconds"}
+}
+
+test_contradictory_params_refuse_everything if {
+	calm := object.union(asking_in("fra"), {"lease": {"may_preempt": false}})
+	refuses({"PARAMS_CONTRADICTORY"}) with input as calm
+		with data.params as object.union(base, {"grace_seconds": 1801})
+}
+
+test_the_terms_of_a_site_are_held_to_the_same if {
+	wrong_paths({"terms": [{"clusters": ["fra"], "grace_seconds": 1801}]}) == {
+		"terms[0].grace_seconds",
+	}
+	wrong_paths({"terms": [
+		{"clusters": ["fra"], "max_victims": 1},
+		{"clusters": ["fra"], "grace_seconds": 3601, "min_runtime_seconds": 3600},
+	]}) == {"terms[1].grace_seconds"}
+	wrong_paths({"terms": [
+		{"clusters": ["fra"], "grace_seconds": 3600, "min_runtime_seconds": 3600},
+	]}) == set()
+}
+
+test_lists_that_are_none_are_wrong if {
+	wrong_paths({"preemptors": "lab", "protected_clusters": "fra", "terms": {"fra": {}}}) == {
+		"preemptors",
+		"protected_clusters",
+		"terms",
+	}
+}
