@@ -31,6 +31,7 @@ impl Capabilities {
             )
             .with("network.partition", [("tenant", None)])
             .with("audit.level", [("level", values(&["basic", "full"]))])
+            .with("network.congestion-control", [("profile", None)])
     }
 
     /// Adds a duty.

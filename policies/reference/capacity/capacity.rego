@@ -2,9 +2,10 @@
 # title: Capacity of the cluster
 # description: |
 #   Own work may fill a cluster; sold work stays out of its safety buffer, so that a burst of own
-#   work finds room. Claims the GPUs of the model under evaluation and the fabric bandwidth, with
-#   the share of the class as limit: the ledger refuses what does not fit beside others. What could
-#   not fit into an empty cluster is refused here, with the largest amount that could.
+#   work finds room; at busy hours the buffer may be larger. Claims the GPUs of the model under
+#   evaluation and the fabric bandwidth, of large collectives at least what they need, with the
+#   share of the class as limit: the ledger refuses what does not fit beside others. What could not
+#   fit into an empty cluster is refused here, with the largest amount that could.
 # custom:
 #   owner: platform-capacity
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
@@ -31,7 +32,57 @@ pool := [p | some p in input.cluster.gpus; p.model == subject.gpu_model][0]
 # Milli-GPUs that this class could have if the cluster were empty.
 reach := pool.count * 1000 if internal
 
-reach := (pool.count - pool.safety_buffer) * 1000 if not internal
+reach := (pool.count - buffer) * 1000 if not internal
+
+# --- busy hours
+
+seconds_per_hour := 3600
+
+seconds_per_day := 86400
+
+# The hours at which sold work is kept out of more than the facts say, as far as they touch the
+# work: what is held over an interval is held at its busiest hour.
+busy := [hours |
+	some hours in object.get(params, "busy_hours", [])
+	concerns(hours, "clusters", input.cluster.id)
+	concerns(hours, "gpu_models", subject.gpu_model)
+	touched(hours)
+]
+
+# A list that is absent names everything.
+concerns(hours, list, id) if not hours[list]
+
+concerns(hours, list, id) if id in hours[list]
+
+from(hours) := hours.from_hour * seconds_per_hour
+
+# Hours that end before they begin go on after midnight.
+until(hours) := hours.until_hour * seconds_per_hour if hours.until_hour > hours.from_hour
+
+until(hours) := (hours.until_hour + 24) * seconds_per_hour if {
+	hours.until_hour <= hours.from_hour
+}
+
+touched(hours) if subject.duration_seconds >= seconds_per_day
+
+# Less than a day meets the hours of the day before, of the same day or of the next one.
+touched(hours) if {
+	first := subject.start % seconds_per_day
+	some day in [0 - seconds_per_day, 0, seconds_per_day]
+	first < until(hours) + day
+	from(hours) + day < first + subject.duration_seconds
+}
+
+# GPUs that sold work may not touch. The facts are the least; a share of the pool is rounded up.
+buffer := max(array.concat([pool.safety_buffer], [gpus |
+	some hours in busy
+	left := max([0, divided(pool.count * (100 - hours.buffer_percent), 100)])
+	gpus := pool.count - left
+]))
+
+busier if buffer > pool.safety_buffer
+
+# --- fabric
 
 # Gbit/s that this class could have if the fabric were idle.
 fabric_reach := input.cluster.fabric_gbps if internal
@@ -43,9 +94,33 @@ external_fabric_percent := min([100, to_number(object.get(params, "external_fabr
 # Rounded down, in integers: `/` alone could leave a fraction.
 divided(a, b) := (a - (a % b)) / b
 
+# Gbit/s to claim: what is asked for, and for large collectives at least what they need.
+fabric := max([subject.fabric_gbps, collective_gbps])
+
+collectives := object.get(params, "collectives", null)
+
+# Inside a lease there is the bandwidth that the lease was granted.
+large if {
+	collectives != null
+	not subject.lease_id
+	subject.gpu_count >= collectives.from_gpus
+}
+
+collective_gbps := subject.gpu_count * collectives.gbps_per_gpu if large
+
+collective_gbps := 0 if not large
+
 share := "own work" if internal
 
-share := "external work" if not internal
+share := "external work" if {
+	not internal
+	not busier
+}
+
+share := "external work at busy hours" if {
+	not internal
+	busier
+}
 
 # METADATA
 # title: The cluster has no such GPU
@@ -98,15 +173,36 @@ asked := sprintf("%d shares of %d/1000 of a GPU", [subject.gpu_count, subject.gp
 # GPUs, or shares of this size, that the class could have if the cluster were empty.
 largest_count := divided(reach, subject.gpu_milli)
 
-gpu_hint := sprintf("ask for a gpu_count of at most %d", [largest_count]) if largest_count > 0
+gpu_hint := sprintf("ask for a gpu_count of at most %d%s", [largest_count, quieter]) if {
+	largest_count > 0
+}
 
-gpu_hint := "ask for another model or in another cluster" if largest_count <= 0
+gpu_hint := sprintf("ask for another model or in another cluster%s", [quieter]) if {
+	largest_count <= 0
+}
+
+quieter := "" if internal
+
+quieter := "" if {
+	not internal
+	not busier
+}
+
+quieter := sprintf(", or outside of %s", [concat(" and ", busy_names)]) if {
+	not internal
+	busier
+}
+
+busy_names := {name |
+	some hours in busy
+	name := sprintf("%02d:00 to %02d:00 UTC", [hours.from_hour, hours.until_hour])
+}
 
 # METADATA
 # title: More bandwidth than the class could ever have here
 # description: |
 #   External work may fill only a share of the fabric, so that collectives of own work are not
-#   starved.
+#   starved. Large collectives need a share by the number of their GPUs.
 # custom:
 #   code: RESOURCE_UNAVAILABLE
 #   controls: ["SOC2:A1.1"]
@@ -114,7 +210,7 @@ deny contains {
 	"code": "RESOURCE_UNAVAILABLE",
 	"message": sprintf(
 		"%d Gbit/s exceed the %d Gbit/s of fabric that cluster %s has for %s",
-		[subject.fabric_gbps, fabric_reach, input.cluster.id, share],
+		[subject.fabric_gbps, fabric_reach, input.cluster.id, fabric_share],
 	),
 	"field": sprintf("%s.fabric_gbps", [kind]),
 	"hint": sprintf("ask for at most %d Gbit/s", [fabric_reach]),
@@ -123,11 +219,42 @@ deny contains {
 }
 
 # METADATA
+# title: Collectives larger than the fabric
+# description: |
+#   Work of so many GPUs that its collectives would fill the links claims bandwidth for them, asked
+#   for or not, and there is not enough.
+# custom:
+#   code: FABRIC_TOO_SMALL
+#   controls: ["SOC2:A1.1"]
+deny contains {
+	"code": "FABRIC_TOO_SMALL",
+	"message": sprintf(
+		"collectives of %d GPUs need %d Gbit/s, and cluster %s has %d Gbit/s of fabric for %s",
+		[
+			subject.gpu_count, collective_gbps,
+			input.cluster.id, fabric_reach, fabric_share,
+		],
+	),
+	"field": sprintf("%s.gpu_count", [kind]),
+	"hint": sprintf("ask for a gpu_count of at most %d", [
+		max([collectives.from_gpus - 1, divided(fabric_reach, collectives.gbps_per_gpu)]),
+	]),
+} if {
+	large
+	collective_gbps > fabric_reach
+}
+
+fabric_share := "own work" if internal
+
+fabric_share := "external work" if not internal
+
+# METADATA
 # title: GPUs of the cluster
 # description: |
 #   Thousandths of a GPU of the model under evaluation. A job inside a lease takes none of the
 #   cluster: the lease holds them.
 # custom:
+#   account: cluster/<cluster>/gpu/<model>
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
 	"account": sprintf("cluster/%s/gpu/%s", [input.cluster.id, subject.gpu_model]),
@@ -142,6 +269,7 @@ claims contains {
 # title: GPUs of the lease
 # description: What jobs inside a lease hold together is at most what the lease holds.
 # custom:
+#   account: lease/<lease>
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
 	"account": sprintf("lease/%s", [subject.lease_id]),
@@ -153,16 +281,17 @@ claims contains {
 
 # METADATA
 # title: Fabric of the cluster
-# description: Gbit/s over all GPUs of the request together.
+# description: Gbit/s over all GPUs together, for large collectives at least their need.
 # custom:
+#   account: cluster/<cluster>/fabric-gbps
 #   controls: ["SOC2:A1.1"]
 claims contains {
 	"account": sprintf("cluster/%s/fabric-gbps", [input.cluster.id]),
-	"amount": subject.fabric_gbps,
+	"amount": fabric,
 	"limit": fabric_reach,
 	"code": "RESOURCE_UNAVAILABLE",
 } if {
-	subject.fabric_gbps > 0
+	fabric > 0
 	not subject.lease_id
 }
 
@@ -170,6 +299,7 @@ claims contains {
 # title: Fabric of the lease
 # description: Gbit/s of what the lease holds.
 # custom:
+#   account: lease/<lease>/fabric-gbps
 #   controls: ["SOC2:A1.1"]
 claims contains {
 	"account": sprintf("lease/%s/fabric-gbps", [subject.lease_id]),
@@ -178,4 +308,82 @@ claims contains {
 } if {
 	subject.fabric_gbps > 0
 	subject.lease_id
+}
+
+# METADATA
+# title: Congestion control
+# description: |
+#   Traffic that shares links with others is paced by the profile of its bandwidth: of those whose
+#   threshold it reaches, the one with the highest.
+# custom:
+#   obligation: network.congestion-control
+#   controls: ["SOC2:A1.1", "ISO27001:A.8.20"]
+obligations contains {
+	"id": "network.congestion-control",
+	"params": {"profile": congestion_profile},
+}
+
+congestion_profile := [entry.profile |
+	some entry in object.get(params, "congestion_profiles", [])
+	entry.from_gbps == reached
+][0]
+
+reached := max([entry.from_gbps |
+	some entry in object.get(params, "congestion_profiles", [])
+	entry.from_gbps <= fabric
+])
+
+# --- params
+
+# METADATA
+# title: Params that contradict each other
+# description: Nothing is admitted until the params are mended.
+# custom:
+#   code: PARAMS_CONTRADICTORY
+deny contains {
+	"code": "PARAMS_CONTRADICTORY",
+	"message": sprintf("param %s of policy capacity %s", [wrong.path, wrong.message]),
+	"hint": "mend it in bundle.yaml",
+} if {
+	some wrong in params_wrong
+}
+
+params_wrong contains {
+	"path": sprintf("busy_hours[%d].until_hour", [i]),
+	"message": sprintf("is %d, as from_hour: no hour or all of them", [hours.until_hour]),
+} if {
+	some i, hours in params.busy_hours
+	hours.from_hour % 24 == hours.until_hour % 24
+	hours.until_hour - hours.from_hour != 24
+}
+
+params_wrong contains {
+	"path": sprintf("busy_hours[%d].buffer_percent", [i]),
+	"message": sprintf("is %v: a buffer is above capacity or none", [hours.buffer_percent]),
+} if {
+	some i, hours in params.busy_hours
+	not percent(hours.buffer_percent)
+}
+
+params_wrong contains {
+	"path": "external_fabric_percent",
+	"message": sprintf("is %v, no share", [params.external_fabric_percent]),
+} if {
+	not percent(object.get(params, "external_fabric_percent", 100))
+}
+
+percent(share) if {
+	is_number(share)
+	share >= 0
+	share <= 100
+}
+
+params_wrong contains {
+	"path": sprintf("congestion_profiles[%d].from_gbps", [j]),
+	"message": sprintf("is %d, as that of another profile", [other.from_gbps]),
+} if {
+	some i, one in params.congestion_profiles
+	some j, other in params.congestion_profiles
+	i < j
+	one.from_gbps == other.from_gbps
 }

@@ -22,7 +22,7 @@ kind := "lease" if input.lease
 
 kind := "job" if input.job
 
-# A bound of the request's class. An unlisted class gets 0, so that a param left out closes the door.
+# A bound of the request's class. An unlisted class gets 0: a param left out closes the door.
 # Other things than numbers are an error.
 bound(name) := to_number(object.get(object.get(params, name, {}), input.priority_class, 0))
 

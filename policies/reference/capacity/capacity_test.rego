@@ -1,0 +1,167 @@
+# The names of congestion profiles, rounding, the words of denials, and params that are absent or
+# wrong. Run by `placet test`.
+package placet.capacity_test
+
+import rego.v1
+
+import data.placet.capacity
+
+base := {"external_fabric_percent": 80}
+
+# A lease of so many GPUs at noon for an hour, with fields laid over it.
+lease(class, gpus, over) := {
+	"priority_class": class,
+	"cluster": {
+		"id": "fra",
+		"fabric_gbps": 1000,
+		"gpus": [{"model": "H100", "count": 9, "safety_buffer": 2}],
+	},
+	"lease": object.union(
+		{
+			"gpu_model": "H100",
+			"gpu_count": gpus,
+			"gpu_milli": 1000,
+			"milli_gpus": gpus * 1000,
+			"fabric_gbps": 0,
+			"duration_seconds": 3600,
+			"start": 43200,
+		},
+		over,
+	),
+}
+
+sold(gpus, over) := lease("EXTERNAL_COMMERCIAL", gpus, over)
+
+own(gpus, over) := lease("INTERNAL_RESEARCH", gpus, over)
+
+codes := {denial.code | some denial in capacity.deny}
+
+hints := {denial.hint | some denial in capacity.deny}
+
+profiles := {obligation.params.profile | some obligation in capacity.obligations}
+
+gpu_limit := [claim.limit | some claim in capacity.claims; claim.account == "cluster/fra/gpu/H100"][0]
+
+# The params that are found wrong, with params laid over those above.
+wrong_paths(over) := paths if {
+	wrong := capacity.params_wrong with data.params as object.union(base, over)
+	paths := {one.path | some one in wrong}
+}
+
+test_a_model_that_the_cluster_lacks_is_refused_here_too if {
+	codes == {"GPU_MODEL_NOT_IN_CLUSTER"} with input as sold(1, {"gpu_model": "A100"})
+		with data.params as base
+	hints == {"it has H100"} with input as sold(1, {"gpu_model": "A100"}) with data.params as base
+}
+
+busy(hours) := object.union(base, {"busy_hours": [hours]})
+
+noon := {"from_hour": 12, "until_hour": 13, "buffer_percent": 50}
+
+test_a_share_of_the_gpus_is_rounded_up if {
+	limit := gpu_limit with input as sold(1, {}) with data.params as busy(noon)
+	limit == 4000
+}
+
+test_hours_do_not_make_the_buffer_smaller if {
+	little := object.union(noon, {"buffer_percent": 1})
+	limit := gpu_limit with input as sold(1, {}) with data.params as busy(little)
+	limit == 7000
+}
+
+test_of_two_entries_the_larger_buffer_counts if {
+	twice := {"busy_hours": [noon, object.union(noon, {"buffer_percent": 100})]}
+	limit := gpu_limit with input as sold(1, {}) with data.params as object.union(base, twice)
+	limit == 0
+}
+
+test_an_empty_list_of_clusters_is_no_cluster if {
+	nowhere := object.union(noon, {"clusters": []})
+	limit := gpu_limit with input as sold(1, {}) with data.params as busy(nowhere)
+	limit == 7000
+}
+
+test_a_denial_names_the_busy_hours if {
+	hints == {"ask for a gpu_count of at most 4, or outside of 12:00 to 13:00 UTC"}
+		with input as sold(5, {})
+		with data.params as busy(noon)
+	all := object.union(noon, {"buffer_percent": 100})
+	told := "ask for another model or in another cluster, or outside of 12:00 to 13:00 UTC"
+	hints == {told} with input as sold(5, {}) with data.params as busy(all)
+}
+
+profiled := object.union(base, {"congestion_profiles": [
+	{"from_gbps": 100, "profile": "many"},
+	{"from_gbps": 1, "profile": "few"},
+]})
+
+test_the_highest_threshold_that_is_reached_names_the_profile if {
+	every pair in [[0, set()], [1, {"few"}], [99, {"few"}], [100, {"many"}], [800, {"many"}]] {
+		found := profiles with input as sold(1, {"fabric_gbps": pair[0]})
+			with data.params as profiled
+		found == pair[1]
+	}
+}
+
+collectives := object.union(profiled, {"collectives": {"from_gpus": 4, "gbps_per_gpu": 150}})
+
+test_a_large_collective_is_paced_by_what_it_claims if {
+	profiles == {"many"} with input as sold(4, {}) with data.params as collectives
+	profiles == set() with input as sold(3, {}) with data.params as collectives
+}
+
+test_a_collective_that_is_too_large_is_told_the_largest if {
+	codes == {"FABRIC_TOO_SMALL"} with input as sold(6, {}) with data.params as collectives
+	hints == {"ask for a gpu_count of at most 5"} with input as sold(6, {})
+		with data.params as collectives
+	huge := object.union(base, {"collectives": {"from_gpus": 4, "gbps_per_gpu": 900}})
+	hints == {"ask for a gpu_count of at most 3"} with input as sold(6, {}) with data.params as huge
+}
+
+test_without_a_share_of_the_fabric_none_is_sold if {
+	none := {"external_fabric_percent": 0}
+	codes == {"RESOURCE_UNAVAILABLE"} with input as sold(1, {"fabric_gbps": 1})
+		with data.params as none
+	codes == set() with input as own(1, {"fabric_gbps": 1}) with data.params as none
+}
+
+test_a_share_above_the_whole_is_wrong_and_gives_no_more_than_it if {
+	codes == {"PARAMS_CONTRADICTORY", "RESOURCE_UNAVAILABLE"}
+		with input as sold(1, {"fabric_gbps": 1001})
+		with data.params as {"external_fabric_percent": 200}
+	wrong_paths({"external_fabric_percent": 100}) == set()
+	wrong_paths({"external_fabric_percent": 101}) == {"external_fabric_percent"}
+	wrong_paths({"external_fabric_percent": -1}) == {"external_fabric_percent"}
+	wrong_paths({"external_fabric_percent": "80"}) == {"external_fabric_percent"}
+}
+
+test_a_buffer_above_capacity_is_wrong if {
+	wrong_paths(buffered(100)) == set()
+	every share in [101, -1, "25", null] {
+		wrong_paths(buffered(share)) == {"busy_hours[0].buffer_percent"}
+	}
+}
+
+buffered(share) := {"busy_hours": [object.union(noon, {"buffer_percent": share})]}
+
+test_a_buffer_above_capacity_sells_nothing if {
+	over := object.union(noon, {"buffer_percent": 101})
+	codes == {"PARAMS_CONTRADICTORY", "RESOURCE_UNAVAILABLE"} with input as sold(1, {})
+		with data.params as busy(over)
+}
+
+test_hours_that_begin_and_end_together_are_wrong if {
+	wrong_paths({"busy_hours": [{"from_hour": 7, "until_hour": 7, "buffer_percent": 1}]}) == {
+		"busy_hours[0].until_hour",
+	}
+	wrong_paths({"busy_hours": [{"from_hour": 0, "until_hour": 24, "buffer_percent": 1}]}) == set()
+	wrong_paths({"busy_hours": [{"from_hour": 23, "until_hour": 24, "buffer_percent": 1}]}) == set()
+}
+
+test_two_profiles_of_one_threshold_are_wrong if {
+	wrong_paths({"congestion_profiles": [
+		{"from_gbps": 1, "profile": "a"},
+		{"from_gbps": 2, "profile": "b"},
+		{"from_gbps": 1, "profile": "c"},
+	]}) == {"congestion_profiles[2].from_gbps"}
+}
