@@ -32,6 +32,7 @@ impl Capabilities {
             .with("network.partition", [("tenant", None)])
             .with("audit.level", [("level", values(&["basic", "full"]))])
             .with("network.congestion-control", [("profile", None)])
+            .with("residency.egress", [("allow", None)])
     }
 
     /// Adds a duty.

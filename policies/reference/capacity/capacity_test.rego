@@ -40,7 +40,10 @@ hints := {denial.hint | some denial in capacity.deny}
 
 profiles := {obligation.params.profile | some obligation in capacity.obligations}
 
-gpu_limit := [claim.limit | some claim in capacity.claims; claim.account == "cluster/fra/gpu/H100"][0]
+gpu_limit := [claim.limit |
+	some claim in capacity.claims
+	claim.account == "cluster/fra/gpu/H100"
+][0]
 
 # The params that are found wrong, with params laid over those above.
 wrong_paths(over) := paths if {

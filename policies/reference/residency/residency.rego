@@ -2,8 +2,9 @@
 # title: Data residency
 # description: |
 #   Work runs, and its results are written, only where the tenant's contract and every dataset allow
-#   it. Jurisdictions are sets: an empty list allows any place, several lists allow what is in all
-#   of them. Personal data without a list of its own goes only where its protection is adequate.
+#   it. Jurisdictions are sets, ordered by inclusion: an empty list allows any place, several lists
+#   allow what is in all of them, and where nothing is, those that exclude each other are named.
+#   Personal data without a list of its own goes only where its protection is adequate.
 # custom:
 #   owner: privacy-office
 #   controls: ["SOC2:P6.1", "ISO27001:A.5.23", "ISO27001:A.5.31", "ISO27001:A.5.34"]
@@ -25,9 +26,9 @@ place := input.cluster.jurisdiction
 
 adequate := {jurisdiction | some jurisdiction in object.get(params, "adequate", [])}
 
-# Reasons name at most so many datasets, and lists at most so many entries: the answer stays within
-# the engine's bounds.
-most_named := 4
+# Reasons name at most so many datasets or parties, and lists at most so many entries: the answer
+# stays within the engine's bounds.
+most_named := 3
 
 most_listed := 16
 
@@ -44,25 +45,39 @@ first(items) := array.slice(items, 0, most_named)
 
 # --- where everything could go
 
+# Who restricts where the work may be, each with its set of jurisdictions: the tenant, datasets with
+# a list, and personal data without one.
+parties := array.concat(tenant_party, array.concat(listed_parties, personal_parties))
+
 restricts_tenant if count(input.tenant.allowed_jurisdictions) > 0
 
-restrictions contains {jurisdiction | some jurisdiction in input.tenant.allowed_jurisdictions} if {
+tenant_party := [{
+	"name": sprintf("tenant %s", [input.tenant.id]),
+	"places": {jurisdiction | some jurisdiction in input.tenant.allowed_jurisdictions},
+}] if {
 	restricts_tenant
 }
 
-restrictions contains {jurisdiction | some jurisdiction in dataset.jurisdictions} if {
+tenant_party := [] if not restricts_tenant
+
+listed_parties := [party |
 	some dataset in input.datasets
 	count(dataset.jurisdictions) > 0
-}
+	party := {
+		"name": sprintf("dataset %s", [dataset.id]),
+		"places": {jurisdiction | some jurisdiction in dataset.jurisdictions},
+	}
+]
 
-restrictions contains adequate if {
+personal_parties := [party |
 	some dataset in input.datasets
 	dataset.personal
 	count(dataset.jurisdictions) == 0
-}
+	party := {"name": sprintf("personal dataset %s", [dataset.id]), "places": adequate}
+]
 
 # Jurisdictions that satisfy the tenant and every dataset. Only read where something restricts.
-places := intersection(restrictions)
+places := intersection({party.places | some party in parties})
 
 compute_hint := {"hint": sprintf("it could run in %s", [listed(places)])} if count(places) > 0
 
@@ -183,33 +198,30 @@ deny contains object.union(
 	some stray in first(data_strays)
 }
 
-# --- datasets that exclude one another
+# --- parties that exclude one another
 
-restricted := [{"dataset": dataset, "places": {place_of | some place_of in dataset.jurisdictions}} |
-	some dataset in input.datasets
-	count(dataset.jurisdictions) > 0
-]
-
-conflicts := [{"one": one.dataset, "other": other.dataset} |
-	some i, one in restricted
-	some j, other in restricted
+conflicts := [{"one": one, "other": other} |
+	some i, one in parties
+	some j, other in parties
 	i < j
 	count(one.places & other.places) == 0
 ]
 
 # METADATA
-# title: Datasets without a common place
-# description: Two datasets whose jurisdictions have nothing in common can nowhere be read together.
+# title: Two without a common place
+# description: |
+#   Two datasets, or the tenant and a dataset, whose jurisdictions have nothing in common: what
+#   needs both can run nowhere.
 # custom:
 #   code: RESIDENCY_CONFLICT
 #   controls: ["ISO27001:A.5.34"]
 deny contains {
 	"code": "RESIDENCY_CONFLICT",
 	"message": sprintf(
-		"datasets %s (only %s) and %s (only %s) may nowhere be processed together",
+		"%s (only %s) and %s (only %s) may nowhere be processed together",
 		[
-			conflict.one.id, listed(conflict.one.jurisdictions),
-			conflict.other.id, listed(conflict.other.jurisdictions),
+			conflict.one.name, listed(conflict.one.places),
+			conflict.other.name, listed(conflict.other.places),
 		],
 	),
 	"field": sprintf("%s.dataset_ids", [kind]),
@@ -217,6 +229,29 @@ deny contains {
 } if {
 	some conflict in first(conflicts)
 }
+
+# METADATA
+# title: Several without a common place
+# description: |
+#   Any two of them have a common place, but all of them have none.
+# custom:
+#   code: RESIDENCY_CONFLICT
+#   controls: ["ISO27001:A.5.34"]
+deny contains {
+	"code": "RESIDENCY_CONFLICT",
+	"message": sprintf("%s may nowhere be processed together", [concat(", ", named)]),
+	"field": sprintf("%s.dataset_ids", [kind]),
+	"hint": "ask for fewer of them together",
+} if {
+	count(parties) > 2
+	count(places) == 0
+	count(conflicts) == 0
+}
+
+named := array.concat(
+	[sprintf("%s (only %s)", [party.name, listed(party.places)]) | some party in first(parties)],
+	[sprintf("%d more", [more]) | more := count(parties) - most_named; more > 0],
+)
 
 # --- personal data
 
@@ -280,4 +315,135 @@ deny contains object.union(
 	write_hint,
 ) if {
 	some stray in first(personal_strays)
+}
+
+# --- places that there are not
+
+# ISO 3166-1 alpha-2, as a text in which each code stands between bars: looked up, not built.
+countries := `
+|AD|AE|AF|AG|AI|AL|AM|AO|AQ|AR|AS|AT|AU|AW|AX|AZ|BA|BB|BD|BE|BF|BG|BH|BI|BJ|BL|BM|
+|BN|BO|BQ|BR|BS|BT|BV|BW|BY|BZ|CA|CC|CD|CF|CG|CH|CI|CK|CL|CM|CN|CO|CR|CU|CV|CW|CX|
+|CY|CZ|DE|DJ|DK|DM|DO|DZ|EC|EE|EG|EH|ER|ES|ET|FI|FJ|FK|FM|FO|FR|GA|GB|GD|GE|GF|GG|
+|GH|GI|GL|GM|GN|GP|GQ|GR|GS|GT|GU|GW|GY|HK|HM|HN|HR|HT|HU|ID|IE|IL|IM|IN|IO|IQ|IR|
+|IS|IT|JE|JM|JO|JP|KE|KG|KH|KI|KM|KN|KP|KR|KW|KY|KZ|LA|LB|LC|LI|LK|LR|LS|LT|LU|LV|
+|LY|MA|MC|MD|ME|MF|MG|MH|MK|ML|MM|MN|MO|MP|MQ|MR|MS|MT|MU|MV|MW|MX|MY|MZ|NA|NC|NE|
+|NF|NG|NI|NL|NO|NP|NR|NU|NZ|OM|PA|PE|PF|PG|PH|PK|PL|PM|PN|PR|PS|PT|PW|PY|QA|RE|RO|
+|RS|RU|RW|SA|SB|SC|SD|SE|SG|SH|SI|SJ|SK|SL|SM|SN|SO|SR|SS|ST|SV|SX|SY|SZ|TC|TD|TF|
+|TG|TH|TJ|TK|TL|TM|TN|TO|TR|TT|TV|TW|TZ|UA|UG|UM|US|UY|UZ|VA|VC|VE|VG|VI|VN|VU|WF|
+|WS|YE|YT|ZA|ZM|ZW|
+`
+
+known(jurisdiction) if {
+	count(jurisdiction) == 2
+	contains(countries, sprintf("|%s|", [jurisdiction]))
+}
+
+known(jurisdiction) if jurisdiction in object.get(params, "more_jurisdictions", [])
+
+# Jurisdictions by where they are named.
+places_named := array.concat(
+	[
+		{
+			"by": sprintf("cluster %s stands", [input.cluster.id]),
+			"field": sprintf("%s.cluster_id", [kind]),
+			"jurisdictions": [place],
+		},
+		{
+			"by": sprintf("work of tenant %s may run", [input.tenant.id]),
+			"field": "tenant_id",
+			"jurisdictions": input.tenant.allowed_jurisdictions,
+		},
+		{
+			"by": "results are to be written",
+			"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
+			"jurisdictions": subject.checkpoint_jurisdictions,
+		},
+	],
+	[named_by |
+		some dataset in input.datasets
+		named_by := {
+			"by": sprintf("dataset %s may be processed", [dataset.id]),
+			"field": sprintf("%s.dataset_ids", [kind]),
+			"jurisdictions": dataset.jurisdictions,
+		}
+	],
+)
+
+unknown := [{"by": named_by.by, "field": named_by.field, "jurisdictions": jurisdictions} |
+	some named_by in places_named
+	jurisdictions := [jurisdiction |
+		some jurisdiction in named_by.jurisdictions
+		not known(jurisdiction)
+	]
+	count(jurisdictions) > 0
+]
+
+# METADATA
+# title: A place that there is not
+# description: |
+#   Only jurisdictions of ISO 3166-1, and those that the params add, are known. Others would be
+#   compared with nothing, and a list of them would allow no place or the wrong one.
+# custom:
+#   code: JURISDICTION_UNKNOWN
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "JURISDICTION_UNKNOWN",
+	"message": sprintf(
+		"there is no jurisdiction %s, where %s",
+		[listed(one.jurisdictions), one.by],
+	),
+	"field": one.field,
+	"hint": "write ISO 3166-1 alpha-2 codes, such as DE",
+} if {
+	some one in first(unknown)
+}
+
+# --- egress
+
+# METADATA
+# title: Results and traffic stay where they may be
+# description: |
+#   Where the tenant or data restrict it, the provisioner lets results and traffic out to these
+#   jurisdictions alone: codes joined by commas, 64 in each param.
+# custom:
+#   obligation: residency.egress
+#   controls: ["ISO27001:A.5.14", "ISO27001:A.5.34"]
+obligations contains {"id": "residency.egress", "params": egress} if {
+	object.get(params, "oblige_egress", true)
+	count(parties) > 0
+	count(places) > 0
+}
+
+codes_per_param := 64
+
+egress := {name: codes |
+	sorted := sort(places)
+	some at, _ in sorted
+	at % codes_per_param == 0
+	name := egress_name(at)
+	codes := concat(",", array.slice(sorted, at, at + codes_per_param))
+}
+
+egress_name(at) := "allow" if at == 0
+
+egress_name(at) := sprintf("allow.%d", [(at / codes_per_param) + 1]) if at > 0
+
+# --- params
+
+# METADATA
+# title: Params that contradict each other
+# description: Nothing is admitted until the params are mended.
+# custom:
+#   code: PARAMS_CONTRADICTORY
+deny contains {
+	"code": "PARAMS_CONTRADICTORY",
+	"message": sprintf("param %s of policy residency %s", [wrong.path, wrong.message]),
+	"hint": "mend it in bundle.yaml",
+} if {
+	some wrong in params_wrong
+}
+
+params_wrong contains {"path": name, "message": "is no list"} if {
+	some name in ["adequate", "more_jurisdictions"]
+	not is_array(object.get(params, name, []))
 }
