@@ -14,7 +14,7 @@ pub struct Capabilities(BTreeMap<String, BTreeMap<String, Option<Vec<String>>>>)
 
 impl Capabilities {
     /// What this example can do: build the isolation levels up to whole hosts, give each tenant a
-    /// network partition, write audit records.
+    /// network partition, pace and bound its traffic, encrypt, write audit records.
     #[must_use]
     pub fn of_this_example() -> Self {
         let values = |values: &[&str]| Some(values.iter().map(|&text| text.to_owned()).collect());
@@ -33,6 +33,13 @@ impl Capabilities {
             .with("audit.level", [("level", values(&["basic", "full"]))])
             .with("network.congestion-control", [("profile", None)])
             .with("residency.egress", [("allow", None)])
+            .with(
+                "encryption",
+                [
+                    ("at_rest", values(&["operator-keys", "tenant-keys"])),
+                    ("in_transit", values(&["tls", "mutual-tls"])),
+                ],
+            )
     }
 
     /// Adds a duty.

@@ -2,8 +2,9 @@
 # title: Compliance
 # description: |
 #   Customers and the clusters that they use must hold the attestations that contracts and law ask
-#   for, valid when the work starts; hosted models are used under a licence; some GPU models
-#   are under export control; and the work of regulated tenants is audited.
+#   for, valid when the work starts and, of some frameworks, until it ends; hosted models are used
+#   under a licence; GPU models and weights are under export control; some places are under embargo;
+#   and sensitive or regulated work is encrypted and audited.
 # custom:
 #   owner: compliance-engineering
 #   controls: ["SOC2:CC9.2", "ISO27001:A.5.19", "ISO27001:A.5.31"]
@@ -23,8 +24,8 @@ kind := "job" if input.job
 
 seconds_per_day := 86400
 
-# Reasons name at most so many models; the answer stays within the engine's bounds on text.
-most_named := 8
+# Reasons name at most so many models or places; the answer stays within the engine's bounds.
+most_named := 4
 
 # Seconds since 1970 as a date that a person can read.
 date(seconds) := time.format(seconds * 1000000000)
@@ -44,10 +45,17 @@ parties := [
 	{
 		"name": sprintf("cluster %s", [input.cluster.id]),
 		"field": sprintf("%s.cluster_id", [kind]),
-		"required": required.cluster,
+		"required": required_of_cluster,
 		"attestations": input.cluster.attestations,
 	},
 ]
+
+# What the kind of the tenant asks of a cluster, and what the frameworks ask that the tenant was
+# ever attested under.
+required_of_cluster := {framework | some framework in required.cluster} | {framework |
+	some attestation in input.tenant.attestations
+	some framework in object.get(params, "required_by_framework", {})[attestation.framework]
+}
 
 # Valid when the work starts: an advance reservation may wait for an attestation.
 valid(attestation) if {
@@ -152,6 +160,45 @@ deny contains {
 wait_hint := "ask again after %s, or for a start from then on" if subject.start == input.time
 
 wait_hint := "ask for a start from %s on" if subject.start > input.time
+
+# First second after the work.
+work_end := subject.start + subject.duration_seconds
+
+# Ends during the work at which no other attestation of the framework goes on.
+gaps(party, framework) := [attestation.valid_until |
+	some attestation in party.attestations
+	attestation.framework == framework
+	subject.start < attestation.valid_until
+	attestation.valid_until < work_end
+	not renewed(party, framework, attestation.valid_until)
+]
+
+# METADATA
+# title: Attestation that ends before the work
+# description: |
+#   Of some frameworks an attestation has to hold until the work ends, renewed without a gap if need
+#   be; of the others an end during the work is warned of.
+# custom:
+#   code: ATTESTATION_ENDS_EARLY
+#   controls: ["SOC2:CC9.2", "ISO27001:A.5.19"]
+deny contains {
+	"code": "ATTESTATION_ENDS_EARLY",
+	"message": sprintf(
+		"attestation of %s of %s ends at %s, before the work does",
+		[framework, party.name, date(min(early))],
+	),
+	"field": sprintf("%s.duration_seconds", [kind]),
+	"hint": sprintf("ask for at most %d s, or have the renewal recorded in the facts", [
+		min(early) - subject.start,
+	]),
+} if {
+	some party in parties
+	some framework in party.required
+	framework in object.get(params, "cover_whole_work", [])
+	count(valid_ends(party, framework)) > 0
+	early := gaps(party, framework)
+	count(early) > 0
+}
 
 # Attested without a gap beyond this end.
 renewed(party, framework, end) if {
@@ -276,25 +323,159 @@ deny contains {
 	not seat in control.tenant_jurisdictions
 }
 
-# --- audit
+# METADATA
+# title: Weights where they may not be
+# description: Weights of listed classes are used only in clusters in listed jurisdictions.
+# custom:
+#   code: WEIGHTS_EXPORT_CONTROLLED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "WEIGHTS_EXPORT_CONTROLLED",
+	"message": sprintf(
+		"weights of model %s are %s and may not be used in %s, where cluster %s stands",
+		[
+			model.id, model.classification,
+			input.cluster.jurisdiction, input.cluster.id,
+		],
+	),
+	"field": sprintf("%s.cluster_id", [kind]),
+	"hint": "ask in another jurisdiction, or leave the model out",
+} if {
+	some model in array.slice(controlled_weights, 0, most_named)
+}
+
+controlled_weights := [model |
+	some model in input.models
+	not allowed_here(model)
+]
+
+# By every entry that names the class of the weights.
+allowed_here(model) if {
+	every control in object.get(params, "weights_control", []) {
+		allowed_by(control, model)
+	}
+}
+
+allowed_by(control, model) if not model.classification in control.classifications
+
+allowed_by(control, _) if input.cluster.jurisdiction in control.cluster_jurisdictions
+
+# --- embargo
+
+# Places that the request touches.
+destinations := [
+	{
+		"jurisdiction": input.cluster.jurisdiction,
+		"what": sprintf("cluster %s stands", [input.cluster.id]),
+		"field": sprintf("%s.cluster_id", [kind]),
+		"hint": "ask in another jurisdiction",
+	},
+	{
+		"jurisdiction": seat,
+		"what": sprintf("tenant %s has its seat", [input.tenant.id]),
+		"field": "tenant_id",
+		"hint": "have compliance verify the seat",
+	},
+]
+
+results := [destination |
+	some jurisdiction in subject.checkpoint_jurisdictions
+	destination := {
+		"jurisdiction": jurisdiction,
+		"what": "results would be written",
+		"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
+		"hint": "write them elsewhere",
+	}
+]
+
+# METADATA
+# title: A place under embargo
+# description: |
+#   Nothing is sold to, run in or sent to an embargoed jurisdiction, whatever its classification.
+# custom:
+#   code: DESTINATION_EMBARGOED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "DESTINATION_EMBARGOED",
+	"message": sprintf(
+		"%s, where %s, is under embargo",
+		[destination.jurisdiction, destination.what],
+	),
+	"field": destination.field,
+	"hint": destination.hint,
+} if {
+	some destination in array.slice(embargoed, 0, most_named)
+}
+
+embargoed := [destination |
+	some destination in array.concat(destinations, results)
+	destination.jurisdiction in object.get(params, "embargoed", [])
+]
+
+# --- encryption and audit
+
+rank := {"PUBLIC": 0, "INTERNAL": 1, "CONFIDENTIAL": 2, "RESTRICTED": 3}
+
+classes := ["PUBLIC", "INTERNAL", "CONFIDENTIAL", "RESTRICTED"]
 
 regulated if {
 	some attestation in input.tenant.attestations
 	attestation.framework in params.audit.frameworks
 }
 
+# The highest class among data and weights.
+data_rank := max(array.concat(
+	[rank[dataset.classification] | some dataset in input.datasets],
+	array.concat([rank[model.classification] | some model in input.models], [0]),
+))
+
+# Regulated work counts as of a class at least.
+work_rank := max([data_rank, regulated_rank]) if regulated
+
+work_rank := data_rank if not regulated
+
+regulated_rank := rank[params.encryption.regulated]
+
+# The strictest, if the param names no class.
+regulated_rank := 3 if not rank[params.encryption.regulated]
+
 # METADATA
-# title: Audit the work of regulated tenants
+# title: Encrypt sensitive work
+# description: |
+#   How disks and links are encrypted, by the highest class of data and weights; a class without a
+#   level of its own has that of the next lower one.
+# custom:
+#   obligation: encryption
+#   controls: ["SOC2:CC6.7", "ISO27001:A.8.24"]
+obligations contains {
+	"id": "encryption",
+	"params": {"at_rest": encryption.at_rest, "in_transit": encryption.in_transit},
+}
+
+encryption := params.encryption.levels[classes[highest]]
+
+highest := max([rank[class] |
+	some class, _ in params.encryption.levels
+	rank[class] <= work_rank
+])
+
+audited if regulated
+
+audited if data_rank >= rank[params.audit.from_classification]
+
+# METADATA
+# title: Audit sensitive work and that of regulated tenants
 # description: |
 #   Whoever was ever attested under a listed framework is regulated, also while an attestation is
 #   renewed.
 # custom:
+#   obligation: audit.level
 #   controls: ["SOC2:CC7.2", "ISO27001:A.8.15"]
 obligations contains {
 	"id": "audit.level",
 	"params": {"level": object.get(params.audit, "level", "full")},
 } if {
-	regulated
+	audited
 }
 
 # --- params
@@ -324,3 +505,63 @@ absent_params contains sprintf("required.%s.cluster", [input.tenant.kind]) if {
 absent_params contains "export_control" if not is_array(params.export_control)
 
 absent_params contains "audit.frameworks" if not is_array(params.audit.frameworks)
+
+# METADATA
+# title: Params that contradict each other
+# description: Nothing is admitted until the params are mended.
+# custom:
+#   code: PARAMS_CONTRADICTORY
+deny contains {
+	"code": "PARAMS_CONTRADICTORY",
+	"message": sprintf("param %s of policy compliance %s", [wrong.path, wrong.message]),
+	"hint": "mend it in bundle.yaml",
+} if {
+	some wrong in params_wrong
+}
+
+params_wrong contains {"path": name, "message": "is no list"} if {
+	some name in ["cover_whole_work", "embargoed", "weights_control"]
+	not is_array(object.get(params, name, []))
+}
+
+params_wrong contains {
+	"path": sprintf("export_control[%d].%s", [i, list]),
+	"message": sprintf("lists %s, which is under embargo", [jurisdiction]),
+} if {
+	some jurisdiction in params.embargoed
+	some i, control in params.export_control
+	some list in ["cluster_jurisdictions", "tenant_jurisdictions"]
+	jurisdiction in control[list]
+}
+
+params_wrong contains {
+	"path": sprintf("weights_control[%d].cluster_jurisdictions", [i]),
+	"message": sprintf("lists %s, which is under embargo", [jurisdiction]),
+} if {
+	some jurisdiction in params.embargoed
+	some i, control in params.weights_control
+	jurisdiction in control.cluster_jurisdictions
+}
+
+# What encrypts better comes later.
+strength := {"operator-keys": 0, "tenant-keys": 1, "tls": 0, "mutual-tls": 1}
+
+params_wrong contains {
+	"path": sprintf("encryption.levels.%s.%s", [higher, name]),
+	"message": sprintf("is weaker than that of %s", [lower]),
+} if {
+	some lower, one in params.encryption.levels
+	some higher, other in params.encryption.levels
+	rank[lower] < rank[higher]
+	some name in ["at_rest", "in_transit"]
+	strength[other[name]] < strength[one[name]]
+}
+
+params_wrong contains {
+	"path": sprintf("encryption.levels.%s.%s", [class, name]),
+	"message": "is no way of encryption",
+} if {
+	some class, level in params.encryption.levels
+	some name in ["at_rest", "in_transit"]
+	not strength[object.get(level, name, "")]
+}
