@@ -159,6 +159,7 @@ deny contains {
 # title: Build the level
 # description: The provisioner provides the level by this mode, or refuses.
 # custom:
+#   obligation: isolation
 #   controls: ["SOC2:CC6.1"]
 obligations contains {"id": "isolation", "params": {"level": level, "mode": mode[level]}}
 
@@ -166,6 +167,7 @@ obligations contains {"id": "isolation", "params": {"level": level, "mode": mode
 # title: A network of its own
 # description: From the level in the param on, the tenant's traffic runs in a partition of its own.
 # custom:
+#   obligation: network.partition
 #   controls: ["ISO27001:A.8.22"]
 obligations contains {"id": "network.partition", "params": {"tenant": input.tenant.id}} if {
 	rank[level] >= network_from
