@@ -82,6 +82,30 @@ test_an_empty_list_has_no_preemptor if {
 		with data.params as object.union(base, {"preemptors": []})
 }
 
+test_who_may_not_displace_has_no_rule if {
+	sold := object.union(asking_in("fra"), {"priority_class": "EXTERNAL_COMMERCIAL"})
+	not has_rule with input as sold with data.params as base
+	calm := object.union(asking_in("fra"), {"lease": {"may_preempt": false}})
+	not has_rule with input as calm with data.params as base
+}
+
+test_a_hint_names_the_classes_that_there_are if {
+	both := {"priority_classes": ["EXTERNAL_COMMERCIAL", "INTERNAL_RESEARCH"]}
+	told := class_hints(both, "OTHER")
+	told == {"ask in class EXTERNAL_COMMERCIAL or INTERNAL_RESEARCH"}
+	class_hints({"priority_classes": []}, "INTERNAL_RESEARCH") == {"none"}
+}
+
+# Hints of the denials of a class, for a tenant that displaces nobody.
+class_hints(tenant, class) := hints if {
+	asked := object.union(
+		asking_in("fra"),
+		{"tenant": tenant, "priority_class": class, "lease": {"may_preempt": false}},
+	)
+	refused := preemption.deny with input as asked with data.params as base
+	hints := {object.get(denial, "hint", "none") | some denial in refused}
+}
+
 test_a_param_left_out_leaves_nobody_to_displace if {
 	every name in object.keys(base) {
 		left := object.remove(base, [name])

@@ -35,6 +35,17 @@ test_what_is_left_out_bounds_nothing_but_the_duration if {
 	refuses(set()) with input as lease({"start": 30000000, "milli_gpus": 1000000000})
 		with data.params as base
 	refuses({"DURATION_ABOVE_MAXIMUM"}) with input as lease({}) with data.params as {}
+	extends := {"reservation_id": "r", "start": 1, "end": 1000}
+	refuses(set()) with input as lease({"extends": extends}) with data.params as base
+}
+
+test_a_maximum_of_a_second_is_one_and_none_has_no_hint if {
+	told := {object.get(denial, "hint", "none") | some denial in quota.deny} with input as lease({})
+		with data.params as {"max_duration_seconds": {"EXTERNAL_COMMERCIAL": 1}}
+	told == {"ask for at most 1 s and again at their end"}
+	none := {object.get(denial, "hint", "none") | some denial in quota.deny} with input as lease({})
+		with data.params as {}
+	none == {"none"}
 }
 
 test_a_class_that_is_not_listed_gets_nothing if {
