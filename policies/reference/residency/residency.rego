@@ -30,16 +30,23 @@ adequate := {jurisdiction | some jurisdiction in object.get(params, "adequate", 
 # stays within the engine's bounds.
 most_named := 3
 
-most_listed := 16
+most_listed := 12
 
-listed(names) := concat(", ", sort(names)) if count(names) <= most_listed
+listed(names) := concat(", ", [short(name) | some name in sort(names)]) if {
+	count(names) <= most_listed
+}
 
 listed(names) := sprintf("%s and %d more", [
-	concat(", ", array.slice(sort(names), 0, most_listed)),
+	concat(", ", [short(name) | some name in array.slice(sort(names), 0, most_listed)]),
 	count(names) - most_listed,
 ]) if {
 	count(names) > most_listed
 }
+
+# A code as it is; what is none may be long.
+short(name) := name if count(name) <= 8
+
+short(name) := sprintf("%s...", [substring(name, 0, 8)]) if count(name) > 8
 
 first(items) := array.slice(items, 0, most_named)
 

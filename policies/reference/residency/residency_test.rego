@@ -149,7 +149,7 @@ test_the_largest_answer_is_read if {
 		some at in numbers.range(1, 32)
 		dataset := personal(long(at), array.slice(everywhere, at * 3, (at * 3) + 3))
 	]
-	writes := [code | some at in numbers.range(100, 131); code := sprintf("Y%d", [at])]
+	writes := [code | some at in numbers.range(100, 131); code := long(at)]
 	asked := object.union(
 		lease(array.slice(everywhere, 150, 199), datasets, writes),
 		{
@@ -168,4 +168,5 @@ test_the_largest_answer_is_read if {
 		part := object.get(denial, name, "")
 	]
 	sum(text) <= 8192
+	"JURISDICTION_UNKNOWN" in {denial.code | some denial in all}
 }
