@@ -372,8 +372,8 @@ params_wrong contains {
 	not percent(object.get(params, "external_fabric_percent", 100))
 }
 
+# Other things than numbers are not between these.
 percent(share) if {
-	is_number(share)
 	share >= 0
 	share <= 100
 }

@@ -121,6 +121,36 @@ test_a_collective_that_is_too_large_is_told_the_largest if {
 	hints == {"ask for a gpu_count of at most 3"} with input as sold(6, {}) with data.params as huge
 }
 
+test_collectives_may_fill_the_fabric if {
+	four := object.union(base, {"collectives": {"from_gpus": 4, "gbps_per_gpu": 200}})
+	codes == set() with input as sold(4, {}) with data.params as four
+	codes == {"FABRIC_TOO_SMALL"} with input as sold(5, {}) with data.params as four
+}
+
+test_inside_a_lease_one_gbps_is_claimed_of_it if {
+	inside := sold(1, {"lease_id": "r", "fabric_gbps": 1})
+	accounts := {claim.account | some claim in capacity.claims} with input as inside
+		with data.params as base
+	accounts == {"lease/r", "lease/r/fabric-gbps"}
+	calm := object.union(inside, {"lease": {"fabric_gbps": 0}})
+	only := {claim.account | some claim in capacity.claims} with input as calm
+		with data.params as base
+	only == {"lease/r"}
+}
+
+test_where_one_gpu_could_be_had_it_is_said if {
+	nearly := object.union(noon, {"buffer_percent": 88})
+	hints == {"ask for a gpu_count of at most 1, or outside of 12:00 to 13:00 UTC"}
+		with input as sold(2, {})
+		with data.params as busy(nearly)
+}
+
+test_hours_that_change_nothing_are_not_told if {
+	same := object.union(noon, {"buffer_percent": 22})
+	hints == {"ask for a gpu_count of at most 7"} with input as sold(8, {})
+		with data.params as busy(same)
+}
+
 test_without_a_share_of_the_fabric_none_is_sold if {
 	none := {"external_fabric_percent": 0}
 	codes == {"RESOURCE_UNAVAILABLE"} with input as sold(1, {"fabric_gbps": 1})
