@@ -181,17 +181,16 @@ gpu_hint := sprintf("ask for another model or in another cluster%s", [quieter]) 
 	largest_count <= 0
 }
 
-quieter := "" if internal
-
-quieter := "" if {
-	not internal
-	not busier
-}
-
-quieter := sprintf(", or outside of %s", [concat(" and ", busy_names)]) if {
+# Whether it is the hours that are in the way.
+quieter_helps if {
 	not internal
 	busier
+	subject.milli_gpus <= (pool.count - pool.safety_buffer) * 1000
 }
+
+quieter := sprintf(", or outside of %s", [concat(" and ", busy_names)]) if quieter_helps
+
+quieter := "" if not quieter_helps
 
 busy_names := {name |
 	some hours in busy

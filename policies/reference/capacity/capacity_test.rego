@@ -145,6 +145,13 @@ test_where_one_gpu_could_be_had_it_is_said if {
 		with data.params as busy(nearly)
 }
 
+test_hours_that_are_not_in_the_way_are_not_told if {
+	hints == {"ask for a gpu_count of at most 4"} with input as sold(8, {})
+		with data.params as busy(noon)
+	hints == {"ask for a gpu_count of at most 9"} with input as own(10, {})
+		with data.params as busy(noon)
+}
+
 test_hours_that_change_nothing_are_not_told if {
 	same := object.union(noon, {"buffer_percent": 22})
 	hints == {"ask for a gpu_count of at most 7"} with input as sold(8, {})
