@@ -207,7 +207,9 @@ deny contains object.union(
 
 # --- parties that exclude one another
 
+# Looked for only where there is no place for all.
 conflicts := [{"one": one, "other": other} |
+	count(places) == 0
 	some i, one in parties
 	some j, other in parties
 	i < j
@@ -256,7 +258,11 @@ deny contains {
 }
 
 named := array.concat(
-	[sprintf("%s (only %s)", [party.name, listed(party.places)]) | some party in first(parties)],
+	[name |
+		count(places) == 0
+		some party in first(parties)
+		name := sprintf("%s (only %s)", [party.name, listed(party.places)])
+	],
 	[sprintf("%d more", [more]) | more := count(parties) - most_named; more > 0],
 )
 
