@@ -336,7 +336,9 @@ reached := max([entry.from_gbps |
 
 # METADATA
 # title: Params that contradict each other
-# description: Nothing is admitted until the params are mended.
+# description: |
+#   Hours that begin and end together, or two profiles of one threshold. Nothing is admitted until
+#   the params are mended.
 # custom:
 #   code: PARAMS_CONTRADICTORY
 deny contains {
@@ -354,27 +356,6 @@ params_wrong contains {
 	some i, hours in params.busy_hours
 	hours.from_hour % 24 == hours.until_hour % 24
 	hours.until_hour - hours.from_hour != 24
-}
-
-params_wrong contains {
-	"path": sprintf("busy_hours[%d].buffer_percent", [i]),
-	"message": sprintf("is %v: a buffer is above capacity or none", [hours.buffer_percent]),
-} if {
-	some i, hours in params.busy_hours
-	not percent(hours.buffer_percent)
-}
-
-params_wrong contains {
-	"path": "external_fabric_percent",
-	"message": sprintf("is %v, no share", [params.external_fabric_percent]),
-} if {
-	not percent(object.get(params, "external_fabric_percent", 100))
-}
-
-# Other things than numbers are not between these.
-percent(share) if {
-	share >= 0
-	share <= 100
 }
 
 params_wrong contains {

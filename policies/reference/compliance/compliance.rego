@@ -195,9 +195,9 @@ deny contains {
 	some party in parties
 	some framework in party.required
 	framework in object.get(params, "cover_whole_work", [])
-	count(valid_ends(party, framework)) > 0
 	early := gaps(party, framework)
 	count(early) > 0
+	count(valid_ends(party, framework)) > 0
 }
 
 # Attested without a gap beyond this end.
@@ -362,54 +362,61 @@ allowed_by(control, _) if input.cluster.jurisdiction in control.cluster_jurisdic
 
 # --- embargo
 
-# Places that the request touches.
-destinations := [
-	{
-		"jurisdiction": input.cluster.jurisdiction,
-		"what": sprintf("cluster %s stands", [input.cluster.id]),
-		"field": sprintf("%s.cluster_id", [kind]),
-		"hint": "ask in another jurisdiction",
-	},
-	{
-		"jurisdiction": seat,
-		"what": sprintf("tenant %s has its seat", [input.tenant.id]),
-		"field": "tenant_id",
-		"hint": "have compliance verify the seat",
-	},
-]
-
-results := [destination |
-	some jurisdiction in subject.checkpoint_jurisdictions
-	destination := {
-		"jurisdiction": jurisdiction,
-		"what": "results would be written",
-		"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
-		"hint": "write them elsewhere",
-	}
-]
+embargoed := object.get(params, "embargoed", [])
 
 # METADATA
-# title: A place under embargo
-# description: |
-#   Nothing is sold to, run in or sent to an embargoed jurisdiction, whatever its classification.
+# title: A cluster under embargo
+# description: Nothing runs in an embargoed jurisdiction, whatever its classification.
 # custom:
 #   code: DESTINATION_EMBARGOED
 #   controls: ["ISO27001:A.5.31"]
 deny contains {
 	"code": "DESTINATION_EMBARGOED",
-	"message": sprintf(
-		"%s, where %s, is under embargo",
-		[destination.jurisdiction, destination.what],
-	),
-	"field": destination.field,
-	"hint": destination.hint,
+	"message": sprintf("%s, where cluster %s stands, is under embargo", [
+		input.cluster.jurisdiction,
+		input.cluster.id,
+	]),
+	"field": sprintf("%s.cluster_id", [kind]),
+	"hint": "ask in another jurisdiction",
 } if {
-	some destination in array.slice(embargoed, 0, most_named)
+	input.cluster.jurisdiction in embargoed
 }
 
-embargoed := [destination |
-	some destination in array.concat(destinations, results)
-	destination.jurisdiction in object.get(params, "embargoed", [])
+# METADATA
+# title: A customer under embargo
+# description: Nothing is sold to a seat in an embargoed jurisdiction.
+# custom:
+#   code: DESTINATION_EMBARGOED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "DESTINATION_EMBARGOED",
+	"message": sprintf("%s, where tenant %s has its seat, is under embargo", [seat, input.tenant.id]),
+	"field": "tenant_id",
+	"hint": "have compliance verify the seat",
+} if {
+	seat in embargoed
+}
+
+# METADATA
+# title: Results under embargo
+# description: Nothing is sent to an embargoed jurisdiction.
+# custom:
+#   code: DESTINATION_EMBARGOED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "DESTINATION_EMBARGOED",
+	"message": sprintf("%s, where results would be written, is under embargo", [
+		concat(" and ", array.slice(embargoed_results, 0, most_named)),
+	]),
+	"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
+	"hint": "write them elsewhere",
+} if {
+	count(embargoed_results) > 0
+}
+
+embargoed_results := [jurisdiction |
+	some jurisdiction in subject.checkpoint_jurisdictions
+	jurisdiction in embargoed
 ]
 
 # --- encryption and audit
@@ -508,7 +515,9 @@ absent_params contains "audit.frameworks" if not is_array(params.audit.framework
 
 # METADATA
 # title: Params that contradict each other
-# description: Nothing is admitted until the params are mended.
+# description: |
+#   Work of a higher class would be encrypted less than that of a lower one. Nothing is admitted
+#   until the params are mended.
 # custom:
 #   code: PARAMS_CONTRADICTORY
 deny contains {
@@ -517,30 +526,6 @@ deny contains {
 	"hint": "mend it in bundle.yaml",
 } if {
 	some wrong in params_wrong
-}
-
-params_wrong contains {"path": name, "message": "is no list"} if {
-	some name in ["cover_whole_work", "embargoed", "weights_control"]
-	not is_array(object.get(params, name, []))
-}
-
-params_wrong contains {
-	"path": sprintf("export_control[%d].%s", [i, list]),
-	"message": sprintf("lists %s, which is under embargo", [jurisdiction]),
-} if {
-	some jurisdiction in params.embargoed
-	some i, control in params.export_control
-	some list in ["cluster_jurisdictions", "tenant_jurisdictions"]
-	jurisdiction in control[list]
-}
-
-params_wrong contains {
-	"path": sprintf("weights_control[%d].cluster_jurisdictions", [i]),
-	"message": sprintf("lists %s, which is under embargo", [jurisdiction]),
-} if {
-	some jurisdiction in params.embargoed
-	some i, control in params.weights_control
-	jurisdiction in control.cluster_jurisdictions
 }
 
 # What encrypts better comes later.
@@ -555,13 +540,4 @@ params_wrong contains {
 	rank[lower] < rank[higher]
 	some name in ["at_rest", "in_transit"]
 	strength[other[name]] < strength[one[name]]
-}
-
-params_wrong contains {
-	"path": sprintf("encryption.levels.%s.%s", [class, name]),
-	"message": "is no way of encryption",
-} if {
-	some class, level in params.encryption.levels
-	some name in ["at_rest", "in_transit"]
-	not strength[object.get(level, name, "")]
 }

@@ -181,11 +181,6 @@ deny contains {
 	some wrong in params_wrong
 }
 
-params_wrong contains {"path": name, "message": "is no list"} if {
-	some name in ["preemptors", "protected_clusters", "terms"]
-	not is_array(object.get(params, name, []))
-}
-
 params_wrong contains {
 	"path": "grace_seconds",
 	"message": sprintf(

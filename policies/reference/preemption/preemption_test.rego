@@ -147,11 +147,3 @@ test_the_terms_of_a_site_are_held_to_the_same if {
 		{"clusters": ["fra"], "grace_seconds": 3600, "min_runtime_seconds": 3600},
 	]}) == set()
 }
-
-test_lists_that_are_none_are_wrong if {
-	wrong_paths({"preemptors": "lab", "protected_clusters": "fra", "terms": {"fra": {}}}) == {
-		"preemptors",
-		"protected_clusters",
-		"terms",
-	}
-}

@@ -353,62 +353,47 @@ known(jurisdiction) if {
 
 known(jurisdiction) if jurisdiction in object.get(params, "more_jurisdictions", [])
 
-# Jurisdictions by where they are named.
-places_named := array.concat(
-	[
-		{
-			"by": sprintf("cluster %s stands", [input.cluster.id]),
-			"field": sprintf("%s.cluster_id", [kind]),
-			"jurisdictions": [place],
-		},
-		{
-			"by": sprintf("work of tenant %s may run", [input.tenant.id]),
-			"field": "tenant_id",
-			"jurisdictions": input.tenant.allowed_jurisdictions,
-		},
-		{
-			"by": "results are to be written",
-			"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
-			"jurisdictions": subject.checkpoint_jurisdictions,
-		},
-	],
-	[named_by |
-		some dataset in input.datasets
-		named_by := {
-			"by": sprintf("dataset %s may be processed", [dataset.id]),
-			"field": sprintf("%s.dataset_ids", [kind]),
-			"jurisdictions": dataset.jurisdictions,
-		}
-	],
-)
-
-unknown := [{"by": named_by.by, "field": named_by.field, "jurisdictions": jurisdictions} |
-	some named_by in places_named
-	jurisdictions := [jurisdiction |
-		some jurisdiction in named_by.jurisdictions
-		not known(jurisdiction)
-	]
-	count(jurisdictions) > 0
+unknown_results := [jurisdiction |
+	some jurisdiction in subject.checkpoint_jurisdictions
+	not known(jurisdiction)
 ]
 
 # METADATA
-# title: A place that there is not
+# title: Results for a place that there is not
 # description: |
 #   Only jurisdictions of ISO 3166-1, and those that the params add, are known. Others would be
-#   compared with nothing, and a list of them would allow no place or the wrong one.
+#   compared with nothing.
 # custom:
 #   code: JURISDICTION_UNKNOWN
 #   controls: ["ISO27001:A.5.31"]
 deny contains {
 	"code": "JURISDICTION_UNKNOWN",
 	"message": sprintf(
-		"there is no jurisdiction %s, where %s",
-		[listed(one.jurisdictions), one.by],
+		"there is no jurisdiction %s, where results are to be written",
+		[listed(unknown_results)],
 	),
-	"field": one.field,
+	"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
 	"hint": "write ISO 3166-1 alpha-2 codes, such as DE",
 } if {
-	some one in first(unknown)
+	count(unknown_results) > 0
+}
+
+# METADATA
+# title: A cluster in a place that there is not
+# description: Nobody can tell what holds there. The facts are to be mended.
+# custom:
+#   code: JURISDICTION_UNKNOWN
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "JURISDICTION_UNKNOWN",
+	"message": sprintf("there is no jurisdiction %s, where cluster %s stands", [
+		short(place),
+		input.cluster.id,
+	]),
+	"field": sprintf("%s.cluster_id", [kind]),
+	"hint": "have the cluster's jurisdiction in the facts mended, or ask in another cluster",
+} if {
+	not known(place)
 }
 
 # --- egress
@@ -440,23 +425,3 @@ egress := {name: codes |
 egress_name(at) := "allow" if at == 0
 
 egress_name(at) := sprintf("allow.%d", [(at / codes_per_param) + 1]) if at > 0
-
-# --- params
-
-# METADATA
-# title: Params that contradict each other
-# description: Nothing is admitted until the params are mended.
-# custom:
-#   code: PARAMS_CONTRADICTORY
-deny contains {
-	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf("param %s of policy residency %s", [wrong.path, wrong.message]),
-	"hint": "mend it in bundle.yaml",
-} if {
-	some wrong in params_wrong
-}
-
-params_wrong contains {"path": name, "message": "is no list"} if {
-	some name in ["adequate", "more_jurisdictions"]
-	not is_array(object.get(params, name, []))
-}

@@ -102,16 +102,14 @@ test_one_alone_excludes_nobody if {
 		with data.params as nowhere
 }
 
-test_places_in_facts_that_there_are_not_are_told_with_who_names_them if {
-	fields := {denial.field |
-		some denial in residency.deny
-		denial.code == "JURISDICTION_UNKNOWN"
-	} with input as object.union(
-		lease(["DE", "UK"], [listed("a", ["DE", "EU"])], ["DE"]),
+test_a_cluster_in_no_place_is_refused if {
+	nowhere := object.union(
+		lease([], [], []),
 		{"cluster": {"id": "x", "jurisdiction": "AA"}},
 	)
-		with data.params as base
-	fields == {"lease.cluster_id", "lease.dataset_ids", "tenant_id"}
+	codes == {"JURISDICTION_UNKNOWN"} with input as nowhere with data.params as base
+	codes == set() with input as nowhere
+		with data.params as object.union(base, {"more_jurisdictions": ["AA"]})
 }
 
 test_a_code_is_no_part_of_the_list_of_codes if {
@@ -124,14 +122,6 @@ test_a_code_is_no_part_of_the_list_of_codes if {
 countries := regex.split(`[|\s]+`, trim(residency.countries, "|\n"))
 
 test_there_are_249_countries if count(countries) == 249
-
-test_params_that_are_no_lists_are_wrong if {
-	every over in [{"adequate": {"0": "DE"}}, {"more_jurisdictions": {"XK": true}}] {
-		found := codes with input as lease([], [], [])
-			with data.params as object.union(base, over)
-		found == {"PARAMS_CONTRADICTORY"}
-	}
-}
 
 test_without_params_personal_data_goes_nowhere if {
 	codes == {"RESIDENCY_PERSONAL"} with input as lease([], [personal("a", [])], [])
