@@ -67,6 +67,22 @@ test_long_lists_take_several_params if {
 	}
 }
 
+test_long_lists_are_cut_and_counted if {
+	some twelve in messages with input as lease(array.slice(places(13), 1, 13), [], [])
+		with data.params as base
+	endswith(twelve, "only run in Z1, Z10, Z11, Z12, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9")
+	some more in messages with input as lease(array.slice(places(14), 1, 14), [], [])
+		with data.params as base
+	endswith(more, "only run in Z1, Z10, Z11, Z12, Z13, Z2, Z3, Z4, Z5, Z6, Z7, Z8 and 1 more")
+}
+
+test_long_names_are_cut if {
+	every name, told in {"ABCDEFGH": "ABCDEFGH", "ABCDEFGHI": "ABCDEFGH..."} {
+		found := messages with input as lease([], [], [name]) with data.params as base
+		found == {sprintf("there is no jurisdiction %s, where results are to be written", [told])}
+	}
+}
+
 test_two_without_a_common_place_are_named if {
 	apart := lease([], [listed("a", ["DE"]), listed("b", ["US"])], [])
 	told := "dataset a (only DE) and dataset b (only US) may nowhere be processed together"
