@@ -43,6 +43,7 @@ seconds_per_day := 86400
 # The hours at which sold work is kept out of more than the facts say, as far as they touch the
 # work: what is held over an interval is held at its busiest hour.
 busy := [hours |
+	not internal
 	some hours in object.get(params, "busy_hours", [])
 	concerns(hours, "clusters", input.cluster.id)
 	concerns(hours, "gpu_models", subject.gpu_model)
@@ -56,7 +57,7 @@ concerns(hours, list, id) if id in hours[list]
 
 from(hours) := hours.from_hour * seconds_per_hour
 
-# Hours that end before they begin go on after midnight.
+# Hours that do not end after they begin go on after midnight.
 until(hours) := hours.until_hour * seconds_per_hour if hours.until_hour > hours.from_hour
 
 until(hours) := (hours.until_hour + 24) * seconds_per_hour if {
@@ -79,8 +80,6 @@ buffer := max(array.concat([pool.safety_buffer], [gpus |
 	left := max([0, divided(pool.count * (100 - hours.buffer_percent), 100)])
 	gpus := pool.count - left
 ]))
-
-busier if buffer > pool.safety_buffer
 
 # --- fabric
 
@@ -112,15 +111,7 @@ collective_gbps := 0 if not large
 
 share := "own work" if internal
 
-share := "external work" if {
-	not internal
-	not busier
-}
-
-share := "external work at busy hours" if {
-	not internal
-	busier
-}
+share := "external work" if not internal
 
 # METADATA
 # title: The cluster has no such GPU
@@ -133,18 +124,17 @@ deny contains {
 	"code": "GPU_MODEL_NOT_IN_CLUSTER",
 	"message": sprintf("cluster %s has no GPU of model %s", [input.cluster.id, subject.gpu_model]),
 	"field": sprintf("%s.gpu_models", [kind]),
-	"hint": models_hint,
+	"hint": models_hint(input.cluster.gpus),
 } if {
 	not pool
 }
 
-models_hint := sprintf("it has %s", [concat(", ", array.slice(cluster_models, 0, 16))]) if {
-	count(cluster_models) > 0
+models_hint(pools) := "ask in another cluster" if count(pools) == 0
+
+models_hint(pools) := sprintf("it has %s", [concat(", ", array.slice(models, 0, 16))]) if {
+	count(pools) > 0
+	models := sort([p.model | some p in pools])
 }
-
-models_hint := "ask in another cluster" if count(cluster_models) == 0
-
-cluster_models := sort([p.model | some p in input.cluster.gpus])
 
 # METADATA
 # title: More GPUs than the class could ever have here
@@ -155,45 +145,47 @@ cluster_models := sort([p.model | some p in input.cluster.gpus])
 deny contains {
 	"code": "RESOURCE_UNAVAILABLE",
 	"message": sprintf(
-		"%s of model %s exceed the %d that cluster %s has for %s",
-		[asked, subject.gpu_model, largest_count, input.cluster.id, share],
+		"%s of model %s exceed the %d that cluster %s has for %s%s",
+		[
+			asked(subject.gpu_milli), subject.gpu_model, most,
+			input.cluster.id, share, hours,
+		],
 	),
 	"field": sprintf("%s.gpu_count", [kind]),
-	"hint": gpu_hint,
+	"hint": sprintf("%s%s", [gpu_hint(most), quieter(pool.count - pool.safety_buffer)]),
 } if {
 	subject.milli_gpus > reach
+
+	# GPUs, or shares of this size, that the class could have if the cluster were empty.
+	most := divided(reach, subject.gpu_milli)
+	hours := concat("", [" at busy hours" | buffer > pool.safety_buffer; not internal])
 }
 
-asked := sprintf("%d GPUs", [subject.gpu_count]) if subject.gpu_milli == 1000
+asked(milli) := sprintf("%d GPUs", [subject.gpu_count]) if milli == 1000
 
-asked := sprintf("%d shares of %d/1000 of a GPU", [subject.gpu_count, subject.gpu_milli]) if {
-	subject.gpu_milli != 1000
+asked(milli) := sprintf("%d shares of %d/1000 of a GPU", [subject.gpu_count, milli]) if {
+	milli != 1000
 }
 
-# GPUs, or shares of this size, that the class could have if the cluster were empty.
-largest_count := divided(reach, subject.gpu_milli)
+gpu_hint(most) := sprintf("ask for a gpu_count of at most %d", [most]) if most > 0
 
-gpu_hint := sprintf("ask for a gpu_count of at most %d%s", [largest_count, quieter]) if {
-	largest_count > 0
+gpu_hint(most) := "ask for another model or in another cluster" if most <= 0
+
+# Where it is the hours that are in the way of so many GPUs.
+quieter(otherwise) := sprintf(", or outside of %s", [concat(" and ", busy_names(busy))]) if {
+	hours_in_the_way(otherwise)
 }
 
-gpu_hint := sprintf("ask for another model or in another cluster%s", [quieter]) if {
-	largest_count <= 0
+quieter(otherwise) := "" if not hours_in_the_way(otherwise)
+
+hours_in_the_way(otherwise) if {
+	count(busy) > 0
+	buffer > pool.safety_buffer
+	subject.milli_gpus <= otherwise * 1000
 }
 
-# Whether it is the hours that are in the way.
-quieter_helps if {
-	not internal
-	busier
-	subject.milli_gpus <= (pool.count - pool.safety_buffer) * 1000
-}
-
-quieter := sprintf(", or outside of %s", [concat(" and ", busy_names)]) if quieter_helps
-
-quieter := "" if not quieter_helps
-
-busy_names := {name |
-	some hours in busy
+busy_names(entries) := {name |
+	some hours in entries
 	name := sprintf("%02d:00 to %02d:00 UTC", [hours.from_hour, hours.until_hour])
 }
 
@@ -209,7 +201,7 @@ deny contains {
 	"code": "RESOURCE_UNAVAILABLE",
 	"message": sprintf(
 		"%d Gbit/s exceed the %d Gbit/s of fabric that cluster %s has for %s",
-		[subject.fabric_gbps, fabric_reach, input.cluster.id, fabric_share],
+		[subject.fabric_gbps, fabric_reach, input.cluster.id, share],
 	),
 	"field": sprintf("%s.fabric_gbps", [kind]),
 	"hint": sprintf("ask for at most %d Gbit/s", [fabric_reach]),
@@ -231,7 +223,7 @@ deny contains {
 		"collectives of %d GPUs need %d Gbit/s, and cluster %s has %d Gbit/s of fabric for %s",
 		[
 			subject.gpu_count, collective_gbps,
-			input.cluster.id, fabric_reach, fabric_share,
+			input.cluster.id, fabric_reach, share,
 		],
 	),
 	"field": sprintf("%s.gpu_count", [kind]),
@@ -242,10 +234,6 @@ deny contains {
 	large
 	collective_gbps > fabric_reach
 }
-
-fabric_share := "own work" if internal
-
-fabric_share := "external work" if not internal
 
 # METADATA
 # title: GPUs of the cluster
@@ -331,39 +319,3 @@ reached := max([entry.from_gbps |
 	some entry in object.get(params, "congestion_profiles", [])
 	entry.from_gbps <= fabric
 ])
-
-# --- params
-
-# METADATA
-# title: Params that contradict each other
-# description: |
-#   Hours that begin and end together, or two profiles of one threshold. Nothing is admitted until
-#   the params are mended.
-# custom:
-#   code: PARAMS_CONTRADICTORY
-deny contains {
-	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf("param %s of policy capacity %s", [wrong.path, wrong.message]),
-	"hint": "mend it in bundle.yaml",
-} if {
-	some wrong in params_wrong
-}
-
-params_wrong contains {
-	"path": sprintf("busy_hours[%d].until_hour", [i]),
-	"message": sprintf("is %d, as from_hour: no hour or all of them", [hours.until_hour]),
-} if {
-	some i, hours in params.busy_hours
-	hours.from_hour % 24 == hours.until_hour % 24
-	hours.until_hour - hours.from_hour != 24
-}
-
-params_wrong contains {
-	"path": sprintf("congestion_profiles[%d].from_gbps", [j]),
-	"message": sprintf("is %d, as that of another profile", [other.from_gbps]),
-} if {
-	some i, one in params.congestion_profiles
-	some j, other in params.congestion_profiles
-	i < j
-	one.from_gbps == other.from_gbps
-}

@@ -45,12 +45,6 @@ gpu_limit := [claim.limit |
 	claim.account == "cluster/fra/gpu/H100"
 ][0]
 
-# The params that are found wrong, with params laid over those above.
-wrong_paths(over) := paths if {
-	wrong := capacity.params_wrong with data.params as object.union(base, over)
-	paths := {one.path | some one in wrong}
-}
-
 test_a_model_that_the_cluster_lacks_is_refused_here_too if {
 	codes == {"GPU_MODEL_NOT_IN_CLUSTER"} with input as sold(1, {"gpu_model": "A100"})
 		with data.params as base
@@ -175,20 +169,4 @@ test_a_buffer_above_capacity_sells_nothing if {
 	codes == {"RESOURCE_UNAVAILABLE"} with input as sold(1, {}) with data.params as busy(over)
 	limit := gpu_limit with input as sold(1, {}) with data.params as busy(over)
 	limit == 0
-}
-
-test_hours_that_begin_and_end_together_are_wrong if {
-	wrong_paths({"busy_hours": [{"from_hour": 7, "until_hour": 7, "buffer_percent": 1}]}) == {
-		"busy_hours[0].until_hour",
-	}
-	wrong_paths({"busy_hours": [{"from_hour": 0, "until_hour": 24, "buffer_percent": 1}]}) == set()
-	wrong_paths({"busy_hours": [{"from_hour": 23, "until_hour": 24, "buffer_percent": 1}]}) == set()
-}
-
-test_two_profiles_of_one_threshold_are_wrong if {
-	wrong_paths({"congestion_profiles": [
-		{"from_gbps": 1, "profile": "a"},
-		{"from_gbps": 2, "profile": "b"},
-		{"from_gbps": 1, "profile": "c"},
-	]}) == {"congestion_profiles[2].from_gbps"}
 }

@@ -512,32 +512,3 @@ absent_params contains sprintf("required.%s.cluster", [input.tenant.kind]) if {
 absent_params contains "export_control" if not is_array(params.export_control)
 
 absent_params contains "audit.frameworks" if not is_array(params.audit.frameworks)
-
-# METADATA
-# title: Params that contradict each other
-# description: |
-#   Work of a higher class would be encrypted less than that of a lower one. Nothing is admitted
-#   until the params are mended.
-# custom:
-#   code: PARAMS_CONTRADICTORY
-deny contains {
-	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf("param %s of policy compliance %s", [wrong.path, wrong.message]),
-	"hint": "mend it in bundle.yaml",
-} if {
-	some wrong in params_wrong
-}
-
-# What encrypts better comes later.
-strength := {"operator-keys": 0, "tenant-keys": 1, "tls": 0, "mutual-tls": 1}
-
-params_wrong contains {
-	"path": sprintf("encryption.levels.%s.%s", [higher, name]),
-	"message": sprintf("is weaker than that of %s", [lower]),
-} if {
-	some lower, one in params.encryption.levels
-	some higher, other in params.encryption.levels
-	rank[lower] < rank[higher]
-	some name in ["at_rest", "in_transit"]
-	strength[other[name]] < strength[one[name]]
-}

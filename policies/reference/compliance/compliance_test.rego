@@ -51,12 +51,6 @@ hints := {denial.hint | some denial in compliance.deny}
 # Params of an obligation.
 obliged(id) := [one.params | some one in compliance.obligations; one.id == id][0]
 
-# The params that are found wrong, with params laid over those above.
-wrong_paths(over) := paths if {
-	wrong := compliance.params_wrong with data.params as object.union(base, over)
-	paths := {one.path | some one in wrong}
-}
-
 # --- attestations
 
 whole := object.union(base, {"cover_whole_work": ["ISO27001"]})
@@ -176,22 +170,6 @@ test_an_entry_without_models_controls_every_model if {
 			"cluster_jurisdictions": ["DE"],
 			"tenant_jurisdictions": ["DE"],
 		}]})
-}
-
-test_encryption_that_gets_weaker_is_wrong if {
-	wrong_paths({"encryption": {"regulated": "PUBLIC", "levels": {
-		"INTERNAL": {"at_rest": "tenant-keys", "in_transit": "tls"},
-		"RESTRICTED": {"at_rest": "operator-keys", "in_transit": "mutual-tls"},
-	}}}) == {"encryption.levels.RESTRICTED.at_rest"}
-}
-
-test_contradictory_params_refuse_everything if {
-	weaker := {"encryption": {"regulated": "PUBLIC", "levels": {
-		"PUBLIC": {"at_rest": "tenant-keys", "in_transit": "tls"},
-		"INTERNAL": {"at_rest": "operator-keys", "in_transit": "tls"},
-	}}}
-	codes == {"PARAMS_CONTRADICTORY"} with input as good
-		with data.params as object.union(base, weaker)
 }
 
 # Names of the longest that there are.

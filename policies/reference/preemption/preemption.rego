@@ -127,25 +127,13 @@ min_gain_seconds := object.get(params, "min_gain_seconds", 0)
 
 # What the site promises beyond the terms for all.
 site_terms := [terms |
+	subject.may_preempt
 	some terms in object.get(params, "terms", [])
 	input.cluster.id in terms.clusters
 ]
 
 # Of each term the one that is best for the victim.
-grace_seconds := max(array.concat(
-	[params.grace_seconds],
-	[terms.grace_seconds | some terms in site_terms],
-))
-
-min_runtime_seconds := max(array.concat(
-	[params.min_runtime_seconds],
-	[terms.min_runtime_seconds | some terms in site_terms],
-))
-
-max_victims := min(array.concat(
-	[params.max_victims],
-	[terms.max_victims | some terms in site_terms],
-))
+of_site(name) := [terms[name] | some terms in site_terms]
 
 # METADATA
 # title: Whom own research may displace
@@ -156,9 +144,12 @@ max_victims := min(array.concat(
 #   controls: ["SOC2:A1.1"]
 preemption := {
 	"victim_classes": params.victim_classes,
-	"grace_seconds": grace_seconds,
-	"min_runtime_seconds": min_runtime_seconds,
-	"max_victims": max_victims,
+	"grace_seconds": max(array.concat([params.grace_seconds], of_site("grace_seconds"))),
+	"min_runtime_seconds": max(array.concat(
+		[params.min_runtime_seconds],
+		of_site("min_runtime_seconds"),
+	)),
+	"max_victims": min(array.concat([params.max_victims], of_site("max_victims"))),
 } if {
 	subject.may_preempt
 	preemptor
@@ -167,39 +158,36 @@ preemption := {
 # --- params
 
 # METADATA
-# title: Params that contradict each other
+# title: Terms that contradict each other
 # description: |
 #   A grace above the minimum run time would let a victim go that never had the time it was
-#   promised. Nothing is admitted until the params are mended.
+#   promised. Nobody is displaced until the params are mended.
 # custom:
 #   code: PARAMS_CONTRADICTORY
 deny contains {
 	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf("param %s of policy preemption %s", [wrong.path, wrong.message]),
+	"message": sprintf(
+		"param %s of policy preemption comes to %d, above min_runtime_seconds, %d",
+		[path, grace, least],
+	),
 	"hint": "mend it in bundle.yaml",
 } if {
-	some wrong in params_wrong
-}
-
-params_wrong contains {
-	"path": "grace_seconds",
-	"message": sprintf(
-		"is %d, above min_runtime_seconds, %d",
-		[params.grace_seconds, params.min_runtime_seconds],
-	),
-} if {
-	params.grace_seconds > params.min_runtime_seconds
-}
-
-params_wrong contains {
-	"path": sprintf("terms[%d].grace_seconds", [i]),
-	"message": sprintf(
-		"comes to %d, above a min_runtime_seconds of %d",
-		[grace, least],
-	),
-} if {
-	some i, terms in params.terms
+	subject.may_preempt
+	some path, terms in all_terms
 	grace := max([params.grace_seconds, object.get(terms, "grace_seconds", 0)])
 	least := max([params.min_runtime_seconds, object.get(terms, "min_runtime_seconds", 0)])
 	grace > least
+}
+
+# The terms for all, and those of each site, by their paths.
+all_terms[path] := terms if {
+	subject.may_preempt
+	path := "grace_seconds"
+	terms := {}
+}
+
+all_terms[path] := terms if {
+	subject.may_preempt
+	some at, terms in params.terms
+	path := sprintf("terms[%d].grace_seconds", [at])
 }

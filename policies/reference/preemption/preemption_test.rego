@@ -28,10 +28,15 @@ asking_in(cluster) := {
 # Whether the policy refuses the request, with just these codes.
 refuses(codes) if codes == {denial.code | some denial in preemption.deny}
 
-# The params that are found wrong, with params laid over those above.
-wrong_paths(over) := paths if {
-	wrong := preemption.params_wrong with data.params as object.union(base, over)
-	paths := {one.path | some one in wrong}
+# The params that are told to be wrong, with params laid over those above.
+wrong_params(over) := paths if {
+	refused := preemption.deny with input as asking_in("fra")
+		with data.params as object.union(base, over)
+	paths := {path |
+		some denial in refused
+		denial.code == "PARAMS_CONTRADICTORY"
+		path := split(denial.message, " ")[1]
+	}
 }
 
 test_the_terms_are_those_of_the_params if {
@@ -122,28 +127,29 @@ test_a_site_does_not_make_up_for_a_param_left_out if {
 has_rule if preemption.preemption
 
 test_a_grace_as_long_as_the_run_time_is_right if {
-	wrong_paths({"grace_seconds": 1800}) == set()
+	wrong_params({"grace_seconds": 1800}) == set()
 }
 
 test_a_grace_a_second_longer_is_wrong if {
-	wrong_paths({"grace_seconds": 1801}) == {"grace_seconds"}
+	wrong_params({"grace_seconds": 1801}) == {"grace_seconds"}
 }
 
-test_contradictory_params_refuse_everything if {
+test_contradictory_params_let_nobody_displace if {
+	over := object.union(base, {"grace_seconds": 1801})
+	refuses({"PARAMS_CONTRADICTORY"}) with input as asking_in("fra") with data.params as over
 	calm := object.union(asking_in("fra"), {"lease": {"may_preempt": false}})
-	refuses({"PARAMS_CONTRADICTORY"}) with input as calm
-		with data.params as object.union(base, {"grace_seconds": 1801})
+	refuses(set()) with input as calm with data.params as over
 }
 
 test_the_terms_of_a_site_are_held_to_the_same if {
-	wrong_paths({"terms": [{"clusters": ["fra"], "grace_seconds": 1801}]}) == {
+	wrong_params({"terms": [{"clusters": ["fra"], "grace_seconds": 1801}]}) == {
 		"terms[0].grace_seconds",
 	}
-	wrong_paths({"terms": [
+	wrong_params({"terms": [
 		{"clusters": ["fra"], "max_victims": 1},
 		{"clusters": ["fra"], "grace_seconds": 3601, "min_runtime_seconds": 3600},
 	]}) == {"terms[1].grace_seconds"}
-	wrong_paths({"terms": [
+	wrong_params({"terms": [
 		{"clusters": ["fra"], "grace_seconds": 3600, "min_runtime_seconds": 3600},
 	]}) == set()
 }

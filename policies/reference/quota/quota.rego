@@ -74,21 +74,20 @@ deny contains {
 	"code": "GPUS_ABOVE_MAXIMUM",
 	"message": sprintf(
 		"%s are above %d GPUs, the maximum of one request of class %s",
-		[asked, max_gpus, input.priority_class],
+		[asked(subject.gpu_milli), max_gpus, input.priority_class],
 	),
 	"field": sprintf("%s.gpu_count", [kind]),
 	"hint": "ask for less, or for several requests together as a gang",
 } if {
 	given("max_gpus")
+	max_gpus := bound("max_gpus")
 	subject.milli_gpus > max_gpus * 1000
 }
 
-max_gpus := bound("max_gpus")
+asked(milli) := sprintf("%d GPUs", [subject.gpu_count]) if milli == 1000
 
-asked := sprintf("%d GPUs", [subject.gpu_count]) if subject.gpu_milli == 1000
-
-asked := sprintf("%d shares of %d/1000 of a GPU", [subject.gpu_count, subject.gpu_milli]) if {
-	subject.gpu_milli != 1000
+asked(milli) := sprintf("%d shares of %d/1000 of a GPU", [subject.gpu_count, milli]) if {
+	milli != 1000
 }
 
 # METADATA
@@ -103,23 +102,22 @@ deny contains {
 	"code": "LEAD_ABOVE_MAXIMUM",
 	"message": sprintf(
 		"the start %s is %d s ahead, above %d s, the maximum of class %s",
-		[date(subject.start), lead, max_lead, input.priority_class],
+		[date(subject.start), lead, most, input.priority_class],
 	),
 	"field": sprintf("%s.start", [kind]),
 	"hint": sprintf("ask at %s or later, or for a start of at most %s", [
-		date(subject.start - max_lead),
-		date(input.time + max_lead),
+		date(subject.start - most),
+		date(input.time + most),
 	]),
 	"retry": true,
 } if {
-	given("max_lead_seconds")
+	lead := subject.start - input.time
+	lead > 0
 	not subject.extends
-	lead > max_lead
+	given("max_lead_seconds")
+	most := bound("max_lead_seconds")
+	lead > most
 }
-
-lead := subject.start - input.time
-
-max_lead := bound("max_lead_seconds")
 
 # METADATA
 # title: Longer in all than the class may be
@@ -129,31 +127,26 @@ max_lead := bound("max_lead_seconds")
 # custom:
 #   code: EXTENDED_ABOVE_MAXIMUM
 #   controls: ["SOC2:A1.1"]
-deny contains object.union(
-	{
-		"code": "EXTENDED_ABOVE_MAXIMUM",
-		"message": sprintf(
-			"reservation %s would have %d s in all, above %d s, the maximum of class %s",
-			[subject.extends.reservation_id, in_all, max_in_all, input.priority_class],
-		),
-		"field": sprintf("%s.duration_seconds", [kind]),
-	},
-	extended_hint,
-) if {
+deny contains {
+	"code": "EXTENDED_ABOVE_MAXIMUM",
+	"message": sprintf(
+		"reservation %s would have %d s in all, above %d s, the maximum of class %s",
+		[subject.extends.reservation_id, so_far + more, most, input.priority_class],
+	),
+	"field": sprintf("%s.duration_seconds", [kind]),
+	"hint": extended_hint(most - so_far),
+} if {
+	so_far := subject.start - subject.extends.start
+	more := subject.duration_seconds
 	given("max_extended_seconds")
-	in_all > max_in_all
+	most := bound("max_extended_seconds")
+	so_far + more > most
 }
 
-in_all := (subject.start - subject.extends.start) + subject.duration_seconds
+# By the seconds that may still be added.
+extended_hint(left) := sprintf("ask for at most %d s more", [left]) if left > 0
 
-max_in_all := bound("max_extended_seconds")
-
-# Seconds that may still be added.
-left_over := max_in_all - (subject.start - subject.extends.start)
-
-extended_hint := {"hint": sprintf("ask for at most %d s more", [left_over])} if left_over > 0
-
-extended_hint := {"hint": "ask for a new lease or job"} if left_over <= 0
+extended_hint(left) := "ask for a new lease or job" if left <= 0
 
 # METADATA
 # title: GPUs of the tenant
@@ -203,29 +196,3 @@ claims contains {
 }
 
 max_at_once := object.get(object.get(params, "max_concurrent", {}), input.tenant.id, null)
-
-# --- params
-
-# METADATA
-# title: Params that contradict each other
-# description: |
-#   A maximum for all of a reservation's time that is below that of one request would never be
-#   reached. Nothing is admitted until the params are mended.
-# custom:
-#   code: PARAMS_CONTRADICTORY
-deny contains {
-	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf("param %s of policy quota %s", [wrong.path, wrong.message]),
-	"hint": "mend it in bundle.yaml",
-} if {
-	some wrong in params_wrong
-}
-
-params_wrong contains {
-	"path": sprintf("max_extended_seconds.%s", [class]),
-	"message": sprintf("is %d, below max_duration_seconds of the class, %d", [most, longest]),
-} if {
-	some class, most in params.max_extended_seconds
-	longest := params.max_duration_seconds[class]
-	most < longest
-}

@@ -90,19 +90,6 @@ test_hints_tell_what_would_pass if {
 		with data.params as most
 }
 
-test_a_maximum_in_all_below_that_of_one_request_is_wrong if {
-	wrong := quota.params_wrong with data.params as {
-		"max_duration_seconds": {"EXTERNAL_COMMERCIAL": 100, "INTERNAL_RESEARCH": 100},
-		"max_extended_seconds": {"EXTERNAL_COMMERCIAL": 99, "INTERNAL_RESEARCH": 100},
-	}
-	{one.path | some one in wrong} == {"max_extended_seconds.EXTERNAL_COMMERCIAL"}
-}
-
-test_contradictory_params_refuse_everything if {
-	refuses({"PARAMS_CONTRADICTORY"}) with input as lease({})
-		with data.params as object.union(base, {"max_extended_seconds": {"EXTERNAL_COMMERCIAL": 99}})
-}
-
 test_who_is_not_listed_is_not_counted if {
 	accounts := {claim.account | some claim in quota.claims} with input as lease({})
 		with data.params as object.union(base, {"max_concurrent": {"other": 1}})
