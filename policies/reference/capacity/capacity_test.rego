@@ -146,6 +146,18 @@ test_hours_that_are_not_in_the_way_are_not_told if {
 		with data.params as busy(noon)
 }
 
+test_hours_are_told_up_to_what_would_fit_outside_of_them if {
+	hints == {"ask for a gpu_count of at most 4, or outside of 12:00 to 13:00 UTC"}
+		with input as sold(7, {})
+		with data.params as busy(noon)
+	told := "7 GPUs of model H100 exceed the 4 that cluster fra has for external work at busy hours"
+	{denial.message | some denial in capacity.deny} == {told} with input as sold(7, {})
+		with data.params as busy(noon)
+	plain := "10 GPUs of model H100 exceed the 9 that cluster fra has for own work"
+	{denial.message | some denial in capacity.deny} == {plain} with input as own(10, {})
+		with data.params as busy(noon)
+}
+
 test_hours_that_change_nothing_are_not_told if {
 	same := object.union(noon, {"buffer_percent": 22})
 	hints == {"ask for a gpu_count of at most 7"} with input as sold(8, {})

@@ -80,6 +80,23 @@ test_what_is_not_valid_at_the_start_is_not_early if {
 		with data.params as whole
 }
 
+test_what_begins_and_ends_during_the_work_is_to_come_and_nothing_else if {
+	later := [attested("ISO27001", 150, 180)]
+	codes == {"ATTESTATION_NOT_YET_VALID"} with input as lease(later, []) with data.params as whole
+}
+
+test_what_ended_before_the_work_is_no_gap if {
+	renewed := [attested("ISO27001", 0, 50), attested("ISO27001", 90, 999)]
+	codes == set() with input as lease(renewed, []) with data.params as whole
+	at_its_end := [attested("ISO27001", 0, 100), attested("ISO27001", 100, 999)]
+	codes == set() with input as lease(at_its_end, []) with data.params as whole
+}
+
+test_another_framework_that_ends_is_no_gap if {
+	other := [attested("ISO27001", 0, 999), attested("HIPAA", 0, 150)]
+	codes == set() with input as lease(other, []) with data.params as whole
+}
+
 test_frameworks_of_the_tenant_ask_for_those_of_the_cluster if {
 	also := object.union(base, {"required_by_framework": {"HIPAA": ["SOC2"], "X": ["Y"]}})
 	tenant := [attested("ISO27001", 0, 1000), attested("HIPAA", 0, 1)]
