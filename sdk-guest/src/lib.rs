@@ -58,9 +58,9 @@ mod build;
 mod names;
 
 pub use bindings::placet::policy::types::{
-    Answer, Attestation, Claim, Classification, Cluster, Dataset, Decided, Denial, GpuPool, Input,
-    IsolationLevel, Model, Obligation, PreemptionRule, Principal, PriorityClass, Tenant,
-    TenantKind, Warning, Workload,
+    Answer, Attestation, Claim, Classification, Cluster, Dataset, Decided, Denial, FabricKind,
+    GpuPool, Input, IsolationLevel, Licence, Model, ModelUse, Obligation, PartitionMode,
+    PreemptionRule, Principal, PriorityClass, Tenant, TenantKind, Warning, Workload,
 };
 
 /// Makes a function the policy of this component.

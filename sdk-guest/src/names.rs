@@ -1,6 +1,8 @@
 //! The contract's names of enum values: as they stand in JSON, Rego and parameters.
 
-use crate::{Classification, IsolationLevel, PriorityClass, TenantKind};
+use crate::{
+    Classification, FabricKind, IsolationLevel, ModelUse, PartitionMode, PriorityClass, TenantKind,
+};
 
 macro_rules! names {
     ($type:ident { $($value:ident = $name:literal),* $(,)? }) => {
@@ -47,6 +49,17 @@ names!(PriorityClass {
     InternalResearch = "INTERNAL_RESEARCH",
     ExternalCommercial = "EXTERNAL_COMMERCIAL",
 });
+
+names!(ModelUse {
+    Training = "TRAINING",
+    FineTuning = "FINE_TUNING",
+    Inference = "INFERENCE",
+    Evaluation = "EVALUATION",
+});
+
+names!(FabricKind { Ethernet = "ETHERNET", Roce = "ROCE", Infiniband = "INFINIBAND" });
+
+names!(PartitionMode { Mig = "MIG", Sriov = "SRIOV" });
 
 names!(TenantKind { Own = "OWN", Customer = "CUSTOMER" });
 

@@ -58,8 +58,8 @@ pub use receipt::{Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use request::{
     AdmissionRequest, Extends, GangPlace, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,
     MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_LEAD_SECONDS, MAX_PRINCIPAL_BYTES,
-    MAX_REFERENCES, MILLI_PER_GPU, Principal, PriorityClass, StartError, Subject, SubjectKind,
-    Workload,
+    MAX_REFERENCES, MILLI_PER_GPU, ModelUse, Principal, PriorityClass, StartError, Subject,
+    SubjectKind, Workload,
 };
 pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
 pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};

@@ -74,6 +74,22 @@ pub enum IsolationLevel {
     Confidential,
 }
 
+/// What a workload does with the models that it names.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ModelUse {
+    /// Makes new weights from them.
+    Training,
+    /// Changes a copy of them.
+    FineTuning,
+    /// Serves answers.
+    Inference,
+    /// Measures them, and keeps nothing else.
+    Evaluation,
+}
+
 /// Who acts for the tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Principal {
@@ -201,6 +217,14 @@ pub struct Workload {
     pub dataset_ids: Vec<Id>,
     /// Longest run time: 1..=31,622,400 seconds.
     pub duration_seconds: u64,
+    /// Bytes that leave the cluster, over the whole duration: 0..=2^53-1. Where it is 0, it is no
+    /// part of the canonical request.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub egress_bytes: u64,
+    /// Where results are read out or sent to; each once. Empty, it is no part of the canonical
+    /// request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress_jurisdictions: Vec<Id>,
     /// 0..=10,000,000 Gbit/s over all GPUs together.
     pub fabric_gbps: u32,
     /// 1..=1,000,000.
@@ -219,11 +243,23 @@ pub struct Workload {
     pub may_preempt: bool,
     /// Hosted models that it uses; each once.
     pub model_ids: Vec<Id>,
+    /// What it does with them. Absent, it is no part of the canonical request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_use: Option<ModelUse>,
     /// First second, since 1970-01-01 UTC, of an advance reservation: 1..=253,402,300,799 (the year
     /// 9999); of an extension, the end of what it extends. Absent: from the decision on, and then
     /// it is no part of the canonical request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<u64>,
+    /// Bytes that it reads from and writes to storage, over the whole duration: 0..=2^53-1. Where
+    /// it is 0, it is no part of the canonical request.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub storage_io_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(amount: &u64) -> bool {
+    *amount == 0
 }
 
 impl Workload {

@@ -5,7 +5,7 @@ mod check;
 mod files;
 mod manifest;
 mod params;
-mod place;
+pub(crate) mod place;
 mod summary;
 mod written;
 

@@ -12,9 +12,11 @@ use placet_core::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::place;
 use crate::document;
 use crate::error::{Fault, LoadError};
-use crate::input::{Attestation, Cluster, Dataset, Model, Tenant};
+use crate::input::{Attestation, Cluster, Dataset, Licence, Model, Tenant};
+use crate::jurisdiction;
 
 /// Largest facts file in bytes: tens of thousands of tenants, and read in a second.
 pub(crate) const MAX_FACTS_BYTES: u64 = 64 << 20;
@@ -24,8 +26,9 @@ pub(crate) const MAX_REVISION_BYTES: usize = 128;
 const MAX_COHORT_LEVELS: usize = 8;
 /// First segment of the accounts of leases, which the ledger gives their limits.
 const LEASES: &str = "lease";
-/// What stands for any month in the path of a quota's account.
-const MONTH: &str = "{month}";
+/// What stands for any window of that length in the path of a quota's account, and one such window.
+const WINDOWS: [(&str, &str); 3] =
+    [("{day}", "2000-01-01"), ("{month}", "2000-01"), ("{year}", "2000")];
 
 /// The format of the facts file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +41,11 @@ pub(crate) struct FactsDocument {
     pub(crate) datasets: Vec<Dataset>,
     /// Every hosted model, each id once.
     pub(crate) models: Vec<Model>,
+    /// Jurisdictions beside those of ISO 3166-1, out of those that it leaves to its users, such as
+    /// XK; each once. A cluster, a tenant or a dataset that names any other is refused.
+    #[schemars(with = "Vec<ForUsers>", length(max = 64))]
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) more_jurisdictions: Vec<Id>,
     /// Every account that policies may claim on, but for those of clusters: each of their GPU
     /// models has an account `cluster/<id>/gpu/<model>` in thousandths of a GPU, and their fabric
     /// `cluster/<id>/fabric-gbps` in Gbit/s.
@@ -49,6 +57,19 @@ pub(crate) struct FactsDocument {
     pub(crate) schema: FactsSchema,
     /// Every tenant, each id once.
     pub(crate) tenants: Vec<Tenant>,
+}
+
+/// A code that ISO 3166-1 leaves to its users, in the published schema.
+struct ForUsers;
+
+impl JsonSchema for ForUsers {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "JurisdictionForUsers".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^(AA|Q[M-Z]|X[A-Z]|ZZ)$" })
+    }
 }
 
 /// Version of the format.
@@ -63,8 +84,8 @@ pub(crate) enum FactsSchema {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Quota {
-    /// Path of the account, such as `tenant/acme/gpu`; one segment may be `{month}`, which stands
-    /// for any YYYY-MM.
+    /// Path of the account, such as `tenant/acme/gpu`; one segment may be `{day}`, `{month}` or
+    /// `{year}`, which stand for any YYYY-MM-DD, YYYY-MM and YYYY.
     #[schemars(length(min = 1, max = 512))]
     pub(crate) account: String,
     /// Most that may be in use above `limit`, out of what others in the cohort do not use, in
@@ -74,7 +95,7 @@ pub(crate) struct Quota {
     pub(crate) borrowing_limit: Option<u64>,
     /// Path of the account whose quota it shares with others: another entry of this list, which may
     /// have a cohort itself, up to 8 levels. Its `limit` may be 0: then it has what its members
-    /// lend. Only for level accounts of one unit, and without `{month}`.
+    /// lend. Only for level accounts of one unit, and without a window.
     #[schemars(length(min = 1, max = 512))]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) cohort: Option<String>,
@@ -113,7 +134,7 @@ pub struct Facts {
     datasets: BTreeMap<Id, Dataset>,
     models: BTreeMap<Id, Model>,
     tenants: BTreeMap<Id, Tenant>,
-    /// By path as it is written in the file, `{month}` included.
+    /// By path as it is written in the file, `{month}` and the like included.
     accounts: BTreeMap<String, AccountLimit>,
     quotas: Arc<[QuotaNode]>,
 }
@@ -142,7 +163,11 @@ impl Facts {
         let facts: FactsDocument = document::parse(text, name)?;
         validate(text, name)?;
         check(&facts).map_err(|(path, message, hint)| {
-            Fault::new(name, format!("`{path}` {message}")).hint(hint)
+            let fault = Fault::new(name, format!("`{path}` {message}")).hint(hint);
+            match place::locate(text, &place::steps(&path)) {
+                Some((line, column)) => fault.at(line, Some(column)),
+                None => fault,
+            }
         })?;
         let canonical =
             canonical_json(&facts).expect("facts hold only names, texts, flags, numbers and lists");
@@ -220,21 +245,34 @@ impl Facts {
     }
 }
 
-/// The path with each of its months in turn replaced by the pattern.
+/// The path with each of its windows in turn replaced by the pattern.
 fn patterns(path: &str) -> impl Iterator<Item = String> {
-    let months = path.split('/').enumerate().filter(|(_, segment)| is_month(segment));
-    months.map(move |(at, _)| {
+    let segments = path.split('/').enumerate();
+    let windows = segments.filter_map(|(at, segment)| Some((at, window(segment)?)));
+    windows.map(move |(at, pattern)| {
         let segments = path.split('/').enumerate();
-        let replaced = segments.map(|(i, segment)| if i == at { MONTH } else { segment });
+        let replaced = segments.map(|(i, segment)| if i == at { pattern } else { segment });
         replaced.collect::<Vec<_>>().join("/")
     })
 }
 
-fn is_month(segment: &str) -> bool {
-    let Some((year, month)) = segment.split_once('-') else { return false };
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let in_year = month.parse().is_ok_and(|month: u8| (1..=12).contains(&month));
-    year.len() == 4 && digits(year) && month.len() == 2 && digits(month) && in_year
+/// The pattern of a day, a month or a year. Days go to 31 in every month: what names a day that is
+/// not there is never claimed on.
+fn window(segment: &str) -> Option<&'static str> {
+    let number = |text: &str, digits: usize, most: u16| {
+        let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number && text.parse().is_ok_and(|number: u16| most == 0 || (1..=most).contains(&number))
+    };
+    let mut parts = segment.split('-');
+    let is_year = parts.next().is_some_and(|year| number(year, 4, 0));
+    let month = parts.next().map(|month| number(month, 2, 12));
+    let day = parts.next().map(|day| number(day, 2, 31));
+    match (is_year, month, day, parts.next()) {
+        (true, None, None, None) => Some("{year}"),
+        (true, Some(true), None, None) => Some("{month}"),
+        (true, Some(true), Some(true), None) => Some("{day}"),
+        _ => None,
+    }
 }
 
 /// Checks the text against the published JSON Schema; serde has already checked that it has the
@@ -267,25 +305,27 @@ fn check(facts: &FactsDocument) -> Result<(), Contradiction> {
     unique("clusters", facts.clusters.iter().map(|one| &one.id))?;
     unique("datasets", facts.datasets.iter().map(|one| &one.id))?;
     let models = unique("models", facts.models.iter().map(|one| &one.id))?;
+    let places = Places::new(&facts.more_jurisdictions)?;
     for (i, cluster) in facts.clusters.iter().enumerate() {
-        check_cluster(&format!("clusters[{i}]"), cluster)?;
+        let path = format!("clusters[{i}]");
+        check_cluster(&path, cluster)?;
+        places.has(format!("{path}.jurisdiction"), &cluster.jurisdiction)?;
     }
     for (i, tenant) in facts.tenants.iter().enumerate() {
         let path = format!("tenants[{i}]");
-        check_attestations(&path, &tenant.attestations)?;
-        each_once(&path, "allowed_jurisdictions", &tenant.allowed_jurisdictions)?;
-        each_once(&path, "licensed_models", &tenant.licensed_models)?;
-        each_once(&path, "priority_classes", &tenant.priority_classes)?;
-        for (j, model) in tenant.licensed_models.iter().enumerate() {
-            known(format!("{path}.licensed_models[{j}]"), model, &models, "models")?;
+        check_tenant(&path, tenant, &models)?;
+        places.have(&path, "allowed_jurisdictions", &tenant.allowed_jurisdictions)?;
+        if let Some(seat) = &tenant.seat {
+            places.has(format!("{path}.seat"), seat)?;
         }
     }
     for (i, dataset) in facts.datasets.iter().enumerate() {
-        each_once(&format!("datasets[{i}]"), "jurisdictions", &dataset.jurisdictions)?;
-        known(format!("datasets[{i}].owner"), &dataset.owner, &tenants, "tenants")?;
+        let path = format!("datasets[{i}]");
+        places.have(&path, "jurisdictions", &dataset.jurisdictions)?;
+        check_owned(&path, &dataset.owner, &dataset.readers, &tenants)?;
     }
     for (i, model) in facts.models.iter().enumerate() {
-        known(format!("models[{i}].owner"), &model.owner, &tenants, "tenants")?;
+        check_owned(&format!("models[{i}]"), &model.owner, &model.readers, &tenants)?;
     }
     check_quotas(facts)?;
     check_cohorts(facts)
@@ -310,7 +350,8 @@ fn each_once<T: PartialEq>(path: &str, field: &str, items: &[T]) -> Result<(), C
         items.iter().enumerate().find(|(i, item)| items.iter().take(*i).any(|o| o == *item));
     match twice {
         Some((i, _)) => {
-            let path = format!("{path}.{field}[{i}]");
+            let dot = if path.is_empty() { "" } else { "." };
+            let path = format!("{path}{dot}{field}[{i}]");
             Err(wrong(path, "stands there a second time", "give each entry once"))
         }
         None => Ok(()),
@@ -328,6 +369,84 @@ fn known(path: String, id: &Id, ids: &BTreeSet<&Id>, list: &str) -> Result<(), C
     Err(wrong(path, format!("names `{id}`, which is not in `{list}`"), hint))
 }
 
+/// The jurisdictions that facts may name.
+struct Places<'a>(&'a [Id]);
+
+impl<'a> Places<'a> {
+    fn new(more: &'a [Id]) -> Result<Self, Contradiction> {
+        if let Some(i) = more.iter().position(|code| !jurisdiction::is_for_users(code.as_str())) {
+            let path = format!("more_jurisdictions[{i}]");
+            let hint = "take AA, QM to QZ, XA to XZ or ZZ; the others need no mention";
+            return Err(wrong(path, "is no code that ISO 3166-1 leaves to its users", hint));
+        }
+        each_once("", "more_jurisdictions", more)?;
+        Ok(Self(more))
+    }
+
+    fn has(&self, path: String, code: &Id) -> Result<(), Contradiction> {
+        if jurisdiction::is_assigned(code.as_str()) || self.0.contains(code) {
+            return Ok(());
+        }
+        let hint = match (code.as_str(), jurisdiction::is_for_users(code.as_str())) {
+            // What the European Union writes in place of two assigned codes, and for itself.
+            ("UK", _) => "the United Kingdom is `GB`",
+            ("EL", _) => "Greece is `GR`",
+            ("EU", _) => "name its member states one by one",
+            (_, true) => "add it to `more_jurisdictions` if there is such a place",
+            (_, false) => "take a code that ISO 3166-1 alpha-2 assigns, such as DE",
+        };
+        Err(wrong(path, format!("names `{code}`, which is no jurisdiction"), hint))
+    }
+
+    fn have(&self, path: &str, field: &str, codes: &[Id]) -> Result<(), Contradiction> {
+        each_once(path, field, codes)?;
+        let mut codes = codes.iter().enumerate();
+        codes.try_for_each(|(i, code)| self.has(format!("{path}.{field}[{i}]"), code))
+    }
+}
+
+/// Whom something belongs to, and who may see it.
+fn check_owned(
+    path: &str,
+    owner: &Id,
+    readers: &[Id],
+    tenants: &BTreeSet<&Id>,
+) -> Result<(), Contradiction> {
+    known(format!("{path}.owner"), owner, tenants, "tenants")?;
+    each_once(path, "readers", readers)?;
+    let mut readers = readers.iter().enumerate();
+    readers.try_for_each(|(i, reader)| {
+        known(format!("{path}.readers[{i}]"), reader, tenants, "tenants")
+    })
+}
+
+fn check_tenant(path: &str, tenant: &Tenant, models: &BTreeSet<&Id>) -> Result<(), Contradiction> {
+    check_attestations(path, &tenant.attestations)?;
+    each_once(path, "licensed_models", &tenant.licensed_models)?;
+    each_once(path, "priority_classes", &tenant.priority_classes)?;
+    for (i, model) in tenant.licensed_models.iter().enumerate() {
+        known(format!("{path}.licensed_models[{i}]"), model, models, "models")?;
+    }
+    for (i, licence) in tenant.licences.iter().enumerate() {
+        check_licence(&format!("{path}.licences[{i}]"), licence, models)?;
+    }
+    Ok(())
+}
+
+fn check_licence(
+    path: &str,
+    licence: &Licence,
+    models: &BTreeSet<&Id>,
+) -> Result<(), Contradiction> {
+    known(format!("{path}.model"), &licence.model, models, "models")?;
+    each_once(path, "uses", &licence.uses)?;
+    if licence.valid_from >= licence.valid_until {
+        let hint = "it is the first second after the licence's validity";
+        return Err(wrong(format!("{path}.valid_until"), "is not after `valid_from`", hint));
+    }
+    Ok(())
+}
+
 fn check_cluster(path: &str, cluster: &Cluster) -> Result<(), Contradiction> {
     check_attestations(path, &cluster.attestations)?;
     each_once(path, "isolation_levels", &cluster.isolation_levels)?;
@@ -343,6 +462,7 @@ fn check_cluster(path: &str, cluster: &Cluster) -> Result<(), Contradiction> {
             let hint = "keep the buffer within the pool";
             return Err(wrong(format!("{path}.safety_buffer"), message, hint));
         }
+        each_once(&path, "partition_modes", &pool.partition_modes)?;
     }
     Ok(())
 }
@@ -358,20 +478,23 @@ fn check_attestations(path: &str, attestations: &[Attestation]) -> Result<(), Co
     Ok(())
 }
 
+/// A window that the pattern stands for.
+fn pattern(segment: &str) -> Option<&'static str> {
+    WINDOWS.into_iter().find_map(|(pattern, some)| (segment == pattern).then_some(some))
+}
+
 fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
     let mut seen: BTreeSet<String> =
         facts.clusters.iter().flat_map(cluster_accounts).map(|(path, _)| path).collect();
     for (i, quota) in facts.quotas.iter().enumerate() {
         let path = format!("quotas[{i}].account");
         let account = &quota.account;
-        let monthly = account.split('/').filter(|segment| *segment == MONTH).count();
-        // A pattern is checked as the account that it would be in some month; only a whole segment
+        // A pattern is checked as the account that it would be in some window; only a whole segment
         // is one.
-        let in_some_month: Vec<&str> = account
-            .split('/')
-            .map(|segment| if segment == MONTH { "2000-01" } else { segment })
-            .collect();
-        if let Err(error) = AccountPath::new(in_some_month.join("/")) {
+        let windows = account.split('/').filter_map(|segment| pattern(segment)).count();
+        let in_some_window: Vec<&str> =
+            account.split('/').map(|segment| pattern(segment).unwrap_or(segment)).collect();
+        if let Err(error) = AccountPath::new(in_some_window.join("/")) {
             let hint = "write ids joined by `/`, such as `tenant/acme/gpu`";
             return Err(wrong(path, error.to_string(), hint));
         }
@@ -379,9 +502,9 @@ fn check_quotas(facts: &FactsDocument) -> Result<(), Contradiction> {
             let hint = format!("give it another name: `{LEASES}/<id>` is what a lease holds");
             return Err(wrong(path, format!("is below `{LEASES}`, the accounts of leases"), hint));
         }
-        if monthly > 1 || (monthly == 1 && quota.kind != AccountKind::Budget) {
-            let hint = "give it once, in the account of a budget";
-            return Err(wrong(path, format!("misuses `{MONTH}`"), hint));
+        if windows > 1 || (windows == 1 && quota.kind != AccountKind::Budget) {
+            let hint = "give one of `{day}`, `{month}` and `{year}`, once, in a budget's account";
+            return Err(wrong(path, "misuses a window", hint));
         }
         if !seen.insert(account.clone()) {
             let message = format!("names `{account}` a second time");
@@ -427,12 +550,30 @@ fn check_cohorts(facts: &FactsDocument) -> Result<(), Contradiction> {
         let above = std::iter::successors(Some(*parent), |one| {
             one.cohort.as_deref().and_then(|cohort| quotas.get(cohort)).copied()
         });
-        if above.take(MAX_COHORT_LEVELS).count() == MAX_COHORT_LEVELS {
-            let message = format!("has more than {MAX_COHORT_LEVELS} levels, or runs in a circle");
-            return Err(wrong(at(), message, "end it in an account without a `cohort`"));
+        let above: Vec<&str> =
+            above.take(MAX_COHORT_LEVELS).map(|one| one.account.as_str()).collect();
+        if above.contains(&quota.account.as_str()) || above.len() == MAX_COHORT_LEVELS {
+            return Err(endless(at(), &quota.account, &above));
         }
     }
     Ok(())
+}
+
+/// A way up that comes back, or is too long. A circle above an account is told at one of its own.
+fn endless(path: String, account: &str, above: &[&str]) -> Contradiction {
+    let hint = "end it in an account without a `cohort`";
+    let upwards = |length: usize| -> String {
+        let members = above.iter().take(length).copied();
+        let members: Vec<_> = std::iter::once(account).chain(members).collect();
+        members.join(" -> ")
+    };
+    match above.iter().position(|one| *one == account) {
+        Some(last) => wrong(path, format!("runs in a circle: {}", upwards(last + 1)), hint),
+        None => {
+            let way = upwards(above.len());
+            wrong(path, format!("has more than {MAX_COHORT_LEVELS} levels: {way}"), hint)
+        }
+    }
 }
 
 /// The accounts that stand in trees.
@@ -573,8 +714,8 @@ quotas:
         assert_eq!(limit, Some(MAX_AMOUNT), "what it may hold depends on the others");
         assert!(facts.quotas()[1].cohort.is_some() && facts.quotas()[1].nominal == 4_000);
         for (cohort, says) in [
-            (", cohort: pool", "more than 8 levels, or runs in a circle"),
-            (", cohort: tenant/acme/gpu", "runs in a circle"),
+            (", cohort: pool", "more than 8 levels: tenant/acme/gpu -> pool -> pool"),
+            (", cohort: tenant/acme/gpu", ": tenant/acme/gpu -> pool -> tenant/acme/gpu"),
             (", cohort: none", "names `none`, which is not in `quotas`"),
             (", cohort: tenant/acme/gpu-seconds/2026-02", "of kind level and of one unit"),
             (", borrowing_limit: 5", "`quotas[1]` lends or borrows, and has no `cohort`"),
@@ -596,13 +737,29 @@ quotas:
             ("tenant/acme/gpu,", "cluster/c-1/fabric-gbps,", "names `cluster/c-1/fabric-gbps`"),
             ("tenant/acme/gpu,", "tenant//gpu,", "`quotas[0].account` is empty"),
             ("kind: level, unit: milli-gpu", "kind: budget, unit: milli-gpu", "does not fit"),
-            ("tenant/acme/gpu,", "'tenant/{month}/gpu',", "misuses `{month}`"),
+            ("tenant/acme/gpu,", "'tenant/{month}/gpu',", "misuses a window"),
             ("gpu-seconds/{month}", "gpu-seconds-{month}", "`quotas[1].account` "),
             ("limit: 4000", "limit: 9007199254740992", "`/quotas/0/limit`"),
             ("jurisdiction: DE", "jurisdiction: Germany", "`/clusters/0/jurisdiction`"),
             ("jurisdictions: [DE], personal", "jurisdictions: [de], personal", "`/datasets/0/"),
             ("safety_buffer: 2", "saftey_buffer: 2", "did you mean `safety_buffer`?"),
             ("kind: OWN", "kind: OWNN", "did you mean `OWN`?"),
+            ("id: lab", "id: acme", "facts.yaml:11:9: "),
+            ("jurisdiction: DE", "jurisdiction: UK", "the United Kingdom is `GB`"),
+            ("jurisdiction: DE", "jurisdiction: XK", "add it to `more_jurisdictions`"),
+            (
+                "tions: [DE], personal",
+                "tions: [DE, EU], personal",
+                "`datasets[0].jurisdictions[1]`",
+            ),
+            ("tions: [DE]\n", "tions: [DE, UE]\n", "`tenants[0].allowed_jurisdictions[1]` "),
+            ("kind: OWN", "kind: OWN\n    seat: ZZ", "`tenants[1].seat` names `ZZ`"),
+            ("tenants:\n", "more_jurisdictions: [DE]\ntenants:\n", "`/more_jurisdictions/0`"),
+            ("tenants:\n", "more_jurisdictions: [XK, XK]\ntenants:\n", "`more_jurisdictions[1]`"),
+            ("personal: true", "personal: true, readers: [lba]", "did you mean `lab`?"),
+            ("RESTRICTED}", "RESTRICTED, readers: [lab, lab]}", "`models[0].readers[1]` stands"),
+            ("count: 4,", "count: 4, partition_modes: [MIG, MIG],", "gpus[1].partition_modes[1]`"),
+            ("count: 4,", "count: 4, gpus_per_host: 0,", "`/clusters/0/gpus/1/gpus_per_host`"),
             ("count: 8", "count: -8", "facts.yaml:25:"),
             ("schema: placet.facts/v1", "schema: placet.facts/v9", "placet.facts/v1"),
             ("revision: r1", "revision: ''", "`/revision`"),

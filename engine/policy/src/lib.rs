@@ -19,6 +19,7 @@ mod evaluate;
 mod facts;
 mod index;
 pub mod input;
+mod jurisdiction;
 mod metadata;
 /// OPA's conformance cases and OPA's `test_` rules, on the interpreter of policies.
 pub mod opa {

@@ -84,13 +84,15 @@ pub fn resolve(
         Subject::Lease(_) => (Some(workload), None),
         Subject::Job(_) => (None, Some(workload)),
     };
+    let (day, month) = calendar(start);
     let input = Input {
         cluster: cluster.clone(),
+        day,
         datasets,
         job,
         lease,
         models,
-        month: month(start),
+        month,
         principal,
         priority_class: request.priority_class,
         tenant: tenant.clone(),
@@ -185,6 +187,10 @@ fn workload(
         start,
         extends: None,
         lease_id: asked.lease_id.clone(),
+        egress_bytes: asked.egress_bytes,
+        egress_jurisdictions: asked.egress_jurisdictions.clone(),
+        model_use: asked.model_use,
+        storage_io_bytes: asked.storage_io_bytes,
     }
 }
 
@@ -203,9 +209,9 @@ fn commit(
     (Some(committed), vec![Commitment { path, salt: *salt, value: principal.subject.clone() }])
 }
 
-/// Calendar month of a time, as YYYY-MM in UTC: the proleptic Gregorian calendar (ISO 8601),
+/// Calendar day and month of a time, as YYYY-MM-DD and YYYY-MM in UTC: the proleptic Gregorian calendar (ISO 8601),
 /// counted in eras of 400 years from March on, so that the leap day is the last of its year.
-fn month(time: u64) -> String {
+fn calendar(time: u64) -> (String, String) {
     /// Days from 0000-03-01 to 1970-01-01.
     const EPOCH: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;
@@ -216,10 +222,13 @@ fn month(time: u64) -> String {
     let year_of_era = (day_of_era - leap_days) / 365;
     let start = year_of_era * 365 + year_of_era / 4 - year_of_era / 100;
     // Five months from March on have 153 days together, and again from August on.
-    let month_from_march = (5 * (day_of_era - start) + 2) / 153;
+    let from_march = day_of_era - start;
+    let month_from_march = (5 * from_march + 2) / 153;
+    let day = from_march - (153 * month_from_march + 2) / 5 + 1;
     let (month, next_year) =
         if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
-    format!("{:04}-{month:02}", era * 400 + year_of_era + next_year)
+    let month = format!("{:04}-{month:02}", era * 400 + year_of_era + next_year);
+    (format!("{month}-{day:02}"), month)
 }
 
 #[cfg(test)]
@@ -227,7 +236,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::facts::tests::facts;
     use placet_core::{
-        IsolationLevel, MAX_LEAD_SECONDS as LEAD, Principal, PriorityClass, Workload,
+        IsolationLevel, MAX_LEAD_SECONDS as LEAD, ModelUse, Principal, PriorityClass, Workload,
     };
     use proptest::prelude::*;
 
@@ -252,6 +261,8 @@ pub(crate) mod tests {
                 cluster_id: id("c-1"),
                 dataset_ids: vec![id("logs")],
                 duration_seconds: 3_601,
+                egress_bytes: 7,
+                egress_jurisdictions: vec![id("SE")],
                 fabric_gbps: 10,
                 gpu_count: 3,
                 gpu_milli: 500,
@@ -260,7 +271,9 @@ pub(crate) mod tests {
                 lease_id: None,
                 may_preempt: false,
                 model_ids: vec![id("llm")],
+                model_use: Some(ModelUse::Inference),
                 start: None,
+                storage_io_bytes: 9,
             }),
             tenant_id: id("acme"),
         }
@@ -332,10 +345,11 @@ pub(crate) mod tests {
         fn the_start_is_what_was_asked(time in 0..253_402_300_799_u64, lead in 0..=LEAD) {
             let asked = starting(Some(time + lead), time).expect("all is known");
             prop_assert_eq!(asked.lease.expect("a lease was asked for").start, time + lead);
-            prop_assert_eq!((asked.time, asked.month), (time, month(time + lead)));
+            let (day, month) = calendar(time + lead);
+            prop_assert_eq!((asked.time, asked.day, asked.month), (time, day, month));
             let now = starting(None, time).expect("all is known");
             prop_assert_eq!(now.lease.expect("a lease was asked for").start, time);
-            prop_assert_eq!(now.month, month(time));
+            prop_assert_eq!((now.day, now.month), calendar(time));
         }
 
         #[test]
@@ -379,24 +393,26 @@ pub(crate) mod tests {
     #[test]
     fn months_follow_the_calendar() {
         for (time, expected) in [
-            (0, "1970-01"),
-            (951_782_399, "2000-02"),     // 2000-02-28T23:59:59Z
-            (951_868_799, "2000-02"),     // 2000-02-29T23:59:59Z: a 400th year has a leap day
-            (951_868_800, "2000-03"),     // 2000-03-01T00:00:00Z
-            (1_709_251_199, "2024-02"),   // 2024-02-29T23:59:59Z
-            (1_709_251_200, "2024-03"),   // 2024-03-01T00:00:00Z
-            (1_798_761_599, "2026-12"),   // 2026-12-31T23:59:59Z
-            (1_798_761_600, "2027-01"),   // 2027-01-01T00:00:00Z
-            (4_107_542_400, "2100-03"),   // 2100-03-01T00:00:00Z: a 100th year has no leap day
-            (4_107_542_399, "2100-02"),   // 2100-02-28T23:59:59Z
-            (253_402_300_799, "9999-12"), // 9999-12-31T23:59:59Z
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),     // 2000-02-28T23:59:59Z
+            (951_868_799, "2000-02-29"),     // 2000-02-29T23:59:59Z: a 400th year has a leap day
+            (951_868_800, "2000-03-01"),     // 2000-03-01T00:00:00Z
+            (1_709_251_199, "2024-02-29"),   // 2024-02-29T23:59:59Z
+            (1_709_251_200, "2024-03-01"),   // 2024-03-01T00:00:00Z
+            (1_798_761_599, "2026-12-31"),   // 2026-12-31T23:59:59Z
+            (1_798_761_600, "2027-01-01"),   // 2027-01-01T00:00:00Z
+            (4_107_542_400, "2100-03-01"),   // 2100-03-01T00:00:00Z: a 100th year has no leap day
+            (4_107_542_399, "2100-02-28"),   // 2100-02-28T23:59:59Z
+            (253_402_300_799, "9999-12-31"), // 9999-12-31T23:59:59Z
         ] {
-            assert_eq!(month(time), expected, "{time}");
+            let (day, month) = calendar(time);
+            assert_eq!(day, expected, "{time}");
+            assert!(day.starts_with(&month) && month.len() == 7, "{time}: {month}");
         }
     }
 
     #[test]
-    fn months_follow_one_another_day_by_day() {
+    fn days_and_months_follow_one_another() {
         // Every day of 800 years, against counting by hand.
         let days = |year: u32, month: u32| match month {
             2 if year.is_multiple_of(400) => 29,
@@ -409,8 +425,9 @@ pub(crate) mod tests {
         let mut day = 0_u64;
         for year in 1970..2770 {
             for number in 1..=12 {
-                for _ in 0..days(year, number) {
-                    assert_eq!(month(day * 86_400), format!("{year:04}-{number:02}"));
+                for date in 1..=days(year, number) {
+                    let month = format!("{year:04}-{number:02}");
+                    assert_eq!(calendar(day * 86_400), (format!("{month}-{date:02}"), month));
                     day += 1;
                 }
             }

@@ -1,6 +1,6 @@
 //! Typed records as documents of the Rego interpreter, without JSON text in between.
 
-use placet_core::{Id, IsolationLevel, PriorityClass};
+use placet_core::{Id, IsolationLevel, ModelUse, PriorityClass};
 use regorus::Value;
 
 /// Something that a policy can read.
@@ -82,6 +82,13 @@ pub(crate) use named;
 named!(PriorityClass {
     InternalResearch = "INTERNAL_RESEARCH",
     ExternalCommercial = "EXTERNAL_COMMERCIAL",
+});
+
+named!(ModelUse {
+    Training = "TRAINING",
+    FineTuning = "FINE_TUNING",
+    Inference = "INFERENCE",
+    Evaluation = "EVALUATION",
 });
 
 named!(IsolationLevel {

@@ -1,7 +1,8 @@
 //! Requests.
 
 use placet_core::{
-    MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT, MAX_LEAD_SECONDS, MILLI_PER_GPU,
+    MAX_AMOUNT, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GPU_COUNT, MAX_LEAD_SECONDS,
+    MILLI_PER_GPU,
 };
 use placet_proto::admission::v1 as pb;
 use proptest::collection::vec;
@@ -70,10 +71,17 @@ fn fabric_gbps() -> impl Strategy<Value = u32> {
     prop_oneof![20 => 0_u32..=100_000, 1 => select(edges)]
 }
 
+/// Bytes, mostly none.
+fn amount() -> impl Strategy<Value = u64> {
+    let edges = vec![MAX_AMOUNT, MAX_AMOUNT + 1, u64::MAX];
+    prop_oneof![20 => Just(0), 10 => 0..=1_u64 << 50, 1 => select(edges)]
+}
+
 fn lease() -> impl Strategy<Value = pb::Lease> {
     let first = (name(), gpu_count(), duration(), isolation_level(), gpu_models(), gpu_milli());
     let second = (fabric_gbps(), names(3), names(3), names(3), any::<bool>(), start());
-    (first, second).prop_map(|(first, second)| {
+    let third = (-1_i32..=5, names(3), amount(), amount());
+    (first, second, third).prop_map(|(first, second, third)| {
         let (cluster_id, gpu_count, duration_seconds, isolation_level, gpu_models, gpu_milli) =
             first;
         let (fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt, start) =
@@ -91,6 +99,10 @@ fn lease() -> impl Strategy<Value = pb::Lease> {
             checkpoint_jurisdictions,
             may_preempt,
             start,
+            model_use: third.0,
+            egress_jurisdictions: third.1,
+            egress_bytes: third.2,
+            storage_io_bytes: third.3,
         }
     })
 }
@@ -146,6 +158,10 @@ fn job_of(lease: pb::Lease, lease_id: String) -> pb::Job {
         checkpoint_jurisdictions: lease.checkpoint_jurisdictions,
         may_preempt: lease.may_preempt,
         start: lease.start,
+        model_use: lease.model_use,
+        egress_jurisdictions: lease.egress_jurisdictions,
+        egress_bytes: lease.egress_bytes,
+        storage_io_bytes: lease.storage_io_bytes,
         lease_id,
     }
 }

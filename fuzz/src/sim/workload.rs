@@ -453,6 +453,8 @@ impl Driver {
             cluster_id: id("c-1"),
             dataset_ids: Vec::new(),
             duration_seconds: seconds,
+            egress_bytes: 0,
+            egress_jurisdictions: Vec::new(),
             fabric_gbps: if self.rng.percent(40) { 4 } else { 0 },
             gpu_count: u32::try_from(gpus).unwrap_or(1),
             gpu_milli: milli,
@@ -462,6 +464,8 @@ impl Driver {
             may_preempt,
             start,
             model_ids: Vec::new(),
+            model_use: None,
+            storage_io_bytes: 0,
         };
         let is_job = self.rng.percent(20);
         let request = AdmissionRequest {

@@ -181,6 +181,18 @@ pub struct Lease {
     /// more than 366 days ahead with START_TOO_FAR_AHEAD.
     #[prost(uint64, tag = "12")]
     pub start: u64,
+    /// What it does with the models that it names; licences may be for some uses only. Optional.
+    #[prost(enumeration = "ModelUse", tag = "16")]
+    pub model_use: i32,
+    /// Jurisdictions to which its results are read out or sent, at most 32, each once.
+    #[prost(string, repeated, tag = "17")]
+    pub egress_jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Bytes that leave the cluster, over the whole duration, below 2^53.
+    #[prost(uint64, tag = "18")]
+    pub egress_bytes: u64,
+    /// Bytes that it reads from and writes to storage, over the whole duration, below 2^53.
+    #[prost(uint64, tag = "19")]
+    pub storage_io_bytes: u64,
 }
 impl ::prost::Name for Lease {
     const NAME: &'static str = "Lease";
@@ -239,6 +251,18 @@ pub struct Job {
     /// its interval, and over when it is, for whatever reason. Optional.
     #[prost(string, tag = "13")]
     pub lease_id: ::prost::alloc::string::String,
+    /// What it does with the models that it names; licences may be for some uses only. Optional.
+    #[prost(enumeration = "ModelUse", tag = "16")]
+    pub model_use: i32,
+    /// Jurisdictions to which its results are read out or sent, at most 32, each once.
+    #[prost(string, repeated, tag = "17")]
+    pub egress_jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Bytes that leave the cluster, over the whole duration, below 2^53.
+    #[prost(uint64, tag = "18")]
+    pub egress_bytes: u64,
+    /// Bytes that it reads from and writes to storage, over the whole duration, below 2^53.
+    #[prost(uint64, tag = "19")]
+    pub storage_io_bytes: u64,
 }
 impl ::prost::Name for Job {
     const NAME: &'static str = "Job";
@@ -598,6 +622,47 @@ impl IsolationLevel {
             "PASSTHROUGH" => Some(Self::Passthrough),
             "DEDICATED" => Some(Self::Dedicated),
             "CONFIDENTIAL" => Some(Self::Confidential),
+            _ => None,
+        }
+    }
+}
+/// What a workload does with the models and weights that it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ModelUse {
+    /// not stated
+    Unspecified = 0,
+    /// makes new weights from them
+    Training = 1,
+    /// changes a copy of them
+    FineTuning = 2,
+    /// serves answers
+    Inference = 3,
+    /// measures them, and keeps nothing else
+    Evaluation = 4,
+}
+impl ModelUse {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MODEL_USE_UNSPECIFIED",
+            Self::Training => "TRAINING",
+            Self::FineTuning => "FINE_TUNING",
+            Self::Inference => "INFERENCE",
+            Self::Evaluation => "EVALUATION",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MODEL_USE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRAINING" => Some(Self::Training),
+            "FINE_TUNING" => Some(Self::FineTuning),
+            "INFERENCE" => Some(Self::Inference),
+            "EVALUATION" => Some(Self::Evaluation),
             _ => None,
         }
     }

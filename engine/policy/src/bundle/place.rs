@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 /// A step from a value to one inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(String),
     At(usize),
 }
@@ -39,9 +39,19 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The steps of a path that is written as [`Shown`] does, with keys that are plain names.
+pub(crate) fn steps(path: &str) -> Vec<Step> {
+    let parts = path.split(['.', '[']).filter(|part| !part.is_empty());
+    let steps = parts.map(|part| match part.strip_suffix(']').map(str::parse) {
+        Some(Ok(at)) => Step::At(at),
+        Some(Err(_)) | None => Step::Key(part.to_owned()),
+    });
+    steps.collect()
+}
+
 /// Line and column, from 1, of the value at a path of a YAML or JSON document; of the last value on
 /// the way that is there if the path leads nowhere.
-pub(super) fn locate(text: &str, path: &[Step]) -> Option<(u32, u32)> {
+pub(crate) fn locate(text: &str, path: &[Step]) -> Option<(u32, u32)> {
     // The seeker always fails, and the reader of YAML says where.
     let error = Seek(path).deserialize(yaml_serde::Deserializer::from_str(text)).err()?;
     let place = error.location()?;
@@ -110,6 +120,7 @@ mod tests {
         let path = ["b".into(), 1.into(), "d".into(), "e".into()];
         assert_eq!(locate(TEXT, &path), Some((6, 12)));
         assert_eq!(Shown(&path).to_string(), "b[1].d.e");
+        assert_eq!(steps("b[1].d.e"), path);
     }
 
     #[test]

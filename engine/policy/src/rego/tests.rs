@@ -21,6 +21,8 @@ fn input() -> Input {
         input.lease = Some(job);
     }
     input.time = 1_795_000_000;
+    // Something to look at, whatever the generator comes to make.
+    input.cluster.isolation_levels = vec![placet_core::IsolationLevel::Shared];
     input
 }
 

@@ -10,7 +10,7 @@ use super::MAX_COMPONENT_BYTES;
 /// The interface of types, without its version.
 const TYPES: &str = "placet:policy/types";
 /// The version that this engine speaks.
-const VERSION: &str = "0.3.0";
+const VERSION: &str = "0.4.0";
 /// What every WebAssembly file starts with.
 const MAGIC: &[u8] = b"\0asm";
 /// Version and layer of a core module: version 1, layer 0 (WebAssembly core specification,

@@ -59,6 +59,21 @@ mirror!(Classification = input::Classification {
     Restricted = "restricted",
 });
 
+mirror!(ModelUse = placet_core::ModelUse {
+    Training = "training",
+    FineTuning = "fine-tuning",
+    Inference = "inference",
+    Evaluation = "evaluation",
+});
+
+mirror!(FabricKind = input::FabricKind {
+    Ethernet = "ethernet",
+    Roce = "roce",
+    Infiniband = "infiniband",
+});
+
+mirror!(PartitionMode = input::PartitionMode { Mig = "mig", Sriov = "sriov" });
+
 mirror!(TenantKind = input::TenantKind { Own = "own", Customer = "customer" });
 
 /// `input`: everything a policy may know about a request.
@@ -67,6 +82,7 @@ mirror!(TenantKind = input::TenantKind { Own = "own", Customer = "customer" });
 pub(super) struct Input<'a> {
     cluster: Cluster<'a>,
     datasets: Vec<Dataset<'a>>,
+    day: &'a str,
     job: Option<Workload<'a>>,
     lease: Option<Workload<'a>>,
     models: Vec<Model<'a>>,
@@ -81,9 +97,10 @@ pub(super) struct Input<'a> {
 impl<'a> Input<'a> {
     /// The input with `gpu_model` as the model under evaluation.
     pub(super) fn new(input: &'a input::Input, gpu_model: &'a Id) -> Self {
-        let input::Input { cluster, datasets, job, lease, models, month, .. } = input;
+        let input::Input { cluster, datasets, day, job, lease, models, month, .. } = input;
         Self {
             cluster: Cluster::new(cluster),
+            day,
             datasets: datasets.iter().map(Dataset::new).collect(),
             job: job.as_ref().map(|job| Workload::new(job, gpu_model)),
             lease: lease.as_ref().map(|lease| Workload::new(lease, gpu_model)),
@@ -108,6 +125,10 @@ pub(super) struct Workload<'a> {
     checkpoint_jurisdictions: Vec<&'a str>,
     #[component(name = "duration-seconds")]
     duration_seconds: u64,
+    #[component(name = "egress-bytes")]
+    egress_bytes: u64,
+    #[component(name = "egress-jurisdictions")]
+    egress_jurisdictions: Vec<&'a str>,
     extends: Option<Extends<'a>>,
     #[component(name = "fabric-gbps")]
     fabric_gbps: u32,
@@ -129,7 +150,11 @@ pub(super) struct Workload<'a> {
     may_preempt: bool,
     #[component(name = "milli-gpus")]
     milli_gpus: u64,
+    #[component(name = "model-use")]
+    model_use: Option<ModelUse>,
     start: u64,
+    #[component(name = "storage-io-bytes")]
+    storage_io_bytes: u64,
 }
 
 impl<'a> Workload<'a> {
@@ -153,6 +178,10 @@ impl<'a> Workload<'a> {
                 start: extends.start,
             }),
             lease_id: workload.lease_id.as_ref().map(Id::as_str),
+            egress_bytes: workload.egress_bytes,
+            egress_jurisdictions: texts(&workload.egress_jurisdictions),
+            model_use: workload.model_use.map(Into::into),
+            storage_io_bytes: workload.storage_io_bytes,
         }
     }
 }
@@ -191,6 +220,8 @@ pub(super) struct Cluster<'a> {
     attestations: Vec<Attestation<'a>>,
     #[component(name = "fabric-gbps")]
     fabric_gbps: u64,
+    #[component(name = "fabric-kind")]
+    fabric_kind: FabricKind,
     gpus: Vec<GpuPool<'a>>,
     id: &'a str,
     #[component(name = "isolation-levels")]
@@ -203,6 +234,7 @@ impl<'a> Cluster<'a> {
         Self {
             attestations: cluster.attestations.iter().map(Attestation::new).collect(),
             fabric_gbps: cluster.fabric_gbps,
+            fabric_kind: cluster.fabric_kind.into(),
             gpus: cluster.gpus.iter().map(GpuPool::new).collect(),
             id: cluster.id.as_str(),
             isolation_levels: cluster
@@ -219,14 +251,24 @@ impl<'a> Cluster<'a> {
 #[component(record)]
 pub(super) struct GpuPool<'a> {
     count: u32,
+    #[component(name = "gpus-per-host")]
+    gpus_per_host: u32,
     model: &'a str,
+    #[component(name = "partition-modes")]
+    partition_modes: Vec<PartitionMode>,
     #[component(name = "safety-buffer")]
     safety_buffer: u32,
 }
 
 impl<'a> GpuPool<'a> {
     fn new(pool: &'a input::GpuPool) -> Self {
-        Self { count: pool.count, model: pool.model.as_str(), safety_buffer: pool.safety_buffer }
+        Self {
+            count: pool.count,
+            gpus_per_host: pool.gpus_per_host,
+            model: pool.model.as_str(),
+            partition_modes: pool.partition_modes.iter().map(|mode| (*mode).into()).collect(),
+            safety_buffer: pool.safety_buffer,
+        }
     }
 }
 
@@ -258,6 +300,7 @@ pub(super) struct Dataset<'a> {
     jurisdictions: Vec<&'a str>,
     owner: &'a str,
     personal: bool,
+    readers: Vec<&'a str>,
 }
 
 impl<'a> Dataset<'a> {
@@ -268,6 +311,7 @@ impl<'a> Dataset<'a> {
             jurisdictions: texts(&dataset.jurisdictions),
             owner: dataset.owner.as_str(),
             personal: dataset.personal,
+            readers: texts(&dataset.readers),
         }
     }
 }
@@ -278,6 +322,7 @@ pub(super) struct Model<'a> {
     classification: Classification,
     id: &'a str,
     owner: &'a str,
+    readers: Vec<&'a str>,
 }
 
 impl<'a> Model<'a> {
@@ -286,6 +331,29 @@ impl<'a> Model<'a> {
             classification: model.classification.into(),
             id: model.id.as_str(),
             owner: model.owner.as_str(),
+            readers: texts(&model.readers),
+        }
+    }
+}
+
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct Licence<'a> {
+    model: &'a str,
+    uses: Vec<ModelUse>,
+    #[component(name = "valid-from")]
+    valid_from: u64,
+    #[component(name = "valid-until")]
+    valid_until: u64,
+}
+
+impl<'a> Licence<'a> {
+    fn new(licence: &'a input::Licence) -> Self {
+        Self {
+            model: licence.model.as_str(),
+            uses: licence.uses.iter().map(|one| (*one).into()).collect(),
+            valid_from: licence.valid_from,
+            valid_until: licence.valid_until,
         }
     }
 }
@@ -298,12 +366,15 @@ pub(super) struct Tenant<'a> {
     attestations: Vec<Attestation<'a>>,
     id: &'a str,
     kind: TenantKind,
+    licences: Vec<Licence<'a>>,
     #[component(name = "licensed-models")]
     licensed_models: Vec<&'a str>,
     #[component(name = "min-isolation")]
     min_isolation: IsolationLevel,
     #[component(name = "priority-classes")]
     priority_classes: Vec<PriorityClass>,
+    seat: Option<&'a str>,
+    sla: Option<&'a str>,
 }
 
 impl<'a> Tenant<'a> {
@@ -313,9 +384,12 @@ impl<'a> Tenant<'a> {
             attestations: tenant.attestations.iter().map(Attestation::new).collect(),
             id: tenant.id.as_str(),
             kind: tenant.kind.into(),
+            licences: tenant.licences.iter().map(Licence::new).collect(),
             licensed_models: texts(&tenant.licensed_models),
             min_isolation: tenant.min_isolation.into(),
             priority_classes: tenant.priority_classes.iter().map(|class| (*class).into()).collect(),
+            seat: tenant.seat.as_ref().map(Id::as_str),
+            sla: tenant.sla.as_ref().map(Id::as_str),
         }
     }
 }

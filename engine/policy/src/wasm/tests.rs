@@ -9,7 +9,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 use super::*;
 use crate::answer::Finding;
-use crate::input::{Cluster, Tenant, TenantKind, Workload};
+use crate::input::{Cluster, FabricKind, Tenant, TenantKind, Workload};
 
 /// Each runtime reserves address space, so the tests share one.
 static RUNTIME: LazyLock<WasmRuntime> = LazyLock::new(|| WasmRuntime::new().expect("it starts"));
@@ -97,19 +97,27 @@ fn input() -> Input {
         start: 1_795_305_600,
         extends: None,
         lease_id: None,
+        egress_bytes: 0,
+        egress_jurisdictions: vec![],
+        model_use: None,
+        storage_io_bytes: 0,
     };
     let tenant = Tenant {
         allowed_jurisdictions: vec![],
         attestations: vec![],
         id: id("acme"),
         kind: TenantKind::Customer,
+        licences: vec![],
         licensed_models: vec![],
         min_isolation: IsolationLevel::Partitioned,
         priority_classes: vec![PriorityClass::ExternalCommercial],
+        seat: None,
+        sla: None,
     };
     let cluster = Cluster {
         attestations: vec![],
         fabric_gbps: 3_200,
+        fabric_kind: FabricKind::Infiniband,
         gpus: vec![],
         id: id("c-1"),
         isolation_levels: vec![IsolationLevel::Dedicated, IsolationLevel::Shared],
@@ -117,6 +125,7 @@ fn input() -> Input {
     };
     Input {
         cluster,
+        day: "2026-11-22".into(),
         datasets: vec![],
         job: None,
         lease: Some(workload),

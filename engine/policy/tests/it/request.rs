@@ -1,7 +1,8 @@
 //! Reads requests from JSON, with what the server's conversion does: defaults, and nothing unknown.
 
 use placet_core::{
-    AdmissionRequest, Extends, Id, IsolationLevel, Principal, PriorityClass, Subject, Workload,
+    AdmissionRequest, Extends, Id, IsolationLevel, ModelUse, Principal, PriorityClass, Subject,
+    Workload,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,6 +52,13 @@ struct Work {
     start: u64,
     #[serde(default)]
     lease_id: Option<Id>,
+    model_use: Option<ModelUse>,
+    #[serde(default)]
+    egress_jurisdictions: Vec<Id>,
+    #[serde(default)]
+    egress_bytes: u64,
+    #[serde(default)]
+    storage_io_bytes: u64,
 }
 
 impl From<Work> for Workload {
@@ -69,6 +77,10 @@ impl From<Work> for Workload {
             may_preempt: work.may_preempt,
             model_ids: work.model_ids,
             start: Some(work.start).filter(|start| *start > 0),
+            model_use: work.model_use,
+            egress_jurisdictions: work.egress_jurisdictions,
+            egress_bytes: work.egress_bytes,
+            storage_io_bytes: work.storage_io_bytes,
         }
     }
 }

@@ -176,8 +176,8 @@ fn schema_kind(node: &Value, root: &Value, model: &mut Model) -> String {
 #[test]
 fn proto_wit_and_rust_agree_field_by_field() {
     let proto = from_proto();
-    assert_eq!(proto.records.len(), 10);
-    assert_eq!(proto.enums.len(), 4);
+    assert_eq!(proto.records.len(), 11);
+    assert_eq!(proto.enums.len(), 7);
     assert_eq!(proto, from_wit());
     assert_eq!(proto, from_schema(Input::json_schema().as_value()));
 }

@@ -146,7 +146,7 @@ fn the_world_is_documented_field_by_field() {
         }
     };
     let package = &resolve.packages[package];
-    assert_eq!(package.name.to_string(), "placet:policy@0.3.0", "it has a version");
+    assert_eq!(package.name.to_string(), "placet:policy@0.4.0", "it has a version");
     check(package.name.to_string(), &package.docs);
     for (name, interface) in &package.interfaces {
         let interface = &resolve.interfaces[*interface];

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use placet_core::{
     AdmissionRequest, Extends, GangPlace, Id, IsolationLevel, MAX_AMOUNT, MAX_DURATION_SECONDS,
     MAX_FABRIC_GBPS, MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES,
-    MAX_REFERENCES, MILLI_PER_GPU, NameError, Principal, PriorityClass, ReservationState, Subject,
-    Workload,
+    MAX_REFERENCES, MILLI_PER_GPU, ModelUse, NameError, Principal, PriorityClass, ReservationState,
+    Subject, Workload,
 };
 use placet_proto::admission::v1 as proto;
 use placet_proto::{FieldError, json};
@@ -298,6 +298,10 @@ fn job_workload(job: proto::Job) -> Result<Workload, FieldError> {
         may_preempt,
         start,
         lease_id,
+        model_use,
+        egress_jurisdictions,
+        egress_bytes,
+        storage_io_bytes,
     } = job;
     let lease_id = Some(lease_id).filter(|name| !name.is_empty());
     let lease_id = lease_id.map(|name| id("lease_id", name)).transpose()?;
@@ -314,12 +318,17 @@ fn job_workload(job: proto::Job) -> Result<Workload, FieldError> {
         checkpoint_jurisdictions,
         may_preempt,
         start,
+        model_use,
+        egress_jurisdictions,
+        egress_bytes,
+        storage_io_bytes,
     };
     Ok(Workload { lease_id, ..workload(lease)? })
 }
 
 fn workload(lease: proto::Lease) -> Result<Workload, FieldError> {
     let isolation_level = isolation_level(&lease)?;
+    let model_use = model_use(&lease)?;
     if lease.gpu_models.is_empty() {
         return Err(missing("gpu_models", "name 1 to 8 acceptable GPU models"));
     }
@@ -341,6 +350,14 @@ fn workload(lease: proto::Lease) -> Result<Workload, FieldError> {
         fabric_gbps: within("fabric_gbps", lease.fabric_gbps, 0, MAX_FABRIC_GBPS)?,
         dataset_ids: ids("dataset_ids", lease.dataset_ids, MAX_REFERENCES)?,
         model_ids: ids("model_ids", lease.model_ids, MAX_REFERENCES)?,
+        model_use,
+        egress_bytes: within("egress_bytes", lease.egress_bytes, 0, MAX_AMOUNT)?,
+        egress_jurisdictions: ids(
+            "egress_jurisdictions",
+            lease.egress_jurisdictions,
+            MAX_REFERENCES,
+        )?,
+        storage_io_bytes: within("storage_io_bytes", lease.storage_io_bytes, 0, MAX_AMOUNT)?,
         checkpoint_jurisdictions: ids(
             "checkpoint_jurisdictions",
             lease.checkpoint_jurisdictions,
@@ -363,6 +380,21 @@ fn isolation_level(lease: &proto::Lease) -> Result<IsolationLevel, FieldError> {
             let known = [1, 2, 3, 4, 5].map(proto::IsolationLevel::try_from);
             let known = known.iter().flatten().map(|it| it.as_str_name());
             return Err(enumerated("isolation_level", lease.isolation_level, known));
+        }
+    })
+}
+
+fn model_use(lease: &proto::Lease) -> Result<Option<ModelUse>, FieldError> {
+    Ok(match proto::ModelUse::try_from(lease.model_use) {
+        Ok(proto::ModelUse::Unspecified) => None,
+        Ok(proto::ModelUse::Training) => Some(ModelUse::Training),
+        Ok(proto::ModelUse::FineTuning) => Some(ModelUse::FineTuning),
+        Ok(proto::ModelUse::Inference) => Some(ModelUse::Inference),
+        Ok(proto::ModelUse::Evaluation) => Some(ModelUse::Evaluation),
+        Err(_unknown) => {
+            let known = [1, 2, 3, 4].map(proto::ModelUse::try_from);
+            let known = known.iter().flatten().map(|it| it.as_str_name());
+            return Err(enumerated("model_use", lease.model_use, known));
         }
     })
 }

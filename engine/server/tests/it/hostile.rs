@@ -266,13 +266,13 @@ async fn what_is_no_component_of_our_world_is_refused_before_the_store_is_touche
     let starts = guest(quiet, "(func $start (loop $again (br $again))) (start $start)");
     let clock = wat(r#"(component (import "wasi:clocks/wall-clock@0.2.0"
         (instance (export "now" (func (result u64))))))"#);
-    let version = wat(r#"(component (type u8) (import "placet:policy/types@0.4.0"
+    let version = wat(r#"(component (type u8) (import "placet:policy/types@0.5.0"
         (instance (alias outer 1 0 (type)) (export "input" (type (eq 0))))))"#);
     let bare = "build it without WASI";
     for (bytes, message, hint) in [
         (wat("(module)"), "is a core module, not a component", "build it with `placet build`"),
         (clock, "imports `now` of `wasi:clocks/wall-clock@0.2.0`", bare),
-        (version, "is built for version 0.4.0 of the policy world, not 0.3.0", ""),
+        (version, "is built for version 0.5.0 of the policy world, not 0.4.0", ""),
         (native, "is precompiled native code", "put the component in the bundle"),
         (starts, "cannot be instantiated: the policy spent its fuel of 20000000", ""),
         (vec![0; 50 << 20], "bytes", ""),

@@ -104,6 +104,8 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         cluster_id: id("c-1"),
         dataset_ids: Vec::new(),
         duration_seconds: seconds,
+        egress_bytes: 0,
+        egress_jurisdictions: Vec::new(),
         fabric_gbps: 0,
         gpu_count: gpus,
         gpu_milli: 1_000,
@@ -112,6 +114,8 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         lease_id: None,
         may_preempt: false,
         model_ids: Vec::new(),
+        model_use: None,
+        storage_io_bytes: 0,
         start: None,
     };
     let (milli, gpu_seconds) = (workload.milli_gpus(), workload.gpu_seconds());

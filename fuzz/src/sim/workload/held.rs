@@ -221,6 +221,8 @@ impl Driver {
             cluster_id: if wrong == 2 { id("c-2") } else { granted.cluster_id.clone() },
             dataset_ids: Vec::new(),
             duration_seconds: seconds,
+            egress_bytes: 0,
+            egress_jurisdictions: Vec::new(),
             fabric_gbps: fabric,
             gpu_count: u32::try_from(self.rng.within(1, granted.gpu_count.into())).unwrap_or(1),
             gpu_milli: granted.gpu_milli,
@@ -234,6 +236,8 @@ impl Driver {
             may_preempt: self.rng.percent(10),
             start,
             model_ids: Vec::new(),
+            model_use: None,
+            storage_io_bytes: 0,
         };
         let tenant = if wrong == 6 { id(self.rng.name(&TENANTS)) } else { lease.tenant.clone() };
         let gpu_models = workload.gpu_models.clone();

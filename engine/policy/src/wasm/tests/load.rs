@@ -40,14 +40,14 @@ fn whatever_is_imported_is_named_and_refused() {
     let clock = r#"(component (import "wasi:clocks/wall-clock@0.2.0"
         (instance (export "now" (func (result u64))))))"#;
     refused(&wat(clock), "imports `now` of `wasi:clocks/wall-clock@0.2.0`");
-    let types = r#"(component (import "placet:policy/types@0.4.0"
+    let types = r#"(component (import "placet:policy/types@0.5.0"
         (instance (export "input" (type (eq 0))))))"#
         .replace("(component ", "(component (type u8) ")
         .replace(
             r#"(export "input" (type (eq 0)))"#,
             r#"(alias outer 1 0 (type)) (export "input" (type (eq 0)))"#,
         );
-    refused(&wat(&types), "is built for version 0.4.0 of the policy world, not 0.3.0");
+    refused(&wat(&types), "is built for version 0.5.0 of the policy world, not 0.4.0");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn an_export_of_another_type_is_refused() {
         (core instance $i (instantiate $m))
         (func (export "evaluate") (result u32) (canon lift (core func $i "f"))))"#;
     let component = wat::parse_str(text).expect("well-formed");
-    refused(&component, "`evaluate` is not that of the world placet:policy/policy@0.3.0");
+    refused(&component, "`evaluate` is not that of the world placet:policy/policy@0.4.0");
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn wasi_is_refused_with_the_way_to_leave_it_out() {
 #[test]
 fn another_version_is_named_with_what_to_do() {
     for (version, remedy) in [
-        ("0.4.0", "update the engine"),
+        ("0.5.0", "update the engine"),
         ("1.0.0", "update the engine"),
-        ("0.3.1", "update the engine"),
-        ("0.2.0", "build it again"),
-        ("0.3.0-draft", "build it again"),
+        ("0.4.1", "update the engine"),
+        ("0.3.0", "build it again"),
+        ("0.4.0-draft", "build it again"),
     ] {
         let text = format!(
             r#"(component (type u8) (import "placet:policy/types@{version}"
@@ -100,7 +100,7 @@ fn another_version_is_named_with_what_to_do() {
         );
         let bytes = wat::parse_str(text).expect("well-formed");
         let error = policy(&bytes).expect_err("it must not load").to_string();
-        let message = format!("is built for version {version} of the policy world, not 0.3.0");
+        let message = format!("is built for version {version} of the policy world, not 0.4.0");
         assert!(error.contains(&message) && error.contains(remedy), "{error}");
     }
 }

@@ -216,10 +216,13 @@ prop_compose! {
         (dataset_ids, model_ids) in (any_ids(MAX_REFERENCES), any_ids(MAX_REFERENCES)),
         checkpoint_jurisdictions in any_ids(MAX_REFERENCES),
         (may_preempt, start) in (any::<bool>(), 0..=MAX_TIME),
+        (model_use, egress_jurisdictions) in (0..=4_i32, any_ids(MAX_REFERENCES)),
+        (egress_bytes, storage_io_bytes) in (0..=MAX_AMOUNT, 0..=MAX_AMOUNT),
     ) -> proto::Lease {
         proto::Lease {
             cluster_id, gpu_count, duration_seconds, isolation_level, gpu_models, gpu_milli,
             fabric_gbps, dataset_ids, model_ids, checkpoint_jurisdictions, may_preempt, start,
+            model_use, egress_jurisdictions, egress_bytes, storage_io_bytes,
         }
     }
 }
@@ -234,6 +237,10 @@ proptest! {
         prop_assert_eq!(workload.gpu_count, lease.gpu_count);
         prop_assert_eq!(workload.duration_seconds, lease.duration_seconds);
         prop_assert_eq!(workload.may_preempt, lease.may_preempt);
+        prop_assert_eq!(workload.egress_bytes, lease.egress_bytes);
+        prop_assert_eq!(workload.storage_io_bytes, lease.storage_io_bytes);
+        prop_assert_eq!(workload.model_use.is_some(), lease.model_use > 0);
+        prop_assert_eq!(workload.egress_jurisdictions.len(), lease.egress_jurisdictions.len());
         prop_assert_eq!(workload.start.unwrap_or(0), lease.start);
         prop_assert!((1..=MILLI_PER_GPU).contains(&workload.gpu_milli));
         let kept: Vec<_> = workload.model_ids.iter().map(|it| it.as_str().to_owned()).collect();
@@ -241,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn one_bound_broken_is_refused_by_name(lease in any_lease(), which in 0..7_usize) {
+    fn one_bound_broken_is_refused_by_name(lease in any_lease(), which in 0..10_usize) {
         let mut bad = lease;
         let field = match which {
             0 => { bad.gpu_count = 0; "gpu_count" }
@@ -250,6 +257,9 @@ proptest! {
             3 => { bad.gpu_milli = MILLI_PER_GPU + 1; "gpu_milli" }
             4 => { bad.fabric_gbps = MAX_FABRIC_GBPS + 1; "fabric_gbps" }
             5 => { bad.start = MAX_TIME + 1; "start" }
+            6 => { bad.model_use = 5; "model_use" }
+            7 => { bad.egress_bytes = MAX_AMOUNT + 1; "egress_bytes" }
+            8 => { bad.storage_io_bytes = MAX_AMOUNT + 1; "storage_io_bytes" }
             _ => { bad.isolation_level = 6; "isolation_level" }
         };
         let subject = Some(Asked::Lease(bad));
