@@ -14,7 +14,7 @@ pub struct Capabilities(BTreeMap<String, BTreeMap<String, Option<Vec<String>>>>)
 
 impl Capabilities {
     /// What this example can do: build the isolation levels up to whole hosts, give each tenant a
-    /// network partition, pace and bound its traffic, encrypt, write audit records.
+    /// network partition, choose its neighbours, pace and bound its traffic, encrypt, write audit records.
     #[must_use]
     pub fn of_this_example() -> Self {
         let values = |values: &[&str]| Some(values.iter().map(|&text| text.to_owned()).collect());
@@ -25,12 +25,16 @@ impl Capabilities {
                     ("level", values(&["SHARED", "PARTITIONED", "PASSTHROUGH", "DEDICATED"])),
                     (
                         "mode",
-                        values(&["time-slice", "mig-or-sriov", "pci-passthrough", "whole-host"]),
+                        values(&["time-slice", "mig", "sr-iov", "pci-passthrough", "whole-host"]),
                     ),
                 ],
             )
-            .with("network.partition", [("tenant", None)])
-            .with("audit.level", [("level", values(&["basic", "full"]))])
+            .with(
+                "network.partition",
+                [("kind", values(&["pkey", "vlan", "vxlan"])), ("tenant", None)],
+            )
+            .with("placement.co-residents", [("tenants", None)])
+            .with("audit.level", [("level", values(&["metadata", "full"]))])
             .with("network.congestion-control", [("profile", None)])
             .with("residency.egress", [("allow", None)])
             .with(

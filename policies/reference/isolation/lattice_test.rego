@@ -13,11 +13,16 @@ least := {"PUBLIC": 0, "INTERNAL": 1, "CONFIDENTIAL": 3, "RESTRICTED": 4}
 
 # The tenant's own data and weights of a class at a level, in a cluster that offers all of them.
 owned(classification, level) := {
-	"cluster": {"id": "fra", "isolation_levels": levels},
-	"tenant": {"id": "acme", "min_isolation": "SHARED"},
-	"lease": {"isolation_level": level, "gpu_milli": 1000},
-	"datasets": [{"id": "d", "owner": "acme", "classification": classification}],
-	"models": [{"id": "m", "owner": "acme", "classification": classification}],
+	"cluster": {
+		"fabric_kind": "INFINIBAND",
+		"gpus": [{"gpus_per_host": 8, "model": "H100", "partition_modes": ["MIG"]}],
+		"id": "fra",
+		"isolation_levels": levels,
+	},
+	"tenant": {"id": "acme", "kind": "CUSTOMER", "min_isolation": "SHARED"},
+	"lease": {"gpu_count": 8, "gpu_milli": 1000, "gpu_model": "H100", "isolation_level": level},
+	"datasets": [{"classification": classification, "id": "d", "owner": "acme", "readers": []}],
+	"models": [{"classification": classification, "id": "m", "owner": "acme", "readers": []}],
 }
 
 codes := {denial.code | some denial in isolation.deny}
@@ -49,10 +54,20 @@ test_a_contract_needs_its_level_and_every_one_above if {
 		every at, level in levels {
 			asked := object.union(
 				owned("PUBLIC", level),
-				{"tenant": {"id": "acme", "min_isolation": promised}},
+				{"tenant": {"min_isolation": promised}},
 			)
 			found := codes with input as asked
 			found == {code | at < from; code := "ISOLATION_BELOW_CONTRACT"}
+		}
+	}
+}
+
+test_a_kind_of_tenant_needs_its_level_and_every_one_above if {
+	every from, param in levels {
+		every at, level in levels {
+			found := codes with input as owned("PUBLIC", level)
+				with data.params.least_level as {"CUSTOMER": param}
+			found == {code | at < from; code := "ISOLATION_BELOW_CLASS"}
 		}
 	}
 }
@@ -62,7 +77,7 @@ test_the_network_is_apart_from_its_level_and_every_one_above if {
 		every at, level in levels {
 			found := ids with input as owned("PUBLIC", level)
 				with data.params.network_obligation_from as param
-			found - {"isolation"} == {id | at >= from; id := "network.partition"}
+			found - {"host.attest", "isolation"} == {id | at >= from; id := "network.partition"}
 		}
 	}
 }
@@ -76,5 +91,9 @@ test_a_share_needs_a_level_at_which_gpus_are_shared if {
 }
 
 test_every_level_is_built_in_a_way_of_its_own if {
-	count({isolation.mode[level] | some level in levels}) == count(levels)
+	modes := {mode |
+		some level in levels
+		mode := isolation.mode with input as owned("PUBLIC", level)
+	}
+	count(modes) == count(levels)
 }
