@@ -237,18 +237,22 @@ warn contains {
 
 # --- licences
 
-unlicensed := [model |
+# Models of others that are not public, and not licensed for everything.
+bound := [{"model": model, "licences": licences} |
 	some model in input.models
 	model.classification != "PUBLIC"
 	model.owner != input.tenant.id
 	not model.id in input.tenant.licensed_models
+	licences := [licence | some licence in input.tenant.licences; licence.model == model.id]
 ]
+
+unlicensed := [one.model | some one in bound; count(one.licences) == 0]
 
 # METADATA
 # title: Model without a licence
 # description: |
 #   Hosted models are for their owner, for licensed tenants, and for everybody if their weights are
-#   public.
+#   public. A licence may be for some uses and some time only.
 # custom:
 #   code: MODEL_NOT_LICENSED
 #   controls: ["ISO27001:A.5.32"]
@@ -262,6 +266,148 @@ deny contains {
 	"hint": sprintf("have model %s licensed, or leave it out", [model.id]),
 } if {
 	some model in array.slice(unlicensed, 0, most_named)
+}
+
+# Licensed for some uses and some time, with the licences for what the request does.
+in_part := [{"model": one.model, "licences": licences, "uses": uses} |
+	some one in bound
+	count(one.licences) > 0
+	uses := sort({use | some licence in one.licences; some use in licence.uses})
+	licences := [licence | some licence in one.licences; subject.model_use in licence.uses]
+]
+
+# METADATA
+# title: Use of a model that is not told
+# description: |
+#   A licence for some uses allows nothing to a request that does not say what it does.
+# custom:
+#   code: MODEL_USE_NOT_STATED
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "MODEL_USE_NOT_STATED",
+	"message": sprintf(
+		"model %s is licensed to tenant %s for some uses only, and the request names none",
+		[one.model.id, input.tenant.id],
+	),
+	"field": sprintf("%s.model_use", [kind]),
+	"hint": sprintf("say what it is used for: %s", [concat(" or ", one.uses)]),
+} if {
+	not subject.model_use
+	some one in array.slice(in_part, 0, most_named)
+}
+
+# METADATA
+# title: A use that is not licensed
+# description: The licence is for other uses.
+# custom:
+#   code: LICENCE_NOT_FOR_USE
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "LICENCE_NOT_FOR_USE",
+	"message": sprintf(
+		"model %s is licensed to tenant %s for %s, not for %s",
+		[one.model.id, input.tenant.id, concat(" and ", one.uses), subject.model_use],
+	),
+	"field": sprintf("%s.model_use", [kind]),
+	"hint": sprintf("have model %s licensed for it, or leave it out", [one.model.id]),
+} if {
+	subject.model_use
+	some one in array.slice(in_part, 0, most_named)
+	count(one.licences) == 0
+}
+
+# Licensed for the use, but not when the work starts: when that was, and when it will be.
+out_of_time := [{"model": one.model, "past": past, "future": future} |
+	some one in in_part
+	count(one.licences) > 0
+	count([licence | some licence in one.licences; valid(licence)]) == 0
+	past := [licence.valid_until |
+		some licence in one.licences
+		licence.valid_until <= subject.start
+	]
+	future := [licence.valid_from |
+		some licence in one.licences
+		subject.start < licence.valid_from
+	]
+]
+
+# METADATA
+# title: Licence over
+# description: |
+#   The licence for the use has ended when the work starts, and none has been recorded after it.
+# custom:
+#   code: LICENCE_EXPIRED
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "LICENCE_EXPIRED",
+	"message": sprintf("licence of tenant %s for model %s %s at %s", [
+		input.tenant.id, one.model.id,
+		ends(max(one.past)), date(max(one.past)),
+	]),
+	"field": sprintf("%s.model_ids", [kind]),
+	"hint": sprintf("have model %s licensed again, or leave it out", [one.model.id]),
+} if {
+	some one in array.slice(out_of_time, 0, most_named)
+	count(one.future) == 0
+}
+
+# METADATA
+# title: Licence to come
+# description: |
+#   The licence for the use is recorded but begins after the work. The same request may pass from
+#   then on, unless it names its start.
+# custom:
+#   code: LICENCE_NOT_YET_VALID
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "LICENCE_NOT_YET_VALID",
+	"message": sprintf("licence of tenant %s for model %s begins at %s", [
+		input.tenant.id, one.model.id,
+		date(min(one.future)),
+	]),
+	"field": sprintf("%s.model_ids", [kind]),
+	"hint": sprintf(wait_hint, [date(min(one.future))]),
+	"retry": subject.start == input.time,
+} if {
+	some one in array.slice(out_of_time, 0, most_named)
+	count(one.future) > 0
+}
+
+# Ends during the work after which no other of the licences goes on.
+licence_gaps(licences) := [licence.valid_until |
+	some licence in licences
+	subject.start < licence.valid_until
+	licence.valid_until < work_end
+	not goes_on(licences, licence.valid_until)
+]
+
+goes_on(licences, end) if {
+	some licence in licences
+	licence.valid_from <= end
+	licence.valid_until > end
+}
+
+# METADATA
+# title: Licence that ends before the work
+# description: Weights are not used beyond the licence, renewed without a gap if need be.
+# custom:
+#   code: LICENCE_ENDS_EARLY
+#   controls: ["ISO27001:A.5.32"]
+deny contains {
+	"code": "LICENCE_ENDS_EARLY",
+	"message": sprintf(
+		"licence of tenant %s for model %s ends at %s, before the work does",
+		[input.tenant.id, one.model.id, date(min(early))],
+	),
+	"field": sprintf("%s.duration_seconds", [kind]),
+	"hint": sprintf("ask for at most %d s, or have the renewal recorded in the facts", [
+		min(early) - subject.start,
+	]),
+} if {
+	some one in array.slice(in_part, 0, most_named)
+	count([licence | some licence in one.licences; valid(licence)]) > 0
+	early := licence_gaps(one.licences)
+	count(early) > 0
 }
 
 # --- export control
@@ -296,7 +442,7 @@ deny contains {
 }
 
 # An empty text is in no list of jurisdictions, so a customer without a recorded seat is refused.
-seat := object.get(object.get(params, "seats", {}), input.tenant.id, "")
+seat := object.get(input.tenant, "seat", "")
 
 seat_name := seat if seat != ""
 
@@ -305,7 +451,8 @@ seat_name := "a place not on record" if seat == ""
 # METADATA
 # title: GPU model for whom it may not be
 # description: |
-#   A controlled GPU model is used only by customers with a verified seat in listed jurisdictions.
+#   A controlled GPU model is used only by customers whose seat the facts know to be in listed
+#   jurisdictions.
 # custom:
 #   code: EXPORT_CONTROLLED
 #   controls: ["ISO27001:A.5.31"]
@@ -413,6 +560,28 @@ deny contains {
 } if {
 	count(embargoed_results) > 0
 }
+
+# METADATA
+# title: Egress under embargo
+# description: Nothing is read out or sent to an embargoed jurisdiction.
+# custom:
+#   code: DESTINATION_EMBARGOED
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "DESTINATION_EMBARGOED",
+	"message": sprintf("%s, where results would be sent, is under embargo", [
+		concat(" and ", array.slice(embargoed_egress, 0, most_named)),
+	]),
+	"field": sprintf("%s.egress_jurisdictions", [kind]),
+	"hint": "send them elsewhere",
+} if {
+	count(embargoed_egress) > 0
+}
+
+embargoed_egress := [jurisdiction |
+	some jurisdiction in subject.egress_jurisdictions
+	jurisdiction in embargoed
+]
 
 embargoed_results := [jurisdiction |
 	some jurisdiction in subject.checkpoint_jurisdictions

@@ -29,6 +29,7 @@ lease(of_tenant, of_cluster) := {
 		"id": "acme",
 		"kind": "CUSTOMER",
 		"attestations": of_tenant,
+		"licences": [],
 		"licensed_models": [],
 	},
 	"cluster": {"id": "fra", "jurisdiction": "DE", "attestations": of_cluster},
@@ -39,6 +40,7 @@ lease(of_tenant, of_cluster) := {
 		"duration_seconds": 100,
 		"gpu_model": "H100",
 		"checkpoint_jurisdictions": [],
+		"egress_jurisdictions": [],
 	},
 }
 

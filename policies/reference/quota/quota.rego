@@ -1,8 +1,8 @@
 # METADATA
 # title: Quota of the tenant
 # description: |
-#   Claims what the request takes from its tenant: GPUs while it runs, GPU-seconds of the month's
-#   budget, and for tenants that are counted, one of so many at once. The ledger holds the claims
+#   Claims what the request takes from its tenant: GPUs while it runs, GPU-seconds and bytes of the
+#   month's budgets, and for tenants that are counted, one of so many at once. The ledger holds the claims
 #   against the limits in the facts, all or none. What no ledger knows is refused here: requests
 #   that are longer, larger or farther ahead than their class may be.
 # custom:
@@ -174,6 +174,34 @@ claims contains {
 	"amount": subject.gpu_seconds,
 } if {
 	not subject.lease_id
+}
+
+# METADATA
+# title: Bytes out of the cluster
+# description: |
+#   What the request says that it sends out, all of it used up within the month in which the work
+#   starts. A job inside a lease counts for itself: leases hold no bytes.
+# custom:
+#   account: tenant/<tenant>/egress-bytes/<month>
+#   controls: ["SOC2:A1.1"]
+claims contains {
+	"account": sprintf("tenant/%s/egress-bytes/%s", [input.tenant.id, input.month]),
+	"amount": subject.egress_bytes,
+} if {
+	subject.egress_bytes > 0
+}
+
+# METADATA
+# title: Bytes to and from storage
+# description: As for bytes out of the cluster.
+# custom:
+#   account: tenant/<tenant>/storage-io-bytes/<month>
+#   controls: ["SOC2:A1.1"]
+claims contains {
+	"account": sprintf("tenant/%s/storage-io-bytes/%s", [input.tenant.id, input.month]),
+	"amount": subject.storage_io_bytes,
+} if {
+	subject.storage_io_bytes > 0
 }
 
 # METADATA

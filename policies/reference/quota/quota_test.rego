@@ -17,11 +17,13 @@ lease(over) := {
 	"lease": object.union(
 		{
 			"duration_seconds": 100,
+			"egress_bytes": 0,
 			"gpu_count": 8,
 			"gpu_milli": 1000,
 			"milli_gpus": 8000,
 			"gpu_seconds": 800,
 			"start": 1000,
+			"storage_io_bytes": 0,
 		},
 		over,
 	),
