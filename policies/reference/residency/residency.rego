@@ -1,8 +1,8 @@
 # METADATA
 # title: Data residency
 # description: |
-#   Work runs, and its results are written, only where the tenant's contract and every dataset allow
-#   it. Jurisdictions are sets, ordered by inclusion: an empty list allows any place, several lists
+#   Work runs, and its results are written and sent, only where the tenant's contract and every
+#   dataset allow it. Jurisdictions are sets, ordered by inclusion: an empty list allows any place, several lists
 #   allow what is in all of them, and where nothing is, those that exclude each other are named.
 #   Personal data without a list of its own goes only where its protection is adequate.
 # custom:
@@ -26,9 +26,11 @@ place := input.cluster.jurisdiction
 
 adequate := {jurisdiction | some jurisdiction in object.get(params, "adequate", [])}
 
-# Reasons name at most so many datasets or parties, and lists at most so many entries: the answer
-# stays within the engine's bounds.
+# Reasons name at most so many datasets or parties, one dataset of each kind where results go astray,
+# and lists at most so many entries: the answer stays within the engine's bounds.
 most_named := 3
+
+most_strays := 1
 
 most_listed := 12
 
@@ -49,6 +51,8 @@ short(name) := name if count(name) <= 8
 short(name) := sprintf("%s...", [substring(name, 0, 8)]) if count(name) > 8
 
 first(items) := array.slice(items, 0, most_named)
+
+few(items) := array.slice(items, 0, most_strays)
 
 # --- where everything could go
 
@@ -93,6 +97,10 @@ compute_hint := {} if count(places) == 0
 write_hint := {"hint": sprintf("it could be written to %s", [listed(places)])} if count(places) > 0
 
 write_hint := {} if count(places) == 0
+
+send_hint := {"hint": sprintf("it could be sent to %s", [listed(places)])} if count(places) > 0
+
+send_hint := {} if count(places) == 0
 
 # --- compute
 
@@ -144,12 +152,29 @@ deny contains object.union(
 	some dataset in first(data_misplaced)
 }
 
-# --- checkpoints
+# --- checkpoints and egress
 
-tenant_strays := [jurisdiction |
+# Of places where results would go, those that the tenant's contract excludes.
+tenant_strays(asked) := [jurisdiction |
 	restricts_tenant
-	some jurisdiction in subject.checkpoint_jurisdictions
+	some jurisdiction in asked
 	not jurisdiction in input.tenant.allowed_jurisdictions
+]
+
+# Those that data excludes, by dataset.
+data_strays(asked) := [{"dataset": dataset, "jurisdictions": strays} |
+	some dataset in input.datasets
+	count(dataset.jurisdictions) > 0
+	strays := [jurisdiction | some jurisdiction in asked; not jurisdiction in dataset.jurisdictions]
+	count(strays) > 0
+]
+
+# Those in which personal data is not protected, by dataset.
+personal_strays(asked) := [{"dataset": dataset, "jurisdictions": strays} |
+	some dataset in input.datasets
+	dataset.personal
+	strays := [jurisdiction | some jurisdiction in asked; unprotected(dataset, jurisdiction)]
+	count(strays) > 0
 ]
 
 # METADATA
@@ -163,27 +188,15 @@ deny contains object.union(
 		"code": "RESIDENCY_CHECKPOINT",
 		"message": sprintf(
 			"results of tenant %s may not be written to %s, only to %s",
-			[
-				input.tenant.id, listed(tenant_strays),
-				listed(input.tenant.allowed_jurisdictions),
-			],
+			[input.tenant.id, listed(strays), listed(input.tenant.allowed_jurisdictions)],
 		),
 		"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
 	},
 	write_hint,
 ) if {
-	count(tenant_strays) > 0
-}
-
-data_strays := [{"dataset": dataset, "jurisdictions": strays} |
-	some dataset in input.datasets
-	count(dataset.jurisdictions) > 0
-	strays := [jurisdiction |
-		some jurisdiction in subject.checkpoint_jurisdictions
-		not jurisdiction in dataset.jurisdictions
-	]
+	strays := tenant_strays(subject.checkpoint_jurisdictions)
 	count(strays) > 0
-]
+}
 
 # METADATA
 # title: Results where the data excludes them
@@ -202,7 +215,48 @@ deny contains object.union(
 	},
 	write_hint,
 ) if {
-	some stray in first(data_strays)
+	some stray in few(data_strays(subject.checkpoint_jurisdictions))
+}
+
+# METADATA
+# title: Egress where the tenant's contract excludes it
+# description: What is read out or sent is bound as the work is.
+# custom:
+#   code: RESIDENCY_EGRESS
+#   controls: ["ISO27001:A.5.14", "ISO27001:A.5.23", "ISO27001:A.5.31"]
+deny contains object.union(
+	{
+		"code": "RESIDENCY_EGRESS",
+		"message": sprintf(
+			"results of tenant %s may not be sent to %s, only to %s",
+			[input.tenant.id, listed(strays), listed(input.tenant.allowed_jurisdictions)],
+		),
+		"field": sprintf("%s.egress_jurisdictions", [kind]),
+	},
+	send_hint,
+) if {
+	strays := tenant_strays(subject.egress_jurisdictions)
+	count(strays) > 0
+}
+
+# METADATA
+# title: Egress where the data excludes it
+# description: What is computed from a dataset is sent only where the dataset may be.
+# custom:
+#   code: RESIDENCY_EGRESS
+#   controls: ["ISO27001:A.5.14", "ISO27001:A.5.34", "ISO27001:A.5.31"]
+deny contains object.union(
+	{
+		"code": "RESIDENCY_EGRESS",
+		"message": sprintf(
+			"results from dataset %s may not be sent to %s, only to %s",
+			[stray.dataset.id, listed(stray.jurisdictions), listed(stray.dataset.jurisdictions)],
+		),
+		"field": sprintf("%s.egress_jurisdictions", [kind]),
+	},
+	send_hint,
+) if {
+	some stray in few(data_strays(subject.egress_jurisdictions))
 }
 
 # --- parties that exclude one another
@@ -300,16 +354,6 @@ deny contains object.union(
 	some dataset in first(personal_misplaced)
 }
 
-personal_strays := [{"dataset": dataset, "jurisdictions": strays} |
-	some dataset in input.datasets
-	dataset.personal
-	strays := [jurisdiction |
-		some jurisdiction in subject.checkpoint_jurisdictions
-		unprotected(dataset, jurisdiction)
-	]
-	count(strays) > 0
-]
-
 # METADATA
 # title: Personal data written where it is not protected
 # description: Results from personal data are bound as the data is.
@@ -327,7 +371,27 @@ deny contains object.union(
 	},
 	write_hint,
 ) if {
-	some stray in first(personal_strays)
+	some stray in few(personal_strays(subject.checkpoint_jurisdictions))
+}
+
+# METADATA
+# title: Personal data sent where it is not protected
+# description: What is sent out of personal data is bound as the data is.
+# custom:
+#   code: RESIDENCY_PERSONAL
+#   controls: ["SOC2:P6.1", "ISO27001:A.5.14", "ISO27001:A.5.34"]
+deny contains object.union(
+	{
+		"code": "RESIDENCY_PERSONAL",
+		"message": sprintf(
+			"dataset %s is personal, and protection in %s, where results are sent, is not adequate",
+			[stray.dataset.id, listed(stray.jurisdictions)],
+		),
+		"field": sprintf("%s.egress_jurisdictions", [kind]),
+	},
+	send_hint,
+) if {
+	some stray in few(personal_strays(subject.egress_jurisdictions))
 }
 
 # --- places that there are not
@@ -353,10 +417,7 @@ known(jurisdiction) if {
 
 known(jurisdiction) if jurisdiction in object.get(params, "more_jurisdictions", [])
 
-unknown_results := [jurisdiction |
-	some jurisdiction in subject.checkpoint_jurisdictions
-	not known(jurisdiction)
-]
+unknown(asked) := [jurisdiction | some jurisdiction in asked; not known(jurisdiction)]
 
 # METADATA
 # title: Results for a place that there is not
@@ -370,12 +431,31 @@ deny contains {
 	"code": "JURISDICTION_UNKNOWN",
 	"message": sprintf(
 		"there is no jurisdiction %s, where results are to be written",
-		[listed(unknown_results)],
+		[listed(strange)],
 	),
 	"field": sprintf("%s.checkpoint_jurisdictions", [kind]),
 	"hint": "write ISO 3166-1 alpha-2 codes, such as DE",
 } if {
-	count(unknown_results) > 0
+	strange := unknown(subject.checkpoint_jurisdictions)
+	count(strange) > 0
+}
+
+# METADATA
+# title: Egress to a place that there is not
+# description: As for results.
+# custom:
+#   code: JURISDICTION_UNKNOWN
+#   controls: ["ISO27001:A.5.31"]
+deny contains {
+	"code": "JURISDICTION_UNKNOWN",
+	"message": sprintf("there is no jurisdiction %s, where results are to be sent", [
+		listed(strange),
+	]),
+	"field": sprintf("%s.egress_jurisdictions", [kind]),
+	"hint": "write ISO 3166-1 alpha-2 codes, such as DE",
+} if {
+	strange := unknown(subject.egress_jurisdictions)
+	count(strange) > 0
 }
 
 # METADATA

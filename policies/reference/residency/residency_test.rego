@@ -13,7 +13,7 @@ lease(allowed, datasets, checkpoints) := {
 	"cluster": {"id": "fra", "jurisdiction": "DE"},
 	"tenant": {"id": "acme", "allowed_jurisdictions": allowed},
 	"datasets": datasets,
-	"lease": {"checkpoint_jurisdictions": checkpoints},
+	"lease": {"checkpoint_jurisdictions": checkpoints, "egress_jurisdictions": []},
 }
 
 listed(id, jurisdictions) := {"id": id, "personal": false, "jurisdictions": jurisdictions}
@@ -160,6 +160,7 @@ test_the_largest_answer_is_read if {
 		lease(array.slice(everywhere, 150, 199), datasets, writes),
 		{
 			"cluster": {"id": long(0), "jurisdiction": "US"},
+			"lease": {"egress_jurisdictions": writes},
 			"tenant": {"id": long(0)},
 		},
 	)
