@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::place;
 use crate::document;
 use crate::error::{Fault, LoadError};
-use crate::input::{Attestation, Cluster, Dataset, Licence, Model, Tenant};
+use crate::input::{Attestation, Classification, Cluster, Dataset, Licence, Model, Tenant};
 use crate::jurisdiction;
+
+mod validity;
+
+pub use validity::Validity;
 
 /// Largest facts file in bytes: tens of thousands of tenants, and read in a second.
 pub(crate) const MAX_FACTS_BYTES: u64 = 64 << 20;
@@ -322,10 +326,11 @@ fn check(facts: &FactsDocument) -> Result<(), Contradiction> {
     for (i, dataset) in facts.datasets.iter().enumerate() {
         let path = format!("datasets[{i}]");
         places.have(&path, "jurisdictions", &dataset.jurisdictions)?;
-        check_owned(&path, &dataset.owner, &dataset.readers, &tenants)?;
+        check_owned(&path, dataset.classification, (&dataset.owner, &dataset.readers), &tenants)?;
     }
     for (i, model) in facts.models.iter().enumerate() {
-        check_owned(&format!("models[{i}]"), &model.owner, &model.readers, &tenants)?;
+        let path = format!("models[{i}]");
+        check_owned(&path, model.classification, (&model.owner, &model.readers), &tenants)?;
     }
     check_quotas(facts)?;
     check_cohorts(facts)
@@ -408,11 +413,19 @@ impl<'a> Places<'a> {
 /// Whom something belongs to, and who may see it.
 fn check_owned(
     path: &str,
-    owner: &Id,
-    readers: &[Id],
+    class: Classification,
+    (owner, readers): (&Id, &[Id]),
     tenants: &BTreeSet<&Id>,
 ) -> Result<(), Contradiction> {
     known(format!("{path}.owner"), owner, tenants, "tenants")?;
+    if class >= Classification::Confidential && !readers.is_empty() {
+        let hint = "leave the readers out, or classify it INTERNAL";
+        return Err(wrong(
+            format!("{path}.readers"),
+            "names some of what its owner alone sees",
+            hint,
+        ));
+    }
     each_once(path, "readers", readers)?;
     let mut readers = readers.iter().enumerate();
     readers.try_for_each(|(i, reader)| {
@@ -757,7 +770,8 @@ quotas:
             ("tenants:\n", "more_jurisdictions: [DE]\ntenants:\n", "`/more_jurisdictions/0`"),
             ("tenants:\n", "more_jurisdictions: [XK, XK]\ntenants:\n", "`more_jurisdictions[1]`"),
             ("personal: true", "personal: true, readers: [lba]", "did you mean `lab`?"),
-            ("RESTRICTED}", "RESTRICTED, readers: [lab, lab]}", "`models[0].readers[1]` stands"),
+            ("RESTRICTED}", "INTERNAL, readers: [lab, lab]}", "`models[0].readers[1]` stands"),
+            ("RESTRICTED}", "RESTRICTED, readers: [lab]}", "`models[0].readers` names some"),
             ("count: 4,", "count: 4, partition_modes: [MIG, MIG],", "gpus[1].partition_modes[1]`"),
             ("count: 4,", "count: 4, gpus_per_host: 0,", "`/clusters/0/gpus/1/gpus_per_host`"),
             ("count: 8", "count: -8", "facts.yaml:25:"),

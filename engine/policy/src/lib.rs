@@ -36,7 +36,7 @@ pub use bundle::Bundle;
 pub use cases::{CaseReport, CaseRunner};
 pub use error::{EvaluateError, Fault, LoadError};
 pub use evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
-pub use facts::{AccountLimit, Facts};
+pub use facts::{AccountLimit, Facts, Validity};
 pub use input::Input;
 pub use metadata::{Metadata, PolicyMetadata, RuleMetadata};
 pub use resolve::{Commitment, resolve};
