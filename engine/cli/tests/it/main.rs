@@ -24,4 +24,5 @@ mod running;
 mod server;
 mod settings;
 mod soak;
+mod stories;
 mod tokens;
