@@ -30,6 +30,7 @@ test: setup lint ## Run everything that the CI runs
 lint: ## Check format, lints, documentation and dependencies
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path policies/guests/isolation/Cargo.toml
+	cargo fmt --check --manifest-path policies/guests/residency/Cargo.toml
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps
 	.ci/check-dependencies
@@ -58,6 +59,7 @@ trace: setup build ## Run a real cluster trace through a server, and draw it: ma
 guests: build ## Build the Wasm components of the shipped policies anew
 	@.ci/setup-wasm
 	$(BIN) build policies/guests/isolation --output policies/reference/isolation/isolation.wasm
+	$(BIN) build policies/guests/residency --output policies/reference/residency/residency.wasm
 
 check-guests: setup build ## Build them anew, elsewhere, and hold them equal to their twins on all cases
 	.ci/check-guests

@@ -8,6 +8,7 @@ use placet_policy::{Bundle, LoadError, PolicySet, WasmRuntime, check_component};
 use wit_parser::{Docs, Resolve, TypeDefKind};
 
 const ISOLATION: &[u8] = include_bytes!("../../../../policies/reference/isolation/isolation.wasm");
+const RESIDENCY: &[u8] = include_bytes!("../../../../policies/reference/residency/residency.wasm");
 
 fn refusal(bytes: &[u8]) -> String {
     let runtime = WasmRuntime::new().expect("the engine starts");
@@ -15,9 +16,10 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_shipped_component_is_one() {
+fn the_shipped_components_are_such() {
     let runtime = WasmRuntime::new().expect("the engine starts");
     check_component(&runtime, "isolation.wasm", ISOLATION).expect("it loads");
+    check_component(&runtime, "residency.wasm", RESIDENCY).expect("it loads");
 }
 
 #[test]
