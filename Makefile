@@ -4,7 +4,7 @@ BIN := target/debug/placet
 REQUESTS := policies/requests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench fuzz simulate soak trace guests check-guests build
+.PHONY: help setup run test lint bench fuzz simulate soak trace guests check-guests twins build
 
 help: ## Tell what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ guests: build ## Build the Wasm components of the shipped policies anew
 	@.ci/setup-wasm
 	$(BIN) build policies/guests/isolation --output policies/reference/isolation/isolation.wasm
 	$(BIN) build policies/guests/residency --output policies/reference/residency/residency.wasm
+
+twins: ## Put any inputs through policies and their twins: make twins INPUTS=1000000 SEED=1
+	@.ci/setup build
+	TWINS_INPUTS="$(INPUTS)" TWINS_SEED="$(SEED)" cargo test --locked --release --package placet-policy \
+	    --test it -- --exact --ignored --nocapture twins::as_many_as_asked_for
 
 check-guests: setup build ## Build them anew, elsewhere, and hold them equal to their twins on all cases
 	.ci/check-guests

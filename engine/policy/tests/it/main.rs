@@ -11,4 +11,5 @@ mod reference;
 mod request;
 mod schema;
 mod shipped;
+mod twins;
 mod wasm;
