@@ -154,7 +154,18 @@ deny contains object.union(
 
 # --- checkpoints and egress
 
-# Of places where results would go, those that the tenant's contract excludes.
+# Of places where results would go, those that are not for everybody: only these can be astray.
+outside(asked) := [jurisdiction |
+	count(parties) > 0
+	some jurisdiction in asked
+	not jurisdiction in places
+]
+
+written := outside(subject.checkpoint_jurisdictions)
+
+sent := outside(subject.egress_jurisdictions)
+
+# Of them, those that the tenant's contract excludes.
 tenant_strays(asked) := [jurisdiction |
 	restricts_tenant
 	some jurisdiction in asked
@@ -194,7 +205,7 @@ deny contains object.union(
 	},
 	write_hint,
 ) if {
-	strays := tenant_strays(subject.checkpoint_jurisdictions)
+	strays := tenant_strays(written)
 	count(strays) > 0
 }
 
@@ -215,7 +226,7 @@ deny contains object.union(
 	},
 	write_hint,
 ) if {
-	some stray in few(data_strays(subject.checkpoint_jurisdictions))
+	some stray in few(data_strays(written))
 }
 
 # METADATA
@@ -235,7 +246,7 @@ deny contains object.union(
 	},
 	send_hint,
 ) if {
-	strays := tenant_strays(subject.egress_jurisdictions)
+	strays := tenant_strays(sent)
 	count(strays) > 0
 }
 
@@ -256,7 +267,7 @@ deny contains object.union(
 	},
 	send_hint,
 ) if {
-	some stray in few(data_strays(subject.egress_jurisdictions))
+	some stray in few(data_strays(sent))
 }
 
 # --- parties that exclude one another
@@ -371,7 +382,7 @@ deny contains object.union(
 	},
 	write_hint,
 ) if {
-	some stray in few(personal_strays(subject.checkpoint_jurisdictions))
+	some stray in few(personal_strays(written))
 }
 
 # METADATA
@@ -391,7 +402,7 @@ deny contains object.union(
 	},
 	send_hint,
 ) if {
-	some stray in few(personal_strays(subject.egress_jurisdictions))
+	some stray in few(personal_strays(sent))
 }
 
 # --- places that there are not

@@ -23,7 +23,7 @@ fn lines(ran: &Ran) -> Vec<Value> {
 fn server(folder: &Path, gpus: u32) -> Server {
     let facts = std::fs::read_to_string(root().join("policies/reference/facts.yaml")).unwrap();
     std::fs::write(folder.join("facts.yaml"), facts).unwrap();
-    resize(folder, "{model: A100, count: 8, safety_buffer: 2}", gpus);
+    resize(folder, "{model: A100, count: 8, safety_buffer: 2", gpus);
     Server::start(folder, &["--clock", "events", "--watch", "0"])
 }
 
@@ -31,7 +31,7 @@ fn resize(folder: &Path, from: &str, gpus: u32) {
     let path = folder.join("facts.yaml");
     let facts = std::fs::read_to_string(&path).unwrap();
     assert!(facts.contains(from), "{from}");
-    let to = format!("{{model: A100, count: {gpus}, safety_buffer: 0}}");
+    let to = format!("{{model: A100, count: {gpus}, safety_buffer: 0");
     std::fs::write(path, facts.replace(from, &to)).unwrap();
 }
 
@@ -214,7 +214,7 @@ fn room_for_maintenance_is_made_first_and_the_limit_lowered_then() {
     assert_eq!(evicted(&booking, now).len(), 10);
     assert_eq!(in_use(&server), (40_000, 40_000), "victims still have their grace");
 
-    resize(folder.path(), "{model: A100, count: 40, safety_buffer: 0}", 30);
+    resize(folder.path(), "{model: A100, count: 40, safety_buffer: 0", 30);
     activate(&server);
     let refused = sell(&server, &["between".to_owned()], now + GRACE, 3_600);
     assert_eq!(refused[0]["codes"], json!(["RESOURCE_UNAVAILABLE"]));
@@ -228,7 +228,7 @@ fn a_limit_lowered_below_use_evicts_nobody_until_somebody_preempts() {
     let folder = tempfile::tempdir().unwrap();
     let server = server(folder.path(), 40);
     sell(&server, &names(40), BEGIN, 864_000);
-    resize(folder.path(), "{model: A100, count: 40, safety_buffer: 0}", 30);
+    resize(folder.path(), "{model: A100, count: 40, safety_buffer: 0", 30);
     activate(&server);
     let now = BEGIN + MIN_RUNTIME;
     let refused = sell(&server, &["more".to_owned()], now, 3_600);

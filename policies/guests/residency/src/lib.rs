@@ -1,5 +1,5 @@
-//! The residency policy: work runs, and its results are written, only where the tenant's contract
-//! and every dataset allow it.
+//! The residency policy: work runs, and its results are written and sent, only where the tenant's
+//! contract and every dataset allow it.
 //!
 //! Twin of `policies/reference/residency/residency.rego`; the shared cases hold the two equal, each
 //! word of each reason included.
@@ -11,6 +11,8 @@ placet_guest::policy!(evaluate);
 
 /// Most datasets or parties that are named for one code: the answer stays within its bounds.
 const MOST_NAMED: usize = 3;
+/// Most datasets of each kind that are named where results go astray.
+const MOST_STRAYS: usize = 1;
 /// Most entries of a list that are told.
 const MOST_LISTED: usize = 12;
 /// Longest name of a place that is told in full: a code has two characters.
@@ -88,6 +90,19 @@ struct Party<'a> {
     places: Places<'a>,
 }
 
+/// A way of results out of the work.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    /// The code of a denial because of it.
+    code: &'static str,
+    /// The field of the subject that says where.
+    field: &'static str,
+    asked: &'a [String],
+    /// What is done with results, and where that is, in words.
+    done: &'static str,
+    at: &'static str,
+}
+
 /// What is asked, and what follows from it.
 struct Question<'a> {
     /// Name of the subject's field: `lease` or `job`.
@@ -99,8 +114,8 @@ struct Question<'a> {
     /// Where the cluster stands.
     place: &'a str,
     datasets: Vec<Held<'a>>,
-    /// Where results are written.
-    written: &'a [String],
+    /// Where results go.
+    ways: [Way<'a>; 2],
     params: &'a Params,
     adequate: Places<'a>,
     parties: Vec<Party<'a>>,
@@ -118,7 +133,9 @@ fn evaluate(input: Input, params: &str) -> Answer {
     };
     let mut decided = Decided::permit();
     question.compute(&mut decided);
-    question.checkpoints(&mut decided);
+    for way in question.ways {
+        question.results(way, &mut decided);
+    }
     question.conflicts(&mut decided);
     question.personal(&mut decided);
     question.unknown(&mut decided);
@@ -141,7 +158,22 @@ impl<'a> Question<'a> {
             cluster: &input.cluster.id,
             place: &input.cluster.jurisdiction,
             datasets: input.datasets.iter().map(held).collect(),
-            written: &workload.checkpoint_jurisdictions,
+            ways: [
+                Way {
+                    code: "RESIDENCY_CHECKPOINT",
+                    field: "checkpoint_jurisdictions",
+                    asked: &workload.checkpoint_jurisdictions,
+                    done: "written",
+                    at: "where results go",
+                },
+                Way {
+                    code: "RESIDENCY_EGRESS",
+                    field: "egress_jurisdictions",
+                    asked: &workload.egress_jurisdictions,
+                    done: "sent",
+                    at: "where results are sent",
+                },
+            ],
             params,
             adequate: Places::of(&params.adequate),
             parties: Vec::new(),
@@ -214,6 +246,11 @@ fn texts(names: &[String]) -> impl Iterator<Item = &str> {
     names.iter().map(String::as_str)
 }
 
+/// Where results would go and `may` not.
+fn strays<'a>(way: Way<'a>, may: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    texts(way.asked).filter(|place| !may(place)).collect()
+}
+
 fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|other| other == name)
 }
@@ -253,37 +290,54 @@ impl Question<'_> {
         }
     }
 
-    /// Where results would go and `may` not.
-    fn strays(&self, may: impl Fn(&str) -> bool) -> Vec<&str> {
-        texts(self.written).filter(|place| !may(place)).collect()
+    /// A denial for where results go, with where they could.
+    fn astray(&self, code: &str, message: String, way: Way<'_>) -> Denial {
+        let denial = Denial::new(code, message).field(self.field(way.field));
+        self.hinted(denial, &format!("it could be {} to", way.done))
     }
 
-    fn checkpoints(&self, decided: &mut Decided) {
-        let written = |decided: &mut Decided, message: String| {
-            let denial = Denial::new("RESIDENCY_CHECKPOINT", message)
-                .field(self.field("checkpoint_jurisdictions"));
-            decided.deny(self.hinted(denial, "it could be written to"));
-        };
+    fn results(&self, way: Way<'_>, decided: &mut Decided) {
         let Self { allowed, tenant, .. } = *self;
-        let strays = self.strays(|place| has(allowed, place));
+        let done = way.done;
+        let strays = strays(way, |place| has(allowed, place));
         if !allowed.is_empty() && !strays.is_empty() {
             let (strays, only) = (listed(strays), listed(texts(allowed)));
-            let message = format!(
-                "results of tenant {tenant} may not be written to {strays}, only to {only}"
-            );
-            written(decided, message);
+            let message =
+                format!("results of tenant {tenant} may not be {done} to {strays}, only to {only}");
+            decided.deny(self.astray(way.code, message, way));
         }
-        let strays =
-            self.listing().map(|held| (held.dataset, self.strays(|place| held.places.has(place))));
-        for (dataset, strays) in strays.filter(|(_, strays)| !strays.is_empty()).take(MOST_NAMED) {
+        for (dataset, strays) in self.straying(way, self.listing(), |_, _| false) {
             let message = format!(
-                "results from dataset {} may not be written to {}, only to {}",
+                "results from dataset {} may not be {done} to {}, only to {}",
                 dataset.id,
                 listed(strays),
                 listed(texts(&dataset.jurisdictions)),
             );
-            written(decided, message);
+            decided.deny(self.astray(way.code, message, way));
         }
+        let adequate = |_: &Held<'_>, place: &str| self.adequate.has(place);
+        for (dataset, strays) in self.straying(way, self.personal_data(), adequate) {
+            let (strays, at) = (listed(strays), way.at);
+            let message = format!(
+                "dataset {} is personal, and protection in {strays}, {at}, is not adequate",
+                dataset.id,
+            );
+            decided.deny(self.astray("RESIDENCY_PERSONAL", message, way));
+        }
+    }
+
+    /// The first datasets from which results go where neither they nor something else allow it.
+    fn straying<'b, 'c>(
+        &'b self,
+        way: Way<'c>,
+        held: impl Iterator<Item = &'b Held<'b>>,
+        else_may: impl Fn(&Held<'_>, &str) -> bool,
+    ) -> Vec<(&'b Dataset, Vec<&'c str>)> {
+        let strays = held.map(|held| {
+            let may = |place: &str| held.places.has(place) || else_may(held, place);
+            (held.dataset, strays(way, may))
+        });
+        strays.filter(|(_, strays)| !strays.is_empty()).take(MOST_STRAYS).collect()
     }
 
     fn conflicts(&self, decided: &mut Decided) {
@@ -330,19 +384,6 @@ impl Question<'_> {
             let denial = Denial::new("RESIDENCY_PERSONAL", message).field(self.field("cluster_id"));
             decided.deny(self.hinted(denial, "it could run in"));
         }
-        let strays = self
-            .personal_data()
-            .map(|held| (held.dataset, self.strays(|place| protected(held, place))));
-        for (dataset, strays) in strays.filter(|(_, strays)| !strays.is_empty()).take(MOST_NAMED) {
-            let message = format!(
-                "dataset {} is personal, and protection in {}, where results go, is not adequate",
-                dataset.id,
-                listed(strays),
-            );
-            let denial = Denial::new("RESIDENCY_PERSONAL", message)
-                .field(self.field("checkpoint_jurisdictions"));
-            decided.deny(self.hinted(denial, "it could be written to"));
-        }
     }
 
     fn known(&self, place: &str) -> bool {
@@ -351,14 +392,17 @@ impl Question<'_> {
     }
 
     fn unknown(&self, decided: &mut Decided) {
-        let unknown = self.strays(|place| self.known(place));
-        if !unknown.is_empty() {
-            let places = listed(unknown);
+        for way in self.ways {
+            let unknown = strays(way, |place| self.known(place));
+            if unknown.is_empty() {
+                continue;
+            }
+            let (places, done) = (listed(unknown), way.done);
             let message =
-                format!("there is no jurisdiction {places}, where results are to be written");
+                format!("there is no jurisdiction {places}, where results are to be {done}");
             decided.deny(
                 Denial::new("JURISDICTION_UNKNOWN", message)
-                    .field(self.field("checkpoint_jurisdictions"))
+                    .field(self.field(way.field))
                     .hint("write ISO 3166-1 alpha-2 codes, such as DE"),
             );
         }

@@ -15,7 +15,7 @@ const BUDGET: &str = "tenant/platform-tools/gpu-seconds/2026-11";
 /// A site of eight GPUs, all of which are sold for two hours, one by one.
 fn sold_out() -> (Story, Vec<Decision>) {
     let all = "{model: A100, count: 8, safety_buffer: ";
-    let mut story = Story::begin(&[(&format!("{all}2}}"), &format!("{all}0}}"))]);
+    let mut story = Story::begin(&[(&format!("{all}2"), &format!("{all}0"))]);
     let sold = |number: u32| {
         let sold = lease(&format!("sold-{number}"), "platform-tools");
         sold.on("de-fra-edge", "A100").seconds(2 * HOUR)

@@ -1,10 +1,13 @@
 //! Inputs and params as facts, requests and manifests can make them, close to where policies turn.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use placet_core::{Id, IsolationLevel, MAX_REFERENCES};
 use placet_policy::Input;
-use placet_policy::input::{Classification, Dataset, Model, TenantKind};
+use placet_policy::input::{
+    Classification, Dataset, FabricKind, GpuPool, Model, PartitionMode, TenantKind,
+};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -77,6 +80,14 @@ fn tenant() -> impl Strategy<Value = Id> {
     (number, Just([1, 20, 128])).prop_map(|(number, lengths)| named(number, lengths[number]))
 }
 
+/// Beside tenants that ask, some of names so long that not all of them can be told.
+fn readers() -> impl Strategy<Value = Vec<Id>> {
+    let all: Vec<Id> = [(0, 1), (1, 20), (2, 128), (5, 104), (6, 128)]
+        .map(|(number, length)| named(number, length))
+        .to_vec();
+    prop_oneof![1 => Just(Vec::new()), 3 => subsequence(all, 0..=5).prop_shuffle()]
+}
+
 fn level() -> impl Strategy<Value = IsolationLevel> {
     select(&LEVELS[..])
 }
@@ -101,12 +112,14 @@ where
 }
 
 fn datasets(template: Dataset) -> impl Strategy<Value = Vec<Dataset>> {
-    let one = (length(), tenant(), classification(), places(COUNTRIES.len()), any::<bool>());
+    let places = places(COUNTRIES.len());
+    let one = (length(), tenant(), classification(), places, any::<bool>(), readers());
     some_of(one.boxed()).prop_map(move |drawn| {
         let dataset = |(number, drawn)| {
             let mut one = template.clone();
             let length;
-            (length, one.owner, one.classification, one.jurisdictions, one.personal) = drawn;
+            (length, one.owner, one.classification, one.jurisdictions, one.personal, one.readers) =
+                drawn;
             one.id = named(number, length);
             one
         };
@@ -115,16 +128,25 @@ fn datasets(template: Dataset) -> impl Strategy<Value = Vec<Dataset>> {
 }
 
 fn models(template: Model) -> impl Strategy<Value = Vec<Model>> {
-    some_of((length(), tenant(), classification()).boxed()).prop_map(move |drawn| {
+    some_of((length(), tenant(), classification(), readers()).boxed()).prop_map(move |drawn| {
         let model = |(number, drawn)| {
             let mut one = template.clone();
             let length;
-            (length, one.owner, one.classification) = drawn;
+            (length, one.owner, one.classification, one.readers) = drawn;
             one.id = named(number, length);
             one
         };
         drawn.into_iter().enumerate().map(model).collect()
     })
+}
+
+/// What the GPUs are like, and how many of them are asked for.
+fn hardware() -> impl Strategy<Value = (FabricKind, Vec<PartitionMode>, u32, u32)> {
+    let fabrics = [FabricKind::Ethernet, FabricKind::Roce, FabricKind::Infiniband];
+    let ways = vec![PartitionMode::Mig, PartitionMode::Sriov];
+    let per_host = select(&[1_u32, 4, 8, 1_024][..]);
+    let count = select(&[1_u32, 4, 7, 8, 9, 16, 1_000_000][..]);
+    (select(fabrics.to_vec()), subsequence(ways, 0..=2).prop_shuffle(), per_host, count)
 }
 
 /// An input of one GPU model, which is what a policy is asked about at a time.
@@ -138,9 +160,12 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
     let who = (tenant(), kinds, least, places(COUNTRIES.len()));
     let asked = prop_oneof![1 => Just(IsolationLevel::Confidential), 2 => level()];
     let share = prop_oneof![1 => select(&[1_u32, 499, 500, 999][..]), 3 => Just(1_000)];
-    let work = (any::<bool>(), asked, share, places(MAX_REFERENCES));
+    let lease_id = prop::option::of(length().prop_map(|length| named(4, length)));
+    let ways = (places(MAX_REFERENCES), places(MAX_REFERENCES));
+    let work = (any::<bool>(), asked, share, ways, lease_id);
     let lists = (datasets(dataset), models(model));
-    (cluster, who, work, lists).prop_map(move |(cluster, who, work, lists)| {
+    let drawn = (cluster, who, work, lists, hardware());
+    drawn.prop_map(move |(cluster, who, work, lists, hardware)| {
         let mut input = sample.clone();
         let (length, place, offered) = cluster;
         input.cluster.id = named(2, length);
@@ -148,10 +173,17 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
         let tenant = &mut input.tenant;
         (tenant.id, tenant.kind, tenant.min_isolation, tenant.allowed_jurisdictions) = who;
         let mut asked = input.lease.take().expect("the sample is a lease");
-        let (is_job, level, share, written) = work;
+        let (is_job, level, share, ways, lease_id) = work;
         (asked.isolation_level, asked.gpu_milli) = (level, share);
-        asked.checkpoint_jurisdictions = written;
+        (asked.checkpoint_jurisdictions, asked.egress_jurisdictions) = ways;
+        asked.lease_id = lease_id.filter(|_| is_job);
         asked.gpu_models.truncate(1);
+        let (fabric, ways, per_host, count) = hardware;
+        (input.cluster.fabric_kind, asked.gpu_count) = (fabric, count);
+        let is_asked = |pool: &&mut GpuPool| pool.model == asked.gpu_model;
+        if let Some(pool) = input.cluster.gpus.iter_mut().find(is_asked) {
+            (pool.partition_modes, pool.gpus_per_host) = (ways, per_host);
+        }
         let subject = if is_job { &mut input.job } else { &mut input.lease };
         *subject = Some(asked);
         (input.datasets, input.models) = lists;
@@ -176,13 +208,30 @@ pub(super) fn largest(countries: usize) -> Input {
     input.cluster.jurisdiction = everywhere[0].clone();
     let asked = input.lease.as_mut().expect("the sample is a lease");
     asked.gpu_models.truncate(1);
-    asked.checkpoint_jurisdictions = everywhere;
+    asked.checkpoint_jurisdictions.clone_from(&everywhere);
+    asked.egress_jurisdictions = everywhere;
     input
 }
 
 /// Any that the schema of isolation admits.
 pub(super) fn isolation_params() -> BoxedStrategy<Value> {
-    level().prop_map(|level| json!({"network_obligation_from": level})).boxed()
+    let least = (prop::option::of(level()), prop::option::of(level()));
+    let age = prop::option::of(60..=86_400_u32);
+    let drawn = (level(), prop::option::of(least), age);
+    drawn
+        .prop_map(|(level, least, age)| {
+            let mut params = json!({"network_obligation_from": level});
+            if let Some((own, customer)) = least {
+                let named = [("OWN", own), ("CUSTOMER", customer)];
+                let named = named.into_iter().filter_map(|(kind, level)| Some((kind, level?)));
+                params["least_level"] = json!(named.collect::<BTreeMap<_, _>>());
+            }
+            if let Some(age) = age {
+                params["attestation_max_age_seconds"] = json!(age);
+            }
+            params
+        })
+        .boxed()
 }
 
 /// Any that the schema of residency admits.
@@ -208,6 +257,11 @@ pub(super) fn residency_params() -> BoxedStrategy<Value> {
 
 pub(super) fn hostile_isolation_params() -> Vec<Value> {
     let level = |level: Value| json!({"network_obligation_from": level});
+    let with = |name: &str, value: Value| {
+        let mut params = json!({"network_obligation_from": "SHARED"});
+        params[name] = value;
+        params
+    };
     vec![
         json!({}),
         json!({"network_obligation_from": "SHARED", "more": 1}),
@@ -220,6 +274,17 @@ pub(super) fn hostile_isolation_params() -> Vec<Value> {
         level(json!(null)),
         level(json!(["SHARED"])),
         level(json!({"SHARED": 0})),
+        with("least_level", json!({"OWN": "NONE", "CUSTOMER": "NONE"})),
+        with("least_level", json!({"OWN": 0, "CUSTOMER": null})),
+        with("least_level", json!({"OTHERS": "SHARED"})),
+        with("least_level", json!("SHARED")),
+        with("least_level", json!(["SHARED"])),
+        with("least_level", json!(null)),
+        with("attestation_max_age_seconds", json!(0)),
+        with("attestation_max_age_seconds", json!(90_000)),
+        with("attestation_max_age_seconds", json!("60")),
+        with("attestation_max_age_seconds", json!(null)),
+        with("attestation_max_age_seconds", json!([60])),
     ]
 }
 

@@ -68,8 +68,12 @@ fn names(evaluator: &mut Evaluator, input: &Input, one: &PolicyVerdict) -> Resul
     };
     let rename = |input: &mut Input| {
         input.tenant.id = renamed(&input.tenant.id);
-        input.datasets.iter_mut().for_each(|dataset| dataset.owner = renamed(&dataset.owner));
-        input.models.iter_mut().for_each(|model| model.owner = renamed(&model.owner));
+        let rename = |owner: &mut Id, readers: &mut Vec<Id>| {
+            *owner = renamed(owner);
+            readers.iter_mut().for_each(|reader| *reader = renamed(reader));
+        };
+        input.datasets.iter_mut().for_each(|one| rename(&mut one.owner, &mut one.readers));
+        input.models.iter_mut().for_each(|one| rename(&mut one.owner, &mut one.readers));
     };
     let shape = |verdict: &PolicyVerdict| {
         let reasons = verdict.reasons.iter();

@@ -9,7 +9,7 @@ use super::{
 /// What is wrong, and the change to the Rego that makes it so.
 type Mutant = (&'static str, &'static str, &'static str);
 
-const OF_ISOLATION: [Mutant; 8] = [
+const OF_ISOLATION: [Mutant; 20] = [
     ("a level too low", "\"CONFIDENTIAL\": \"DEDICATED\"", "\"CONFIDENTIAL\": \"PASSTHROUGH\""),
     (
         "the contract's own level is refused",
@@ -17,22 +17,45 @@ const OF_ISOLATION: [Mutant; 8] = [
         "rank[level] <= rank[input.tenant.min_isolation]",
     ),
     (
-        "confidential data is for all",
-        "in {\"CONFIDENTIAL\", \"RESTRICTED\"}",
-        "in {\"RESTRICTED\"}",
+        "confidential data has readers",
+        "dataset.classification == \"INTERNAL\"",
+        "dataset.classification in {\"CONFIDENTIAL\", \"INTERNAL\"}",
     ),
-    ("a network one level late", "rank[level] >= network_from", "rank[level] > network_from"),
+    ("internal data is for all", "input.tenant.id in dataset.readers", "is_array(dataset.readers)"),
+    ("a network one level late", "rank[level] >= rank_of(", "rank[level] > rank_of("),
+    ("a class one level low", "rank[level] < rank_of(least)", "rank[level] + 1 < rank_of(least)"),
+    ("the last way counts", "ways[0]]", "ways[count(ways) - 1]]"),
+    ("hosts are never whole", "rank[level] >= rank.DEDICATED", "rank[level] > rank.DEDICATED"),
+    ("jobs in leases take hosts", "\tnot subject.lease_id\n\tleft :=", "\tleft :="),
+    ("half a host is a whole one", "left > 0", "left > 4"),
+    ("whoever sees one thing", "intersection({those |", "union({those |"),
+    ("owners see nothing", "circle(one) := {one.owner} |", "circle(one) := {input.tenant.id} |"),
+    (
+        "no neighbours on hosts of one's own",
+        "rank[level] < rank.DEDICATED\n\tcount(circles)",
+        "count(circles)",
+    ),
+    ("too many are told", "most_bytes := 256", "most_bytes := 255"),
+    ("proof at any age", "sprintf(\"%d\", [age])", "sprintf(\"%d\", [3600])"),
+    ("a partition of another kind", "\"ROCE\": \"vlan\"", "\"ROCE\": \"vxlan\""),
     ("half a GPU is a whole one", "subject.gpu_milli < 1000", "subject.gpu_milli < 500"),
     ("partitions cannot be shared", "rank[level] > rank.PARTITIONED", "rank[level] > rank.SHARED"),
     ("weights as the first of them", "some model in input.models", "model := input.models[0]"),
     ("a typo in a word", "does not offer isolation level", "does not offer isolation  level"),
 ];
 
-const OF_RESIDENCY: [Mutant; 12] = [
+const OF_RESIDENCY: [Mutant; 15] = [
     (
         "checkpoints of data go anywhere",
-        "not jurisdiction in dataset.jurisdictions\n\t]\n\tcount(strays) > 0",
-        "not jurisdiction in dataset.jurisdictions\n\t]\n\tcount(strays) > 1",
+        "not jurisdiction in dataset.jurisdictions]\n\tcount(strays) > 0",
+        "not jurisdiction in dataset.jurisdictions]\n\tcount(strays) > 1",
+    ),
+    ("what is sent is what is written", "tenant_strays(sent)", "tenant_strays(written)"),
+    ("strays as many as others", "most_strays := 1", "most_strays := 2"),
+    (
+        "personal data is sent anywhere",
+        "some stray in few(personal_strays(sent))",
+        "some stray in few(personal_strays([]))",
     ),
     ("no own place is protected", "\tnot jurisdiction in dataset.jurisdictions\n}", "}"),
     ("two are three", "count(parties) > 2", "count(parties) > 3"),
