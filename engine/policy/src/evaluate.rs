@@ -178,6 +178,15 @@ impl PolicySet {
         self.policies.iter().find(named).map(|policy| &policy.metadata)
     }
 
+    /// Whether a policy may say whom a request displaces; a component may.
+    pub(crate) fn may_displace(&self, policy: &str) -> bool {
+        let named = self.policies.iter().find(|other| other.name.as_str() == policy);
+        named.is_some_and(|policy| match &policy.program {
+            Program::Rego(program) => program.may_displace(),
+            Program::Wasm(_) => true,
+        })
+    }
+
     /// Fills `selected` with the positions of the policies that select an input, sorted.
     fn select(&self, input: &Input, kind: SubjectKind, selected: &mut Vec<usize>) {
         selected.clear();

@@ -13,6 +13,7 @@
 mod answer;
 pub mod bundle;
 mod cases;
+pub mod catalogue;
 mod document;
 mod error;
 mod evaluate;

@@ -47,9 +47,15 @@ pub struct RuleMetadata {
     /// What it is for, in sentences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Code of the denials or warnings that it gives.
+    /// Code of the denials or warnings that it gives, or of a refusal of its claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Id of the obligation that it gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obligation: Option<String>,
+    /// Account that it claims from, with what varies in angle brackets: `tenant/<tenant>/gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Controls that it implements, `<framework>:<control>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<String>,

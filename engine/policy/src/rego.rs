@@ -104,6 +104,11 @@ impl RegoPolicy {
         &self.metadata
     }
 
+    /// Whether the policy has the rule that says whom a request displaces.
+    pub(crate) fn may_displace(&self) -> bool {
+        self.declared.preemption
+    }
+
     /// Has the interpreter analyse the rules now, and not at the first request.
     fn prepare(&mut self) -> Result<(), String> {
         let sets = self.declared.sets.iter().copied();

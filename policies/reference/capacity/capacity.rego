@@ -242,6 +242,7 @@ deny contains {
 #   cluster: the lease holds them.
 # custom:
 #   account: cluster/<cluster>/gpu/<model>
+#   code: RESOURCE_UNAVAILABLE
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
 	"account": sprintf("cluster/%s/gpu/%s", [input.cluster.id, subject.gpu_model]),
@@ -257,6 +258,7 @@ claims contains {
 # description: What jobs inside a lease hold together is at most what the lease holds.
 # custom:
 #   account: lease/<lease>
+#   code: RESOURCE_UNAVAILABLE
 #   controls: ["SOC2:A1.1", "ISO27001:A.8.6"]
 claims contains {
 	"account": sprintf("lease/%s", [subject.lease_id]),
@@ -271,6 +273,7 @@ claims contains {
 # description: Gbit/s over all GPUs together, for large collectives at least their need.
 # custom:
 #   account: cluster/<cluster>/fabric-gbps
+#   code: RESOURCE_UNAVAILABLE
 #   controls: ["SOC2:A1.1"]
 claims contains {
 	"account": sprintf("cluster/%s/fabric-gbps", [input.cluster.id]),
@@ -287,6 +290,7 @@ claims contains {
 # description: Gbit/s of what the lease holds.
 # custom:
 #   account: lease/<lease>/fabric-gbps
+#   code: RESOURCE_UNAVAILABLE
 #   controls: ["SOC2:A1.1"]
 claims contains {
 	"account": sprintf("lease/%s/fabric-gbps", [subject.lease_id]),

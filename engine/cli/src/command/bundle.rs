@@ -1,5 +1,7 @@
 //! `placet bundle`: archives of bundles, their contents and their signatures.
 
+mod catalogue;
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use crate::activate::{self, ActivateArgs, StatusArgs};
 use crate::exit::{Exit, Failure};
 use crate::jwks_source;
 use crate::print::{self, Printer, Tone, plain};
+use catalogue::CatalogueArgs;
 
 /// Longest key file in bytes: an Ed25519 key has about 80.
 const MAX_KEY_BYTES: u64 = 1_024;
@@ -29,6 +32,7 @@ takes a bundle takes either.
 Examples:
   placet bundle build policies/reference --output reference.tar.gz
   placet bundle inspect reference.tar.gz
+  placet bundle catalogue policies/reference
   placet bundle sign reference.tar.gz --key keys/signing-key.pkcs8
   placet bundle verify reference.tar.gz --keys jwks.json
   placet bundle activate --expect sha256:...";
@@ -77,7 +81,7 @@ Examples:
   placet bundle sign reference.tar.gz --key release-keys/signing-key.pkcs8 \\
     --at 1795262400";
 
-/// Build, inspect, sign or verify a bundle of policies
+/// Build, inspect, describe, sign or verify a bundle of policies
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BundleArgs {
@@ -89,6 +93,7 @@ pub(crate) struct BundleArgs {
 enum Action {
     Build(BuildArgs),
     Inspect(InspectArgs),
+    Catalogue(CatalogueArgs),
     Verify(VerifyArgs),
     Sign(SignArgs),
     /// Have a server read its bundle again, now
@@ -155,6 +160,7 @@ pub(super) fn run(args: &BundleArgs, printer: &mut Printer) -> Result<Exit, Fail
     match &args.action {
         Action::Build(args) => build(args, printer),
         Action::Inspect(args) => inspect(args, printer),
+        Action::Catalogue(args) => catalogue::run(args, printer),
         Action::Verify(args) => verify(args, printer),
         Action::Sign(args) => sign(args, printer),
         Action::Activate(args) => activate::activate(Source::Bundle, args, printer),

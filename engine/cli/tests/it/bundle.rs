@@ -348,3 +348,103 @@ fn an_archive_serves_wherever_a_directory_does() {
     let args = ["admit", "--local", "--bundle", archive, request];
     assert_eq!(run(args.into_iter().chain(facts)).code, 0);
 }
+
+const CATALOGUE: [&str; 4] =
+    ["catalogue", "policies/reference", "--output", "policies/catalogue.md"];
+
+#[test]
+fn the_catalogue_is_current() {
+    let page = fs::read_to_string(crate::server::root().join("policies/catalogue.md"));
+    let made = run(["bundle", "catalogue", "policies/reference"]);
+    assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+    let command = format!("placet bundle {}", CATALOGUE.join(" "));
+    assert!(page.is_ok_and(|page| page == made.stdout), "it is stale: run `{command}`");
+}
+
+#[test]
+fn the_catalogue_of_a_small_bundle() {
+    let directory = small();
+    let at = directory.path();
+    let policy = "\
+# METADATA
+# title: Limits
+# description: At most so many | <now>.
+# custom:
+#   owner: quota-team
+#   controls: [\"SOC2:A1.1\"]
+package placet.limit
+
+# METADATA
+# title: Too many
+# custom:
+#   code: TOO_MANY
+#   controls: [\"ISO27001:A.8.6\"]
+deny contains {\"code\": \"TOO_MANY\", \"message\": \"too many\"} if {
+\tinput.lease.gpu_count > data.params.most
+}
+
+# METADATA
+# title: What is held
+# custom:
+#   account: tenant/<tenant>/gpu
+#   code: NO_ROOM
+claims contains {\"account\": sprintf(\"tenant/%s/gpu\", [input.tenant.id]), \"amount\": 1}
+";
+    write(&at.join("b"), "limit.rego", policy);
+    let made = bundle(at, &["catalogue", "@/b"]);
+    insta::assert_snapshot!(made.shown(&[]), @r"
+    exit 0
+    --- stdout
+    # Catalogue of policies
+
+    Made by `placet bundle catalogue`; not to be edited.
+
+    | policy | what | owner | level | mode | needed by | written in |
+    |---|---|---|---|---|---|---|
+    | [limit](#limit) | Limits | quota-team | mandatory | enforce | lease | Rego |
+
+    ## limit
+
+    **Limits.**
+
+    At most so many \| &lt;now>.
+
+    |  |  |
+    |---|---|
+    | owner | quota-team |
+    | controls | SOC2:A1.1 |
+    | level, mode | mandatory, enforce |
+    | needed by | lease |
+    | asked about | jurisdictions DE, FR; kinds lease |
+    | source | `limit.rego`, Rego |
+    | twin | none |
+    | displaces others | never |
+
+    | param | is | in this bundle | meaning |
+    |---|---|---|---|
+    | `most` | integer, 1 to 64 | `8` | GPUs, 1 to 64. |
+
+    | code | is a | when | controls |
+    |---|---|---|---|
+    | `NO_ROOM` | denial, by the ledger | What is held. |  |
+    | `TOO_MANY` | denial | Too many. | ISO27001:A.8.6 |
+
+    | claims from | what | controls |
+    |---|---|---|
+    | `tenant/<tenant>/gpu` | What is held. |  |
+    --- stderr
+    ");
+    let written = bundle(at, &["catalogue", "@/b", "-o", "@/page.md"]);
+    assert_eq!((written.code, written.stdout.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(at.join("page.md")).unwrap(), made.stdout);
+    let told = json(&bundle(at, &["catalogue", "@/b", "--format", "json"]).stdout);
+    let policy = &told["policies"][0];
+    assert_eq!(policy["params"][0]["shape"]["maximum"], 64);
+    assert_eq!(policy["params"][0]["value"], 8);
+    assert_eq!(policy["codes"][0]["says"], "NO_ROOM");
+    assert_eq!(policy["codes"][0]["kind"], "claim");
+    assert_eq!(policy["claims"][0]["says"], "tenant/<tenant>/gpu");
+    assert_eq!(policy["preemption"], false);
+    let inside = bundle(at, &["catalogue", "@/b", "-o", "@/b/page.md"]);
+    assert_eq!(inside.code, 64, "{}", inside.stderr);
+}

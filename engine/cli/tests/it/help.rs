@@ -86,7 +86,7 @@ fn the_whole_at_a_glance() {
       test        Run the cases of a policy bundle
       build       Build a policy's component from its Rust source
       facts       Check facts, or make them active in a server
-      bundle      Build, inspect, sign or verify a bundle of policies
+      bundle      Build, inspect, describe, sign or verify a bundle of policies
       keys        Show, publish, rotate or revoke the keys of decisions and log
       ledger      Show what is held, book ahead; check and copy a store
       log         Show, search, follow, prove, check and export what was decided

@@ -3,11 +3,11 @@
 //! The format is OPA's (its policy language reference, "Annotations"): a line `# METADATA`, then
 //! YAML, each line a comment that begins in column 1, up to the first line that is no comment. The
 //! block speaks of the statement that follows it. OPA leaves `custom` free; here `owner`,
-//! `controls` and `code` of it have a meaning and a form.
+//! `controls`, `code`, `obligation` and `account` of it have a meaning and a form.
 
 use std::collections::BTreeMap;
 
-use placet_core::Code;
+use placet_core::{AccountPath, Code, Id, NameError};
 use regorus::unstable::{Module, Span};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -31,7 +31,7 @@ const MAX_CONTROLS: usize = 64;
 /// Longest framework, and longest control, in bytes.
 const MAX_CONTROL_BYTES: usize = 64;
 /// What of `custom` is read here.
-const CUSTOM: [&str; 3] = ["code", "controls", "owner"];
+const CUSTOM: [&str; 5] = ["account", "code", "controls", "obligation", "owner"];
 
 /// The keys that OPA documents. Those without a use here are only held to their type.
 #[derive(Debug, Deserialize)]
@@ -133,6 +133,8 @@ pub(super) fn read(module: &Module, source: &str, file: &str) -> Result<PolicyMe
                     title: block.title,
                     description: block.description,
                     code: custom.code,
+                    obligation: custom.obligation,
+                    account: custom.account,
                     controls: custom.controls,
                 });
             }
@@ -235,6 +237,8 @@ struct Custom {
     owner: Option<String>,
     controls: Vec<String>,
     code: Option<String>,
+    obligation: Option<String>,
+    account: Option<String>,
 }
 
 impl Text {
@@ -294,6 +298,23 @@ impl Text {
                     }
                     custom.code = Some(code.to_owned());
                 }
+                "obligation" => {
+                    let id = self.text(file, key, value)?;
+                    if let Err(error) = Id::new(id) {
+                        let fault = self.wrong(file, key, format!("`{id}` is no id: {error}"));
+                        return Err(fault.hint("an obligation is such as `network.partition`"));
+                    }
+                    custom.obligation = Some(id.to_owned());
+                }
+                "account" => {
+                    let account = self.text(file, key, value)?;
+                    if let Err(error) = account_pattern(account) {
+                        let message = format!("`{account}` is no account: {error}");
+                        let hint = "write what varies in angle brackets: `tenant/<tenant>/gpu`";
+                        return Err(self.wrong(file, key, message).hint(hint));
+                    }
+                    custom.account = Some(account.to_owned());
+                }
                 "controls" => custom.controls = self.controls(file, value)?,
                 _ => {
                     if let Some(near) = nearest(key, CUSTOM) {
@@ -338,6 +359,16 @@ impl Text {
         };
         items.iter().map(control).collect()
     }
+}
+
+/// Checks the path of an account in which a whole segment may stand in angle brackets.
+fn account_pattern(text: &str) -> Result<(), NameError> {
+    let segment = |segment: &str| {
+        let inner = segment.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        inner.unwrap_or(segment).to_owned()
+    };
+    let plain: Vec<String> = text.split('/').map(segment).collect();
+    AccountPath::new(plain.join("/")).map(|_| ())
 }
 
 /// Whether a text names a control: `SOC2:CC6.1`, `ISO27001:A.5.23`, `NIST-800-53:AC-2(1)`.

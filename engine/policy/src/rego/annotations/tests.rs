@@ -20,6 +20,7 @@ fn what_a_policy_and_its_rules_say_is_read() {
                   #   owner: team\n#   controls: [\"SOC2:CC6.1\", \"NIST-800-53:AC-2(1)\"]\n\
                   #   severity: 3\n";
     let rule = "# METADATA\n# scope: document\n# title: B\n# custom:\n#   code: CODE_1\n\
+                #   obligation: net.partition\n#   account: tenant/<tenant>/gpu\n\
                 #   controls: [ISO27001:A.5.23]\n\n# Anything between.\n";
     let said = read(policy, rule).expect("it is right");
     assert_eq!(said.policy.title.as_deref(), Some("A"));
@@ -28,9 +29,11 @@ fn what_a_policy_and_its_rules_say_is_read() {
     assert_eq!(said.policy.controls, ["SOC2:CC6.1", "NIST-800-53:AC-2(1)"]);
     let expected = RuleMetadata {
         rule: "warn".into(),
-        line: 34,
+        line: 36,
         title: Some("B".into()),
         code: Some("CODE_1".into()),
+        obligation: Some("net.partition".into()),
+        account: Some("tenant/<tenant>/gpu".into()),
         controls: vec!["ISO27001:A.5.23".into()],
         ..RuleMetadata::default()
     };
@@ -53,6 +56,10 @@ fn what_is_wrong_has_its_place_and_a_remedy() {
         ("# METADATA\n# custom:\n#   controls: [7]\n", 7, "`7` is no control"),
         ("# METADATA\n# custom:\n#   control: [SOC2:1]\n", 7, "did you mean `controls`?"),
         ("# METADATA\n# custom:\n#   code: low\n", 7, "`low` is no code"),
+        ("# METADATA\n# custom:\n#   obligation: a b\n", 7, "`a b` is no id"),
+        ("# METADATA\n# custom:\n#   obligations: a\n", 7, "did you mean `obligation`?"),
+        ("# METADATA\n# custom:\n#   account: tenant/<a\n", 7, "in angle brackets"),
+        ("# METADATA\n# custom:\n#   account: 7\n", 7, "`custom.account` is not a text"),
         ("# METADATA\n# custom:\n#   owner: 7\n", 7, "`custom.owner` is not a text"),
         ("# METADATA\n# scope: package\n", 6, "its scope does not fit"),
         ("# METADATA\n# scope: file\n", 6, "unknown variant"),
