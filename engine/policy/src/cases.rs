@@ -93,6 +93,8 @@ pub struct CaseReport {
 pub struct CaseRunner {
     policies: Evaluator,
     twins: Option<Evaluator>,
+    /// The policies with what is reached of them in a record.
+    recorded: Option<Evaluator>,
     /// By the digest of the file: many files of cases share one.
     facts: BTreeMap<Digest, Arc<Facts>>,
     /// The bundle whose cases were counted and are few enough.
@@ -105,7 +107,15 @@ impl CaseRunner {
     pub fn new(policies: Arc<PolicySet>, twins: Option<Arc<PolicySet>>) -> Self {
         let facts = BTreeMap::new();
         let (policies, twins) = (Evaluator::new(policies), twins.map(Evaluator::new));
-        Self { policies, twins, facts, counted: None }
+        Self { policies, twins, recorded: None, facts, counted: None }
+    }
+
+    /// The same, that evaluates each case once more with policies that record what is reached, see
+    /// [`PolicySet::compile_recorded`].
+    #[must_use]
+    pub fn recording(mut self, recorded: Arc<PolicySet>) -> Self {
+        self.recorded = Some(Evaluator::new(recorded));
+        self
     }
 
     /// Runs every case of a file of the bundle, see [`Bundle::case_files`]. `convert` reads a
@@ -195,6 +205,12 @@ impl CaseRunner {
             Ok(evaluation) => evaluation,
             Err(error) => return (vec![error.to_string()], None),
         };
+        if let Some(recorded) = &mut self.recorded {
+            // Only what it reaches counts; what it says costs more, and is the same else.
+            if let Err(error) = recorded.evaluate(&input) {
+                return (vec![error.to_string()], None);
+            }
+        }
         // As the sequencer does: the first candidate that is permitted, else the first.
         let candidate = evaluation.permitted().or(evaluation.candidates.first());
         let told = Told {

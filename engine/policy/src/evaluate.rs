@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Decided, Finding};
 use crate::bundle::{Bundle, Entry, Language, MANIFEST, Required, Selector};
+use crate::coverage::{self, Recorder};
 use crate::document;
 use crate::error::{EvaluateError, Fault, LoadError};
 use crate::index::Index;
@@ -105,7 +106,20 @@ impl PolicySet {
     /// [`LoadError`] with file, line, column and remedy where known: the first policy that does not
     /// compile.
     pub fn compile(bundle: &Bundle, runtime: &WasmRuntime) -> Result<Self, LoadError> {
-        Self::with_sources(bundle, runtime, |entry| &entry.source)
+        Self::with(bundle, runtime, How::Served)
+    }
+
+    /// The same bundle with what its Rego reaches in a record. It says the same, at a higher cost:
+    /// only tests evaluate it.
+    ///
+    /// # Errors
+    /// As [`PolicySet::compile`].
+    pub fn compile_recorded(
+        bundle: &Bundle,
+        runtime: &WasmRuntime,
+        recorder: &Recorder,
+    ) -> Result<Self, LoadError> {
+        Self::with(bundle, runtime, How::Recorded(recorder))
     }
 
     /// The same bundle with every twin in the place of its policy; `None` if it has no twins. Only
@@ -120,22 +134,17 @@ impl PolicySet {
         if bundle.manifest().policies.iter().all(|entry| entry.twin.is_none()) {
             return Ok(None);
         }
-        Self::with_sources(bundle, runtime, |entry| entry.twin.as_ref().unwrap_or(&entry.source))
-            .map(Some)
+        Self::with(bundle, runtime, How::Twins).map(Some)
     }
 
-    fn with_sources(
-        bundle: &Bundle,
-        runtime: &WasmRuntime,
-        source: fn(&Entry) -> &String,
-    ) -> Result<Self, LoadError> {
+    fn with(bundle: &Bundle, runtime: &WasmRuntime, how: How<'_>) -> Result<Self, LoadError> {
         let manifest = bundle.manifest();
         let mut entries: Vec<_> = manifest.policies.iter().collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let mut policies = Vec::with_capacity(entries.len());
         let index = Index::of(entries.iter().map(|entry| &entry.select));
         for entry in entries {
-            let program = compile(entry, source(entry), bundle, runtime)?;
+            let program = compile(entry, how, bundle, runtime)?;
             policies.push(Policy {
                 name: entry.name.clone(),
                 level: entry.level,
@@ -197,12 +206,34 @@ impl PolicySet {
     }
 }
 
+/// Which source of each policy is compiled, and what for.
+#[derive(Debug, Clone, Copy)]
+enum How<'a> {
+    /// What decides.
+    Served,
+    /// Twins, where there are any.
+    Twins,
+    /// Rego, where there is any, to know what is reached of it.
+    Recorded(&'a Recorder),
+}
+
+impl How<'_> {
+    fn source(self, entry: &Entry) -> &String {
+        match self {
+            Self::Served => &entry.source,
+            Self::Twins => entry.twin.as_ref().unwrap_or(&entry.source),
+            Self::Recorded(_) => coverage::measured(entry),
+        }
+    }
+}
+
 fn compile(
     entry: &Entry,
-    source: &str,
+    how: How<'_>,
     bundle: &Bundle,
     runtime: &WasmRuntime,
 ) -> Result<Program, LoadError> {
+    let source = how.source(entry);
     let params = params(entry)?;
     let bytes = bundle.file(source);
     match Language::of(source) {
@@ -216,7 +247,16 @@ fn compile(
             let text = document::text(bytes, source)?;
             let params = rego::params(&params);
             let schema = entry.params_schema.as_deref().and_then(|path| bundle.params_schema(path));
-            let policy = RegoPolicy::compile(text, source, &params, schema, entry.budget.ticks())?;
+            let budget = entry.budget.ticks();
+            let policy = match how {
+                How::Served | How::Twins => {
+                    RegoPolicy::compile(text, source, &params, schema, budget)?
+                }
+                How::Recorded(recorder) => {
+                    let record = recorder.of(source);
+                    RegoPolicy::with_record(text, source, &params, schema, budget, record)?
+                }
+            };
             Ok(Program::Rego(Box::new(policy)))
         }
     }

@@ -14,6 +14,7 @@ mod answer;
 pub mod bundle;
 mod cases;
 pub mod catalogue;
+pub mod coverage;
 mod document;
 mod error;
 mod evaluate;
@@ -25,7 +26,8 @@ mod metadata;
 /// OPA's conformance cases and OPA's `test_` rules, on the interpreter of policies.
 pub mod opa {
     pub use crate::rego::opa::{
-        OpaReport, RuleTestReport, TestOutcome, opa_case_files, run_opa_file, run_rule_tests,
+        OpaReport, RuleTestReport, TestOutcome, opa_case_files, record_rule_tests, run_opa_file,
+        run_rule_tests,
     };
 }
 mod rego;

@@ -10,6 +10,7 @@ mod builtins;
 mod charge;
 mod check;
 mod exact;
+mod marks;
 pub(crate) mod opa;
 mod order;
 mod read;
@@ -27,6 +28,7 @@ use regorus::utils::limits::PolicyLengthConfig;
 use regorus::{Engine, LimitError, Value};
 
 use crate::answer::Answer;
+use crate::coverage::Record;
 use crate::error::Fault;
 use crate::metadata::PolicyMetadata;
 use charge::Charged;
@@ -57,6 +59,8 @@ pub(crate) struct RegoPolicy {
     budget: u64,
     charged: Arc<Charged>,
     metadata: PolicyMetadata,
+    /// The name of its file, and what is reached of it, if that is to be known.
+    record: Option<(String, Arc<Record>)>,
 }
 
 impl RegoPolicy {
@@ -74,6 +78,18 @@ impl RegoPolicy {
         params_schema: Option<&serde_json::Value>,
         budget: u64,
     ) -> Result<Self, Fault> {
+        Self::with_record(source, file, params, params_schema, budget, None)
+    }
+
+    /// The same, with what its evaluations reach in a record. It costs more ticks.
+    pub(crate) fn with_record(
+        source: &str,
+        file: &str,
+        params: &Value,
+        params_schema: Option<&serde_json::Value>,
+        budget: u64,
+        record: Option<&Arc<Record>>,
+    ) -> Result<Self, Fault> {
         let parsed = parse(file, source)?;
         let module = &parsed.module;
         let Some(package) = check::refs::names(&module.package.refr) else {
@@ -87,14 +103,18 @@ impl RegoPolicy {
         let declared = check::check(module, file, &check::Params::new(params, params_schema))?;
         let metadata = annotations::read(module, source, file)?;
         let mut engine = interpreter();
-        let charged = add(&mut engine, file, source, &parsed)?;
+        let charged = match record {
+            Some(record) => marks::add(&mut engine, file, source, &parsed, record)?,
+            None => add(&mut engine, file, source, &parsed)?,
+        };
         let told = |error: &dyn std::fmt::Display| fault(&error.to_string(), file, &charged);
         let data = [(Value::from("params"), params.clone())];
         let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
         engine.add_data(data).map_err(|error| told(&error))?;
         engine.set_execution_timer_config(ticks::limit(budget));
         let charged = charged.into();
-        let mut policy = Self { engine, package, declared, budget, charged, metadata };
+        let record = record.map(|record| (file.to_owned(), Arc::clone(record)));
+        let mut policy = Self { engine, package, declared, budget, charged, metadata, record };
         policy.prepare().map_err(|error| fault(&error, file, &policy.charged))?;
         Ok(policy)
     }
@@ -134,6 +154,9 @@ impl RegoPolicy {
         let result = self.engine.eval_modules(false);
         let cost = Cost { fuel: 0, ticks: ticks::spent().min(self.budget.saturating_add(1)) };
         let over = ticks::spent() > self.budget;
+        if let Some((file, record)) = &self.record {
+            marks::end(&mut self.engine, file, record);
+        }
         match result {
             Err(error) if over || error.downcast_ref::<LimitError>().is_some() => self.over(cost),
             // The interpreter looks now and then: what it finished meanwhile is past the budget all

@@ -49,6 +49,8 @@ test_a_model_that_the_cluster_lacks_is_refused_here_too if {
 	codes == {"GPU_MODEL_NOT_IN_CLUSTER"} with input as sold(1, {"gpu_model": "A100"})
 		with data.params as base
 	hints == {"it has H100"} with input as sold(1, {"gpu_model": "A100"}) with data.params as base
+	empty := object.union(sold(1, {}), {"cluster": {"id": "fra", "fabric_gbps": 1000, "gpus": []}})
+	hints == {"ask in another cluster"} with input as empty with data.params as base
 }
 
 busy(hours) := object.union(base, {"busy_hours": [hours]})

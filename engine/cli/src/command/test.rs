@@ -1,6 +1,7 @@
 //! `placet test`: runs a bundle's cases, its twins against them, and its `test_` rules; or OPA's
 //! conformance cases.
 
+mod coverage;
 mod opa;
 mod rules;
 
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use placet_policy::coverage::Recorder;
+use placet_policy::opa::record_rule_tests;
 use placet_policy::{Bundle, CaseReport, CaseRunner, LoadError, PolicySet, WasmRuntime};
 use serde_json::Value;
 
@@ -17,13 +20,19 @@ use crate::print::{Printer, Tone, plain};
 const EXAMPLES: &str = "\
 Cases are the files <dir>/cases/*.yaml of the bundle. Where a policy has a twin,
 both must give the same verdicts. Rules `test_...` of its files *_test.rego run
-as OPA runs them. Exit code: 0 all passed, 1 one failed, 3 the bundle is
-invalid.
+as OPA runs them. Exit code: 0 all passed, 1 one failed or --min is not reached,
+3 the bundle is invalid.
+
+With --coverage, all run once more over policies with marks in them. A rule is
+reached if one of them has it give a value; each definition, each `else` and
+each default counts for itself. A line is reached if something on it is
+evaluated. Components are not measured.
 
 Examples:
   placet test policies/reference
   placet test reference.tar.gz
   placet test --format json policies/reference
+  placet test --coverage --min 95 policies/reference
   placet test --opa-cases opa/v1/test/cases/testdata/v1";
 
 /// Run the cases of a policy bundle
@@ -39,6 +48,13 @@ pub(crate) struct TestArgs {
     /// Only cases whose file or name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Tell which rules and lines of the Rego policies the cases and tests reach
+    #[arg(long, conflicts_with_all = ["opa_cases", "only"])]
+    coverage: bool,
+    /// Fail if fewer of the rules of a policy are reached: percent, 0 to 100
+    #[arg(long, value_name = "PERCENT", requires = "coverage")]
+    #[arg(value_parser = clap::value_parser!(u8).range(..=100))]
+    min: Option<u8>,
 }
 
 /// Counts over all files.
@@ -63,6 +79,11 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
     let twins = PolicySet::compile_twins(&bundle, &runtime).map_err(|error| invalid(&error))?;
     let twinned = twins.is_some();
     let mut runner = CaseRunner::new(Arc::new(policies), twins.map(Arc::new));
+    let recorder = args.coverage.then(|| Recorder::new(&bundle));
+    if let Some(recorder) = &recorder {
+        let recorded = PolicySet::compile_recorded(&bundle, &runtime, recorder);
+        runner = runner.recording(Arc::new(recorded.map_err(|error| invalid(&error))?));
+    }
     let mut counts = Counts::default();
     for file in bundle.case_files() {
         let reports = runner.run(&bundle, &file, request).map_err(|error| invalid(&error))?;
@@ -80,8 +101,14 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
     counts.passed += rules.passed;
     counts.failed += rules.failed;
     counts.skipped += rules.skipped;
+    let mut reached = true;
+    if let Some(recorder) = &recorder {
+        record_rule_tests(&bundle, recorder).map_err(|error| invalid(&error))?;
+        reached = coverage::tell(&recorder.report(), args.min, printer)?;
+    }
     printer.flush()?;
-    summary(&counts, twinned, path, args, printer)
+    let exit = summary(&counts, twinned, path, args, printer)?;
+    Ok(if reached { exit } else { Exit::Failed })
 }
 
 fn summary(

@@ -9,6 +9,7 @@ mod activation;
 mod bad_input;
 mod bundle;
 mod commands;
+mod coverage;
 mod crash;
 mod help;
 mod keys;

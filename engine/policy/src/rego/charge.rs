@@ -228,11 +228,8 @@ impl Writer<'_> {
         self.expr(rhs, Role::Part)
     }
 
-    /// Where an expression begins and ends.
     fn bounds(&self, expr: &Expr) -> (usize, usize) {
-        let (start, end) = (offset(expr.span().start), offset(expr.span().end));
-        let open = self.scan.brackets.get(&end.saturating_sub(1)).filter(|_| literal(expr));
-        (open.copied().unwrap_or(start), end)
+        bounds(self.scan, expr)
     }
 
     fn refuse(&self, span: &Span, message: &str, hint: &str) -> Fault {
@@ -308,15 +305,8 @@ impl Writer<'_> {
         Ok(Head { keys, class: quoted(&class) })
     }
 
-    /// Where a rule's name ends: the interpreter leaves the last bracket out, and a text's quote.
     fn end(&self, name: &Expr) -> Result<usize, Fault> {
-        let end = offset(name.span().end);
-        if !matches!(name, Expr::RefBrack { .. }) {
-            return Ok(end);
-        }
-        let rest = self.text.get(end..).unwrap_or_default();
-        let length = ["]", "\"]", "`]"].into_iter().find(|close| rest.starts_with(close));
-        length.map(|close| end.saturating_add(close.len())).ok_or_else(|| {
+        name_end(self.text, name).ok_or_else(|| {
             let message = "something stands between the key of a rule and its bracket";
             self.refuse(name.span(), message, "write `name[key]`")
         })
@@ -659,6 +649,24 @@ impl Head {
     }
 }
 
+/// Where an expression begins and ends.
+pub(super) fn bounds(scan: &Scan, expr: &Expr) -> (usize, usize) {
+    let (start, end) = (offset(expr.span().start), offset(expr.span().end));
+    let open = scan.brackets.get(&end.saturating_sub(1)).filter(|_| literal(expr));
+    (open.copied().unwrap_or(start), end)
+}
+
+/// Where a rule's name ends: the interpreter leaves the last bracket out, and a text's quote.
+pub(super) fn name_end(text: &str, name: &Expr) -> Option<usize> {
+    let end = offset(name.span().end);
+    if !matches!(name, Expr::RefBrack { .. }) {
+        return Some(end);
+    }
+    let rest = text.get(end..).unwrap_or_default();
+    let length = ["]", "\"]", "`]"].into_iter().find(|close| rest.starts_with(close));
+    length.map(|close| end.saturating_add(close.len()))
+}
+
 /// A text as Rego writes it.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -679,7 +687,7 @@ fn simple(expr: &Expr) -> bool {
     !literal(expr)
 }
 
-fn offset(at: u32) -> usize {
+pub(super) fn offset(at: u32) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
 

@@ -5,16 +5,18 @@ mod cases;
 mod rule_tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use regorus::unstable::{Module, Ref};
 use regorus::{Engine, LimitError};
 
 pub use cases::{OpaReport, opa_case_files, run_opa_file};
-pub use rule_tests::{RuleTestReport, run_rule_tests};
+pub use rule_tests::{RuleTestReport, record_rule_tests, run_rule_tests};
 
 use super::charge::Charged;
 use super::check::{self, deviations};
-use super::{MAX_TICKS, Parsed, add, builtins, interpreter, parse, ticks, told};
+use super::{MAX_TICKS, Parsed, add, builtins, interpreter, marks, parse, ticks, told};
+use crate::coverage::Record;
 use crate::error::Fault;
 
 /// What became of a case or of a test.
@@ -42,15 +44,19 @@ struct Loaded {
     modules: Vec<Ref<Module>>,
 }
 
-fn load(modules: &[(String, &str)]) -> Result<Loaded, Fault> {
+/// Loads modules; what is reached of the first goes into a record, if there is one.
+fn load(modules: &[(String, &str)], record: Option<&Arc<Record>>) -> Result<Loaded, Fault> {
     let mut engine = interpreter();
     let parsed = modules.iter().map(|(file, source)| parse(file, source));
     let parsed: Vec<Parsed> = parsed.collect::<Result<_, _>>()?;
     let functions: BTreeSet<String> =
         parsed.iter().flat_map(|parsed| check::functions(&parsed.module)).collect();
-    for (parsed, (file, source)) in parsed.iter().zip(modules) {
+    for (at, (parsed, (file, source))) in parsed.iter().zip(modules).enumerate() {
         check_module(&parsed.module, file, &functions)?;
-        add(&mut engine, file, source, parsed)?;
+        match record.filter(|_| at == 0) {
+            Some(record) => marks::add(&mut engine, file, source, parsed, record)?,
+            None => add(&mut engine, file, source, parsed)?,
+        };
     }
     engine.set_execution_timer_config(ticks::limit(MAX_TICKS));
     Ok(Loaded { engine, modules: parsed.into_iter().map(|parsed| parsed.module).collect() })

@@ -238,7 +238,7 @@ fn numbers_fit(value: &Json) -> bool {
 fn prepare(case: &Case) -> Result<Engine, Fault> {
     let names = (0..case.modules.len()).map(|at| format!("module {at}"));
     let modules: Vec<_> = names.zip(case.modules.iter().map(String::as_str)).collect();
-    let Loaded { mut engine, modules } = load(&modules)?;
+    let Loaded { mut engine, modules } = load(&modules, None)?;
     let functions = modules.iter().flat_map(|module| check::functions(module)).collect();
     let query = as_module(&case.query)?;
     check_module(&query, QUERY, &functions)?;
@@ -267,7 +267,7 @@ fn as_module(query: &str) -> Result<Ref<Module>, Fault> {
 }
 
 fn input_term(term: &str) -> Result<Value, Fault> {
-    let Loaded { mut engine, .. } = load(&[])?;
+    let Loaded { mut engine, .. } = load(&[], None)?;
     let module = as_module(term)?;
     check_module(&module, "input_term", &check::functions(&module))?;
     let result = budgeted(&mut engine, |engine| {

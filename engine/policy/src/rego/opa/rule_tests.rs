@@ -6,9 +6,10 @@ use regorus::unstable::{Expr, Module, Rule, RuleHead};
 use regorus::{Engine, Value};
 
 use super::super::check::refs;
-use super::super::{params, parse};
+use super::super::{marks, params, parse};
 use super::{Loaded, Stop, TestOutcome, budgeted, load};
 use crate::bundle::{Bundle, Language};
+use crate::coverage::Recorder;
 use crate::document;
 use crate::error::{Fault, LoadError};
 use crate::evaluate;
@@ -49,6 +50,19 @@ struct TestFile<'a> {
 /// [`LoadError`] if a file does not parse, calls what a policy may not, or tests no policy of the
 /// bundle. A test that fails is no error.
 pub fn run_rule_tests(bundle: &Bundle) -> Result<Vec<RuleTestReport>, LoadError> {
+    run(bundle, None)
+}
+
+/// Runs every test once more, with what they reach of the policies in a record. What comes out of
+/// them is not looked at.
+///
+/// # Errors
+/// As [`run_rule_tests`].
+pub fn record_rule_tests(bundle: &Bundle, recorder: &Recorder) -> Result<(), LoadError> {
+    run(bundle, Some(recorder)).map(|_| ())
+}
+
+fn run(bundle: &Bundle, recorder: Option<&Recorder>) -> Result<Vec<RuleTestReport>, LoadError> {
     let mut policies = Vec::new();
     for entry in &bundle.manifest().policies {
         let sources = [Some(&entry.source), entry.twin.as_ref()].into_iter().flatten();
@@ -82,13 +96,19 @@ pub fn run_rule_tests(bundle: &Bundle) -> Result<Vec<RuleTestReport>, LoadError>
         let Some((entry, source, text, _)) = policies.get(policy) else { continue };
         let mut modules = vec![((*source).to_owned(), *text)];
         modules.extend(files.iter().map(|file| (file.path.to_owned(), file.text)));
-        let Loaded { mut engine, modules } = load(&modules)?;
+        let record = recorder.and_then(|recorder| recorder.of(source));
+        let Loaded { mut engine, modules } = load(&modules, record)?;
         let params = params(&evaluate::params(entry)?);
         let data = [(Value::from("params"), params)];
         let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
         engine.add_data(data).map_err(|error| Fault::new(*source, error.to_string()))?;
         for (module, file) in modules.iter().skip(1).zip(files) {
-            reports.extend(tests(module, file.path, &engine));
+            let after = |engine: &mut Engine| {
+                if let Some(record) = record {
+                    marks::end(engine, source, record);
+                }
+            };
+            reports.extend(tests(module, file.path, &engine, after));
         }
     }
     reports.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
@@ -115,7 +135,12 @@ fn tested(module: &Module) -> Vec<String> {
     names
 }
 
-fn tests(module: &Module, file: &str, engine: &Engine) -> Vec<RuleTestReport> {
+fn tests(
+    module: &Module,
+    file: &str,
+    engine: &Engine,
+    after: impl Fn(&mut Engine),
+) -> Vec<RuleTestReport> {
     let package = refs::names(&module.package.refr).unwrap_or_default();
     let mut reports: Vec<RuleTestReport> = Vec::new();
     for rule in &module.policy {
@@ -128,7 +153,10 @@ fn tests(module: &Module, file: &str, engine: &Engine) -> Vec<RuleTestReport> {
         let outcome = if todo {
             TestOutcome::Skipped { reason: "todo", detail: "its name begins with `todo_`".into() }
         } else if is_plain(rule) {
-            test(&package, &name, engine)
+            let mut engine = engine.clone();
+            let outcome = test(&package, &name, &mut engine);
+            after(&mut engine);
+            outcome
         } else {
             TestOutcome::Error("a test is a rule without keys or arguments".into())
         };
@@ -148,13 +176,13 @@ fn is_plain(rule: &Rule) -> bool {
     }
 }
 
-fn test(package: &[String], name: &str, engine: &Engine) -> TestOutcome {
+fn test(package: &[String], name: &str, engine: &mut Engine) -> TestOutcome {
     let mut path = "data".to_owned();
     for segment in package {
         path.push_str(&format!("[{}]", serde_json::Value::from(segment.as_str())));
     }
     path.push_str(&format!(".{name}"));
-    let result = budgeted(&mut engine.clone(), |engine| engine.eval_rule(path).map_err(Into::into));
+    let result = budgeted(engine, |engine| engine.eval_rule(path).map_err(Into::into));
     match result {
         Ok(Value::Bool(true)) => TestOutcome::Passed,
         Ok(Value::Undefined) => TestOutcome::Failed("is undefined".into()),
