@@ -19,6 +19,8 @@ pub(crate) const MAX_OBLIGATIONS: usize = 32;
 pub(crate) const MAX_PARAMS: usize = 16;
 /// Most claims of one answer: each is a lookup in the ledger.
 pub(crate) const MAX_CLAIMS: usize = 32;
+/// Most params that a policy calls wrong at once: who mends them is told the first.
+pub(crate) const MAX_WRONG_PARAMS: usize = 32;
 /// Longest message and hint in bytes, as the contract says.
 pub(crate) const MAX_TEXT_BYTES: usize = 1_024;
 /// Longest path of a field, and longest name and value of an obligation's parameter, in bytes.
@@ -29,6 +31,15 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 8_192;
 pub(crate) const MAX_VICTIMS: u32 = 1_000;
 /// Longest error of an `INDETERMINATE` verdict in bytes; the rest is cut.
 const MAX_ERROR_BYTES: usize = 512;
+
+/// A param that its own policy calls wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WrongParam {
+    /// Where it is, such as `terms[0].grace_seconds`: 1 to 256 bytes.
+    pub(crate) path: String,
+    /// What is wrong with it, as the rest of a sentence: 1 to 1,024 bytes on one line.
+    pub(crate) message: String,
+}
 
 /// What a policy said, with what it cost to say it.
 #[derive(Debug, Clone, PartialEq, Eq)]

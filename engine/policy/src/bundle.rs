@@ -8,6 +8,7 @@ mod params;
 pub(crate) mod place;
 mod summary;
 mod written;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -257,6 +257,7 @@ fn compile(
                     RegoPolicy::with_record(text, source, &params, schema, budget, record)?
                 }
             };
+            bundle.refuse_params(entry.name.as_str(), policy.wrong_params())?;
             Ok(Program::Rego(Box::new(policy)))
         }
     }

@@ -9,6 +9,7 @@ mod annotations;
 mod builtins;
 mod charge;
 mod check;
+mod contradictions;
 mod exact;
 mod marks;
 pub(crate) mod opa;
@@ -27,7 +28,7 @@ use regorus::unstable::{Module, Ref};
 use regorus::utils::limits::PolicyLengthConfig;
 use regorus::{Engine, LimitError, Value};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, WrongParam};
 use crate::coverage::Record;
 use crate::error::Fault;
 use crate::metadata::PolicyMetadata;
@@ -59,6 +60,8 @@ pub(crate) struct RegoPolicy {
     budget: u64,
     charged: Arc<Charged>,
     metadata: PolicyMetadata,
+    /// What it says of its params, or why it says nothing.
+    wrong_params: Result<Vec<WrongParam>, String>,
     /// The name of its file, and what is reached of it, if that is to be known.
     record: Option<(String, Arc<Record>)>,
 }
@@ -102,6 +105,7 @@ impl RegoPolicy {
         }
         let declared = check::check(module, file, &check::Params::new(params, params_schema))?;
         let metadata = annotations::read(module, source, file)?;
+        let judges_params = contradictions::declared(module, file)?;
         let mut engine = interpreter();
         let charged = match record {
             Some(record) => marks::add(&mut engine, file, source, &parsed, record)?,
@@ -113,8 +117,13 @@ impl RegoPolicy {
         engine.add_data(data).map_err(|error| told(&error))?;
         engine.set_execution_timer_config(ticks::limit(budget));
         let charged = charged.into();
+        let wrong_params = match judges_params {
+            true => contradictions::wrong(engine.clone(), &package, budget),
+            false => Ok(Vec::new()),
+        };
         let record = record.map(|record| (file.to_owned(), Arc::clone(record)));
-        let mut policy = Self { engine, package, declared, budget, charged, metadata, record };
+        let mut policy =
+            Self { engine, package, declared, budget, charged, metadata, wrong_params, record };
         policy.prepare().map_err(|error| fault(&error, file, &policy.charged))?;
         Ok(policy)
     }
@@ -122,6 +131,11 @@ impl RegoPolicy {
     /// What the policy's annotations say of it.
     pub(crate) fn metadata(&self) -> &PolicyMetadata {
         &self.metadata
+    }
+
+    /// Which of its params the policy calls wrong, or why it cannot say.
+    pub(crate) fn wrong_params(&self) -> Result<Vec<WrongParam>, String> {
+        self.wrong_params.clone()
     }
 
     /// Whether the policy has the rule that says whom a request displaces.
@@ -133,10 +147,7 @@ impl RegoPolicy {
     fn prepare(&mut self) -> Result<(), String> {
         let sets = self.declared.sets.iter().copied();
         let rules = sets.chain(self.declared.preemption.then_some(check::PREEMPTION));
-        let mut rule = "data".to_owned();
-        for segment in &self.package {
-            rule.push_str(&format!("[{}]", serde_json::Value::from(segment.as_str())));
-        }
+        let mut rule = format!("data.{}", path_of(&self.package));
         if let Some(name) = rules.take(1).next() {
             rule.push_str(&format!(".{name}"));
         }
@@ -235,6 +246,13 @@ fn lengths(times: u32) -> PolicyLengthConfig {
         max_file_bytes: bytes.expect("the limit is not zero"),
         max_lines: lines.expect("the limit is not zero"),
     }
+}
+
+/// A package as Rego names it below `data`, whatever its names are made of.
+fn path_of(package: &[String]) -> String {
+    let (first, rest) = package.split_first().map_or(("", &[][..]), |(one, rest)| (one, rest));
+    let quoted = |name: &String| format!("[{}]", serde_json::Value::from(name.as_str()));
+    std::iter::once(first.to_owned()).chain(rest.iter().map(quoted)).collect()
 }
 
 /// An error of the interpreter at its place in the policy.

@@ -323,3 +323,30 @@ reached := max([entry.from_gbps |
 	some entry in object.get(params, "congestion_profiles", [])
 	entry.from_gbps <= fabric
 ])
+
+# --- params
+
+# What no schema can tell; asked once, when the bundle is loaded.
+params_wrong(given) := hours_wrong(given) | profiles_wrong(given)
+
+# Hours that end when they begin are none, or the whole day: 0 to 24 says which.
+hours_wrong(given) := {wrong |
+	some at, hours in given.busy_hours
+	hours.from_hour == hours.until_hour % 24
+	hours.until_hour - hours.from_hour != 24
+	wrong := {
+		"path": sprintf("busy_hours[%d].until_hour", [at]),
+		"message": sprintf("is %d, as from_hour: no hour, or all of them", [hours.until_hour]),
+	}
+}
+
+profiles_wrong(given) := {wrong |
+	some at, one in given.congestion_profiles
+	some after, other in given.congestion_profiles
+	at < after
+	one.from_gbps == other.from_gbps
+	wrong := {
+		"path": sprintf("congestion_profiles[%d].from_gbps", [after]),
+		"message": sprintf("is %d, as that of another profile", [other.from_gbps]),
+	}
+}

@@ -184,3 +184,28 @@ test_a_buffer_above_capacity_sells_nothing if {
 	limit := gpu_limit with input as sold(1, {}) with data.params as busy(over)
 	limit == 0
 }
+
+wrong_params(params) := {wrong.path | some wrong in capacity.params_wrong(params)}
+
+hours_of(from, until) := {"busy_hours": [
+	{"from_hour": 1, "until_hour": 2, "buffer_percent": 1},
+	{"from_hour": from, "until_hour": until, "buffer_percent": 1},
+]}
+
+test_hours_that_end_when_they_begin_are_wrong if {
+	wrong_params(hours_of(7, 7)) == {"busy_hours[1].until_hour"}
+	wrong_params(hours_of(0, 24)) == set()
+	wrong_params(hours_of(23, 24)) == set()
+	wrong_params(hours_of(7, 6)) == set()
+	wrong_params({}) == set()
+}
+
+test_two_profiles_of_one_threshold_are_wrong if {
+	profiles := [
+		{"from_gbps": 1, "profile": "a"},
+		{"from_gbps": 2, "profile": "b"},
+		{"from_gbps": 1, "profile": "c"},
+	]
+	wrong_params({"congestion_profiles": profiles}) == {"congestion_profiles[2].from_gbps"}
+	wrong_params({"congestion_profiles": array.slice(profiles, 0, 2)}) == set()
+}

@@ -681,3 +681,66 @@ absent_params contains sprintf("required.%s.cluster", [input.tenant.kind]) if {
 absent_params contains "export_control" if not is_array(params.export_control)
 
 absent_params contains "audit.frameworks" if not is_array(params.audit.frameworks)
+
+# What no schema can tell; asked once, when the bundle is loaded.
+params_wrong(given) := union({
+	exports_wrong(given),
+	weights_wrong(given),
+	weaker(given),
+	uncovered(given),
+})
+
+exports_wrong(given) := {wrong |
+	some at, control in given.export_control
+	some list in ["cluster_jurisdictions", "tenant_jurisdictions"]
+	some index, jurisdiction in control[list]
+	jurisdiction in object.get(given, "embargoed", [])
+	wrong := {
+		"path": sprintf("export_control[%d].%s[%d]", [at, list, index]),
+		"message": sprintf("is %s, which is under embargo", [jurisdiction]),
+	}
+}
+
+weights_wrong(given) := {wrong |
+	some at, control in given.weights_control
+	some index, jurisdiction in control.cluster_jurisdictions
+	jurisdiction in object.get(given, "embargoed", [])
+	wrong := {
+		"path": sprintf("weights_control[%d].cluster_jurisdictions[%d]", [at, index]),
+		"message": sprintf("is %s, which is under embargo", [jurisdiction]),
+	}
+}
+
+# What encrypts better has the higher number.
+strength := {"operator-keys": 0, "tenant-keys": 1, "tls": 0, "mutual-tls": 1}
+
+weaker(given) := {wrong |
+	some lower, one in given.encryption.levels
+	some higher, other in given.encryption.levels
+	rank[lower] < rank[higher]
+	some name in ["at_rest", "in_transit"]
+	strength[other[name]] < strength[one[name]]
+	wrong := {
+		"path": sprintf("encryption.levels.%s.%s", [higher, name]),
+		"message": sprintf("is %s, weaker than that of %s", [other[name], lower]),
+	}
+}
+
+# Nothing would be covered, as nobody has to have the attestation.
+uncovered(given) := {wrong |
+	some at, framework in given.cover_whole_work
+	not framework in needed(given)
+	wrong := {
+		"path": sprintf("cover_whole_work[%d]", [at]),
+		"message": sprintf("is %s, which nothing requires", [framework]),
+	}
+}
+
+needed(given) := {framework |
+	some sides in given.required
+	some frameworks in sides
+	some framework in frameworks
+} | {framework |
+	some frameworks in given.required_by_framework
+	some framework in frameworks
+}

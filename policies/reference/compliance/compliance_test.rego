@@ -220,3 +220,50 @@ test_the_largest_answer_is_read if {
 	]
 	sum(text) <= 8192
 }
+
+wrong_params(params) := {wrong.path: wrong.message | some wrong in compliance.params_wrong(params)}
+
+test_what_is_under_embargo_is_in_no_list if {
+	control := {
+		"gpu_models": ["H100"],
+		"cluster_jurisdictions": ["DE", "KP"],
+		"tenant_jurisdictions": ["IR"],
+	}
+	weights := {"classifications": ["RESTRICTED"], "cluster_jurisdictions": ["KP", "DE"]}
+	params := {"export_control": [control], "weights_control": [weights]}
+	wrong_params(object.union(params, {"embargoed": ["KP", "IR"]})) == {
+		"export_control[0].cluster_jurisdictions[1]": "is KP, which is under embargo",
+		"export_control[0].tenant_jurisdictions[0]": "is IR, which is under embargo",
+		"weights_control[0].cluster_jurisdictions[0]": "is KP, which is under embargo",
+	}
+	wrong_params(params) == {}
+}
+
+levels(rest, transit) := {"encryption": {"levels": {
+	"INTERNAL": {"at_rest": "tenant-keys", "in_transit": "tls"},
+	"RESTRICTED": {"at_rest": rest, "in_transit": transit},
+}}}
+
+test_encryption_does_not_get_weaker_with_the_class if {
+	wrong_params(levels("tenant-keys", "tls")) == {}
+	wrong_params(levels("tenant-keys", "mutual-tls")) == {}
+	wrong_params(levels("operator-keys", "mutual-tls")) == {
+		"encryption.levels.RESTRICTED.at_rest": "is operator-keys, weaker than that of INTERNAL",
+	}
+}
+
+test_what_is_covered_is_required_of_somebody if {
+	params := {
+		"required": {
+			"OWN": {"tenant": [], "cluster": []},
+			"CUSTOMER": {"tenant": ["A"], "cluster": ["B"]},
+		},
+		"required_by_framework": {"X": ["C"]},
+	}
+	wrong_params(object.union(params, {"cover_whole_work": ["A", "B", "C", "X"]})) == {
+		"cover_whole_work[3]": "is X, which nothing requires",
+	}
+	wrong_params({"cover_whole_work": ["A"]}) == {
+		"cover_whole_work[0]": "is A, which nothing requires",
+	}
+}

@@ -157,37 +157,21 @@ preemption := {
 
 # --- params
 
-# METADATA
-# title: Terms that contradict each other
-# description: |
-#   A grace above the minimum run time would let a victim go that never had the time it was
-#   promised. Nobody is displaced until the params are mended.
-# custom:
-#   code: PARAMS_CONTRADICTORY
-deny contains {
-	"code": "PARAMS_CONTRADICTORY",
-	"message": sprintf(
-		"param %s of policy preemption comes to %d, above min_runtime_seconds, %d",
-		[path, grace, least],
-	),
-	"hint": "mend it in bundle.yaml",
-} if {
-	subject.may_preempt
-	some path, terms in all_terms
-	grace := max([params.grace_seconds, object.get(terms, "grace_seconds", 0)])
-	least := max([params.min_runtime_seconds, object.get(terms, "min_runtime_seconds", 0)])
+# What no schema can tell; asked once, when the bundle is loaded. A grace above the minimum run time
+# would let a victim go that never had the time it was promised.
+params_wrong(given) := {wrong |
+	some path, terms in all_terms(given)
+	grace := max([given.grace_seconds, object.get(terms, "grace_seconds", 0)])
+	least := max([given.min_runtime_seconds, object.get(terms, "min_runtime_seconds", 0)])
 	grace > least
+	wrong := {
+		"path": path,
+		"message": sprintf("comes to %d, above a min_runtime_seconds of %d", [grace, least]),
+	}
 }
 
 # The terms for all, and those of each site, by their paths.
-all_terms[path] := terms if {
-	subject.may_preempt
-	path := "grace_seconds"
-	terms := {}
-}
-
-all_terms[path] := terms if {
-	subject.may_preempt
-	some at, terms in params.terms
+all_terms(given) := object.union({"grace_seconds": {}}, {path: terms |
+	some at, terms in given.terms
 	path := sprintf("terms[%d].grace_seconds", [at])
-}
+})

@@ -29,14 +29,8 @@ asking_in(cluster) := {
 refuses(codes) if codes == {denial.code | some denial in preemption.deny}
 
 # The params that are told to be wrong, with params laid over those above.
-wrong_params(over) := paths if {
-	refused := preemption.deny with input as asking_in("fra")
-		with data.params as object.union(base, over)
-	paths := {path |
-		some denial in refused
-		denial.code == "PARAMS_CONTRADICTORY"
-		path := split(denial.message, " ")[1]
-	}
+wrong_params(over) := {wrong.path |
+	some wrong in preemption.params_wrong(object.union(base, over))
 }
 
 test_the_terms_are_those_of_the_params if {
@@ -132,13 +126,6 @@ test_a_grace_as_long_as_the_run_time_is_right if {
 
 test_a_grace_a_second_longer_is_wrong if {
 	wrong_params({"grace_seconds": 1801}) == {"grace_seconds"}
-}
-
-test_contradictory_params_let_nobody_displace if {
-	over := object.union(base, {"grace_seconds": 1801})
-	refuses({"PARAMS_CONTRADICTORY"}) with input as asking_in("fra") with data.params as over
-	calm := object.union(asking_in("fra"), {"lease": {"may_preempt": false}})
-	refuses(set()) with input as calm with data.params as over
 }
 
 test_the_terms_of_a_site_are_held_to_the_same if {

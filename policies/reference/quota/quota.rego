@@ -224,3 +224,17 @@ claims contains {
 }
 
 max_at_once := object.get(object.get(params, "max_concurrent", {}), input.tenant.id, null)
+
+# --- params
+
+# What no schema can tell; asked once, when the bundle is loaded. A maximum for all of a
+# reservation's time that is below that of one request would never be reached.
+params_wrong(given) := {wrong |
+	some class, most in given.max_extended_seconds
+	longest := given.max_duration_seconds[class]
+	most < longest
+	wrong := {
+		"path": sprintf("max_extended_seconds.%s", [class]),
+		"message": sprintf("is %d, below max_duration_seconds of the class, %d", [most, longest]),
+	}
+}

@@ -105,3 +105,16 @@ test_a_limit_that_is_no_number_is_still_a_limit if {
 		value in limits
 	}
 }
+
+test_extended_time_below_that_of_one_request_is_wrong if {
+	params := {
+		"max_duration_seconds": {"EXTERNAL_COMMERCIAL": 100, "INTERNAL_RESEARCH": 100},
+		"max_extended_seconds": {"EXTERNAL_COMMERCIAL": 99, "INTERNAL_RESEARCH": 100},
+	}
+	quota.params_wrong(params) == {{
+		"path": "max_extended_seconds.EXTERNAL_COMMERCIAL",
+		"message": "is 99, below max_duration_seconds of the class, 100",
+	}}
+	quota.params_wrong({"max_duration_seconds": {"EXTERNAL_COMMERCIAL": 100}}) == set()
+	quota.params_wrong({"max_extended_seconds": {"EXTERNAL_COMMERCIAL": 1}}) == set()
+}

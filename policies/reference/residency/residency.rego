@@ -516,3 +516,17 @@ egress := {name: codes |
 egress_name(at) := "allow" if at == 0
 
 egress_name(at) := sprintf("allow.%d", [(at / codes_per_param) + 1]) if at > 0
+
+# --- params
+
+# What no schema can tell; asked once, when the bundle is loaded. The schema knows the codes of ISO
+# 3166-1 and those that ISO leaves to its users; of these only some are places here.
+params_wrong(given) := {wrong |
+	some at, code in given.adequate
+	regex.match("^(AA|Q[M-Z]|X[A-Z]|ZZ)$", code)
+	not code in object.get(given, "more_jurisdictions", [])
+	wrong := {
+		"path": sprintf("adequate[%d]", [at]),
+		"message": sprintf("is %s, which is not in more_jurisdictions", [code]),
+	}
+}

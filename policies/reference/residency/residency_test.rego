@@ -177,3 +177,12 @@ test_the_largest_answer_is_read if {
 	sum(text) <= 8192
 	"JURISDICTION_UNKNOWN" in {denial.code | some denial in all}
 }
+
+test_places_of_ones_own_have_to_be_listed if {
+	params := {"adequate": ["DE", "XK"]}
+	residency.params_wrong(object.union(params, {"more_jurisdictions": ["XK"]})) == set()
+	told := {"path": "adequate[1]", "message": "is XK, which is not in more_jurisdictions"}
+	residency.params_wrong(object.union(params, {"more_jurisdictions": ["XA"]})) == {told}
+	residency.params_wrong(params) == {told}
+	residency.params_wrong({"adequate": ["QA", "DE"]}) == set()
+}

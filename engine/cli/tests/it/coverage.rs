@@ -57,7 +57,22 @@ words(group) := upper(group)
     fs::write(at.join("bundle.yaml"), manifest).unwrap();
     let path = at.to_str().unwrap();
     let ran = run(["test", "--coverage", "--min", "26", path]);
-    insta::assert_snapshot!(ran.shown(&[]), @"");
+    insta::assert_snapshot!(ran.shown(&[]), @r"
+    exit 1
+    --- stdout
+    ok    limit_test.rego: test_it
+
+     coverage    rules           lines
+     limit.rego  1 of 4  25.0 %  3 of 7  42.8 %
+    limit.rego:3: `deny` never gives a value
+    limit.rego:9: `limit` never gives the value of this `else`
+    limit.rego:14: `words` never gives a value
+    limit.rego: nothing is evaluated on lines 3, 10-11, 14
+    `apart` is WebAssembly: its coverage is not measured
+    --- stderr
+    limit.rego: 25.0 % of its rules are reached, not 26 %
+    1 passed, 0 failed in 0 files
+    ");
     assert_eq!(run(["test", "--coverage", "--min", "25", path]).code, 0);
     assert_eq!(run(["test", "--min", "25", path]).code, 64);
     assert_eq!(run(["test", "--coverage", "--min", "101", path]).code, 64);

@@ -5,6 +5,7 @@
 mod again;
 mod archive;
 mod bundle;
+mod contradictions;
 mod coverage;
 mod opa;
 mod params;

@@ -50,8 +50,6 @@ const BY_TEST_RULES: &[(&str, &str)] = &[
     ("capacity", "denial GPU_MODEL_NOT_IN_CLUSTER"),
     // The schema refuses params without these lists.
     ("compliance", "denial PARAMS_INCOMPLETE"),
-    // The params of the bundle do not contradict each other.
-    ("preemption", "denial PARAMS_CONTRADICTORY"),
 ];
 
 /// Codes, obligations and accounts of a policy, as its annotations and its verdicts name them.

@@ -92,7 +92,7 @@ fn lines(file: &FileCoverage) -> (usize, usize) {
 
 /// With one digit, rounded down: nothing incomplete is 100.
 fn percent(covered: usize, all: usize) -> String {
-    let permille = if all == 0 { 1_000 } else { covered.saturating_mul(1_000) / all };
+    let permille = covered.saturating_mul(1_000).checked_div(all).unwrap_or(1_000);
     format!("{}.{} %", permille / 10, permille % 10)
 }
 
