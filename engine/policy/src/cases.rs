@@ -1,5 +1,7 @@
 //! Cases: requests with what is expected of them, in files beside the policies.
 
+mod variants;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::document;
 use crate::error::{Fault, LoadError};
 use crate::evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
 use crate::facts::{Facts, MAX_FACTS_BYTES};
-use crate::resolve::resolve;
+use variants::{Sets, Variants};
 
 /// Largest file of cases in bytes.
 const MAX_CASES_BYTES: usize = 4 << 20;
@@ -50,13 +52,21 @@ struct Case {
     time: u64,
     #[serde(default)]
     request: Value,
+    /// By policy: laid over the params of the manifest, mapping by mapping; `null` removes.
+    #[serde(default)]
+    params: BTreeMap<Id, Value>,
+    /// Whether the policies get them even if loading would refuse them.
+    #[serde(default)]
+    unchecked: bool,
     expect: Expect,
 }
 
 /// What is expected; what is absent is not looked at.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expect {
+    /// A part of what loading says of the case's params.
+    refused: Option<String>,
     effect: Option<Effect>,
     codes: Option<BTreeSet<Code>>,
     warnings: Option<BTreeSet<Code>>,
@@ -91,10 +101,8 @@ pub struct CaseReport {
 /// Runs files of cases against a set of policies and, where it has them, their twins.
 #[derive(Debug)]
 pub struct CaseRunner {
-    policies: Evaluator,
-    twins: Option<Evaluator>,
-    /// The policies with what is reached of them in a record.
-    recorded: Option<Evaluator>,
+    base: Sets,
+    variants: Variants,
     /// By the digest of the file: many files of cases share one.
     facts: BTreeMap<Digest, Arc<Facts>>,
     /// The bundle whose cases were counted and are few enough.
@@ -105,16 +113,16 @@ impl CaseRunner {
     /// A runner for a compiled bundle; `twins` are those of the same bundle.
     #[must_use]
     pub fn new(policies: Arc<PolicySet>, twins: Option<Arc<PolicySet>>) -> Self {
-        let facts = BTreeMap::new();
         let (policies, twins) = (Evaluator::new(policies), twins.map(Evaluator::new));
-        Self { policies, twins, recorded: None, facts, counted: None }
+        let base = Sets { policies, twins, recorded: None };
+        Self { base, variants: Variants::default(), facts: BTreeMap::new(), counted: None }
     }
 
     /// The same, that evaluates each case once more with policies that record what is reached, see
     /// [`PolicySet::compile_recorded`].
     #[must_use]
     pub fn recording(mut self, recorded: Arc<PolicySet>) -> Self {
-        self.recorded = Some(Evaluator::new(recorded));
+        self.base.recorded = Some(Evaluator::new(recorded));
         self
     }
 
@@ -136,21 +144,28 @@ impl CaseRunner {
         };
         if self.counted != Some(bundle.digest()) {
             count(bundle)?;
-            self.counted = Some(bundle.digest());
+            (self.counted, self.variants) = (Some(bundle.digest()), Variants::default());
         }
         let read = parse(file, bytes)?;
         let facts = self.facts(bundle, file, &read.facts)?;
-        let cases = read.cases.iter().map(|case| {
+        let mut reports = Vec::with_capacity(read.cases.len());
+        for case in &read.cases {
+            let sets = self.variants.of(&mut self.base, bundle, file, case)?;
             let mut request = read.request.clone();
             merge(&mut request, &case.request);
-            let (failures, evaluation) = match convert(&request) {
-                Ok(request) => self.one(case, &facts, &request),
-                Err(error) => (vec![format!("the request cannot be read: {error}")], None),
+            let (failures, evaluation) = match (sets, &case.expect.refused) {
+                (Err(why), Some(expected)) if why.contains(expected) => (Vec::new(), None),
+                (Err(why), _) => (vec![format!("the params are refused: {why}")], None),
+                (Ok(_), Some(_)) => (vec!["the params are not refused".to_owned()], None),
+                (Ok(sets), None) => match convert(&request) {
+                    Ok(request) => sets.run(case, &facts, &request),
+                    Err(error) => (vec![format!("the request cannot be read: {error}")], None),
+                },
             };
-            let failures = bounded(failures);
-            CaseReport { file: file.to_owned(), name: case.name.clone(), failures, evaluation }
-        });
-        Ok(cases.collect())
+            let (file, failures) = (file.to_owned(), bounded(failures));
+            reports.push(CaseReport { file, name: case.name.clone(), failures, evaluation });
+        }
+        Ok(reports)
     }
 
     fn facts(
@@ -185,50 +200,6 @@ impl CaseRunner {
         self.facts.insert(digest, Arc::clone(&facts));
         Ok(facts)
     }
-
-    fn one(
-        &mut self,
-        case: &Case,
-        facts: &Facts,
-        request: &AdmissionRequest,
-    ) -> (Vec<String>, Option<Evaluation>) {
-        // The salt hides who acts from readers of the log; a case has no log.
-        let input = match resolve(facts, request, case.time, &[0; 32]) {
-            Ok((input, _)) => input,
-            Err(reasons) => {
-                let codes = reasons.into_iter().map(|reason| reason.code).collect();
-                let told = Told { effect: Effect::Deny, codes, candidate: None };
-                return (case.expect.compare(&told), None);
-            }
-        };
-        let evaluation = match self.policies.evaluate(&input) {
-            Ok(evaluation) => evaluation,
-            Err(error) => return (vec![error.to_string()], None),
-        };
-        if let Some(recorded) = &mut self.recorded {
-            // Only what it reaches counts; what it says costs more, and is the same else.
-            if let Err(error) = recorded.evaluate(&input) {
-                return (vec![error.to_string()], None);
-            }
-        }
-        // As the sequencer does: the first candidate that is permitted, else the first.
-        let candidate = evaluation.permitted().or(evaluation.candidates.first());
-        let told = Told {
-            effect: candidate.map_or(Effect::Deny, |candidate| candidate.outcome.effect),
-            codes: candidate
-                .map(|c| c.outcome.reasons.iter().map(|reason| reason.code.clone()).collect())
-                .unwrap_or_default(),
-            candidate,
-        };
-        let mut failures = case.expect.compare(&told);
-        if let Some(twins) = &mut self.twins {
-            match twins.evaluate(&input) {
-                Ok(other) => failures.extend(differences(&evaluation, &other)),
-                Err(error) => failures.push(format!("twin: {error}")),
-            }
-        }
-        (failures, Some(evaluation))
-    }
 }
 
 /// Reads a file of cases.
@@ -249,6 +220,15 @@ fn parse(file: &str, bytes: &[u8]) -> Result<CaseFile, Fault> {
                 "the name of case {position} is not one line of 1 to {MAX_NAME_BYTES} bytes"
             );
             let hint = "shorten it, and explain the case in a comment";
+            return Err(Fault::new(file, message).hint(hint));
+        }
+        let Expect { refused, .. } = &case.expect;
+        let alone = Expect { refused: refused.clone(), ..Expect::default() };
+        let refusable = !case.params.is_empty() && !case.unchecked && case.expect == alone;
+        if refused.is_some() && !refusable {
+            let message = format!("case `{name}` expects more than that its params are refused");
+            let hint = "give it `params`, and nothing else to expect; what is `unchecked` is never \
+                        refused";
             return Err(Fault::new(file, message).hint(hint));
         }
         if !names.insert(name) {
@@ -426,7 +406,7 @@ fn differences(one: &Evaluation, other: &Evaluation) -> Vec<String> {
 }
 
 /// Lays `over` on `base`: objects field by field, `null` removes, all else replaces.
-fn merge(base: &mut Value, over: &Value) {
+pub(crate) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (_, Value::Null) => {}
         (Value::Object(base), Value::Object(over)) => {

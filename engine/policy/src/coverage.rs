@@ -75,8 +75,8 @@ impl FileCoverage {
     }
 }
 
-/// Keeps what is reached while cases and tests run.
-#[derive(Debug)]
+/// Keeps what is reached while cases and tests run; a clone keeps the same.
+#[derive(Debug, Clone)]
 pub struct Recorder {
     files: BTreeMap<String, (Vec<Id>, Arc<Record>)>,
     unmeasured: Vec<Id>,

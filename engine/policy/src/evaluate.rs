@@ -1,5 +1,7 @@
 //! A compiled bundle, and the pure function from an input to an evaluation.
 
+mod variant;
+
 use std::sync::Arc;
 
 use placet_core::{
@@ -19,10 +21,11 @@ use crate::input::{Input, Workload};
 use crate::metadata::PolicyMetadata;
 use crate::rego::{self, RegoPolicy};
 use crate::wasm::{WasmPolicy, WasmRuntime};
+pub(crate) use variant::Overrides;
 
 /// Every policy of a bundle, compiled and indexed. Shared by all threads; each has an [`Evaluator`]
 /// of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PolicySet {
     digest: Digest,
     revision: String,
@@ -30,9 +33,10 @@ pub struct PolicySet {
     /// Sorted by name, which is the order of verdicts.
     policies: Vec<Policy>,
     index: Index,
+    how: How,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Policy {
     name: Id,
     level: Level,
@@ -42,7 +46,7 @@ struct Policy {
     program: Program,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Program {
     // Boxed: an interpreter is many times the size of a compiled component.
     Rego(Box<RegoPolicy>),
@@ -119,7 +123,7 @@ impl PolicySet {
         runtime: &WasmRuntime,
         recorder: &Recorder,
     ) -> Result<Self, LoadError> {
-        Self::with(bundle, runtime, How::Recorded(recorder))
+        Self::with(bundle, runtime, How::Recorded(recorder.clone()))
     }
 
     /// The same bundle with every twin in the place of its policy; `None` if it has no twins. Only
@@ -137,14 +141,14 @@ impl PolicySet {
         Self::with(bundle, runtime, How::Twins).map(Some)
     }
 
-    fn with(bundle: &Bundle, runtime: &WasmRuntime, how: How<'_>) -> Result<Self, LoadError> {
+    fn with(bundle: &Bundle, runtime: &WasmRuntime, how: How) -> Result<Self, LoadError> {
         let manifest = bundle.manifest();
         let mut entries: Vec<_> = manifest.policies.iter().collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let mut policies = Vec::with_capacity(entries.len());
         let index = Index::of(entries.iter().map(|entry| &entry.select));
         for entry in entries {
-            let program = compile(entry, how, bundle, runtime)?;
+            let program = compile(entry, &how, bundle, runtime)?;
             policies.push(Policy {
                 name: entry.name.clone(),
                 level: entry.level,
@@ -160,6 +164,7 @@ impl PolicySet {
             required: manifest.required.clone(),
             policies,
             index,
+            how,
         })
     }
 
@@ -207,18 +212,18 @@ impl PolicySet {
 }
 
 /// Which source of each policy is compiled, and what for.
-#[derive(Debug, Clone, Copy)]
-enum How<'a> {
+#[derive(Debug, Clone)]
+enum How {
     /// What decides.
     Served,
     /// Twins, where there are any.
     Twins,
     /// Rego, where there is any, to know what is reached of it.
-    Recorded(&'a Recorder),
+    Recorded(Recorder),
 }
 
-impl How<'_> {
-    fn source(self, entry: &Entry) -> &String {
+impl How {
+    fn source<'e>(&self, entry: &'e Entry) -> &'e String {
         match self {
             Self::Served => &entry.source,
             Self::Twins => entry.twin.as_ref().unwrap_or(&entry.source),
@@ -229,38 +234,46 @@ impl How<'_> {
 
 fn compile(
     entry: &Entry,
-    how: How<'_>,
+    how: &How,
     bundle: &Bundle,
     runtime: &WasmRuntime,
 ) -> Result<Program, LoadError> {
     let source = how.source(entry);
-    let params = params(entry)?;
-    let bytes = bundle.file(source);
     match Language::of(source) {
         Some(Language::Wasm) => {
             let (name, budget) = (entry.name.clone(), entry.budget.wasm());
+            let (bytes, params) = (bundle.file(source), params(entry)?);
             let policy = WasmPolicy::compile(runtime, name, source, bytes, params, budget)?;
             Ok(Program::Wasm(Box::new(policy)))
         }
         // The manifest's check let nothing else pass.
-        Some(Language::Rego) | None => {
-            let text = document::text(bytes, source)?;
-            let params = rego::params(&params);
-            let schema = entry.params_schema.as_deref().and_then(|path| bundle.params_schema(path));
-            let budget = entry.budget.ticks();
-            let policy = match how {
-                How::Served | How::Twins => {
-                    RegoPolicy::compile(text, source, &params, schema, budget)?
-                }
-                How::Recorded(recorder) => {
-                    let record = recorder.of(source);
-                    RegoPolicy::with_record(text, source, &params, schema, budget, record)?
-                }
-            };
-            bundle.refuse_params(entry.name.as_str(), policy.wrong_params())?;
-            Ok(Program::Rego(Box::new(policy)))
-        }
+        Some(Language::Rego) | None => rego_program(entry, how, bundle, true),
     }
+}
+
+/// A policy in Rego with an entry's params; `checked` if it may refuse them itself.
+fn rego_program(
+    entry: &Entry,
+    how: &How,
+    bundle: &Bundle,
+    checked: bool,
+) -> Result<Program, LoadError> {
+    let source = how.source(entry);
+    let params = rego::params(&params(entry)?);
+    let text = document::text(bundle.file(source), source)?;
+    let schema = entry.params_schema.as_deref().and_then(|path| bundle.params_schema(path));
+    let budget = entry.budget.ticks();
+    let policy = match how {
+        How::Served | How::Twins => RegoPolicy::compile(text, source, &params, schema, budget),
+        How::Recorded(recorder) => {
+            let record = recorder.of(source);
+            RegoPolicy::with_record(text, source, &params, schema, budget, record)
+        }
+    }?;
+    if checked {
+        bundle.refuse_params(entry, policy.wrong_params())?;
+    }
+    Ok(Program::Rego(Box::new(policy)))
 }
 
 /// The key by which the interpreter's JSON reader hands over numbers.
@@ -297,6 +310,11 @@ impl Evaluator {
     pub fn new(set: Arc<PolicySet>) -> Self {
         let engines = set.policies.iter().map(|_| None).collect();
         Self { set, engines, selected: Vec::new() }
+    }
+
+    /// What it evaluates.
+    pub(crate) fn set(&self) -> &PolicySet {
+        &self.set
     }
 
     /// Asks every policy that selects the input, once for each of its acceptable GPU models, and

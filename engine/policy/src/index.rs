@@ -13,7 +13,7 @@ use crate::input::Input;
 ///
 /// A lookup reads the lists of one input's values, and so meets a policy at most once. What it
 /// meets is no more than filed there: the other dimensions are still to be compared.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     by_tenant: BTreeMap<Id, Vec<usize>>,
     by_cluster: BTreeMap<Id, Vec<usize>>,

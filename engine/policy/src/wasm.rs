@@ -139,6 +139,11 @@ impl WasmPolicy {
         Ok(policy)
     }
 
+    /// The same component with other params, as canonical JSON.
+    pub(crate) fn with_params(&self, params: String) -> Self {
+        Self { params, ..self.clone() }
+    }
+
     /// Evaluates the input with `gpu_model` as the model under evaluation, in a fresh instance.
     ///
     /// # Errors

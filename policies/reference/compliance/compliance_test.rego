@@ -174,23 +174,6 @@ test_weights_are_held_to_every_entry_that_names_their_class if {
 
 # --- params
 
-test_without_its_lists_it_refuses_everything if {
-	every name in ["required", "audit", "export_control"] {
-		found := codes with input as good with data.params as object.remove(base, [name])
-		found == {"PARAMS_INCOMPLETE"}
-	}
-	"PARAMS_INCOMPLETE" in codes with input as good
-		with data.params as object.union(base, {"required": {"CUSTOMER": {"cluster": {}}}})
-}
-
-test_an_entry_without_models_controls_every_model if {
-	codes == {"EXPORT_CONTROLLED"} with input as good
-		with data.params as object.union(base, {"export_control": [{
-			"cluster_jurisdictions": ["DE"],
-			"tenant_jurisdictions": ["DE"],
-		}]})
-}
-
 # Names of the longest that there are.
 long(at) := substring(sprintf("%d%s", [at, concat("", filling)]), 0, 128)
 

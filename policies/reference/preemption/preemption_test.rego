@@ -76,11 +76,6 @@ test_without_a_list_every_own_tenant_is_a_preemptor if {
 	refuses(set()) with input as asking_in("fra") with data.params as base
 }
 
-test_an_empty_list_has_no_preemptor if {
-	refuses({"PREEMPTION_NOT_PERMITTED"}) with input as asking_in("fra")
-		with data.params as object.union(base, {"preemptors": []})
-}
-
 test_who_may_not_displace_has_no_rule if {
 	sold := object.union(asking_in("fra"), {"priority_class": "EXTERNAL_COMMERCIAL"})
 	not has_rule with input as sold with data.params as base

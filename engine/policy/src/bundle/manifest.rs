@@ -65,7 +65,7 @@ impl Required {
 }
 
 /// One policy.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     /// Names the policy in decisions, reasons and metrics. Not `placet`, which is the engine.

@@ -37,29 +37,42 @@ pub(super) fn check(
     manifest: &Manifest,
     checked: &Checked<'_>,
 ) -> Result<BTreeMap<String, Value>, Fault> {
-    let mut schemas: BTreeMap<String, (Value, jsonschema::Validator)> = BTreeMap::new();
+    let mut schemas = BTreeMap::new();
     for (at, entry) in manifest.policies.iter().enumerate() {
-        let place = [Step::from("policies"), at.into(), "params".into()];
-        for (name, value) in &entry.params {
-            let mut path = place.to_vec();
-            path.push(name.as_str().into());
-            numbers(value, &mut path, entry, checked)?;
-        }
-        let Some(file) = &entry.params_schema else { continue };
-        if !schemas.contains_key(file) {
-            let place = [Step::from("policies"), at.into(), "params_schema".into()];
-            checked.is_file(&place, entry, file)?;
-            let bytes = checked.files.get(file).map_or(&[][..], Vec::as_slice);
-            schemas.insert(file.clone(), compile(file, bytes)?);
-        }
-        if let Some((schema, validator)) = schemas.get(file) {
-            let params = Value::Object(entry.params.clone());
-            if let Err(error) = validator.validate(&params) {
-                return Err(refused(&error, file, schema, at, entry, checked));
-            }
-        }
+        check_entry(at, entry, checked, &mut schemas)?;
     }
     Ok(schemas.into_iter().map(|(file, (schema, _))| (file, schema)).collect())
+}
+
+/// Schemas that were compiled, by path.
+type Schemas = BTreeMap<String, (Value, jsonschema::Validator)>;
+
+/// Checks the params of the policy at a position of the manifest.
+pub(super) fn check_entry(
+    at: usize,
+    entry: &Entry,
+    checked: &Checked<'_>,
+    schemas: &mut Schemas,
+) -> Result<(), Fault> {
+    let place = [Step::from("policies"), at.into(), "params".into()];
+    for (name, value) in &entry.params {
+        let mut path = place.to_vec();
+        path.push(name.as_str().into());
+        numbers(value, &mut path, entry, checked)?;
+    }
+    let Some(file) = &entry.params_schema else { return Ok(()) };
+    if !schemas.contains_key(file) {
+        let place = [Step::from("policies"), at.into(), "params_schema".into()];
+        checked.is_file(&place, entry, file)?;
+        let bytes = checked.files.get(file).map_or(&[][..], Vec::as_slice);
+        schemas.insert(file.clone(), compile(file, bytes)?);
+    }
+    let Some((schema, validator)) = schemas.get(file) else { return Ok(()) };
+    let params = Value::Object(entry.params.clone());
+    match validator.validate(&params) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(refused(&error, file, schema, at, entry, checked)),
+    }
 }
 
 /// Checks that every number is one that all readers keep exact.

@@ -1,14 +1,33 @@
-//! Params that their own policy refuses, at their place in the manifest.
+//! Params that are refused after loading, at their place in the manifest.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::check::Checked;
 use super::place::{Shown, Step, locate};
-use super::{Bundle, MANIFEST};
+use super::{Bundle, Entry, MANIFEST, params};
 use crate::answer::WrongParam;
 use crate::document;
 use crate::error::Fault;
 
 impl Bundle {
+    /// Checks params against their schema: those of an entry of the manifest, or others in their
+    /// place.
+    ///
+    /// # Errors
+    /// [`Fault`] with the place in the manifest.
+    pub(crate) fn check_params(&self, entry: &Entry) -> Result<(), Fault> {
+        let text = document::text(self.file(MANIFEST), MANIFEST)?;
+        let checked = Checked { text, files: &self.files };
+        params::check_entry(self.position(entry), entry, &checked, &mut BTreeMap::new())
+    }
+
+    fn position(&self, entry: &Entry) -> usize {
+        let named = |other: &Entry| other.name == entry.name;
+        self.manifest().policies.iter().position(named).unwrap_or(usize::MAX)
+    }
+
     /// Refuses a policy's params at the first place that it calls wrong.
     ///
     /// # Errors
@@ -16,14 +35,12 @@ impl Bundle {
     /// said.
     pub(crate) fn refuse_params(
         &self,
-        policy: &str,
+        entry: &Entry,
         wrong: Result<Vec<WrongParam>, String>,
     ) -> Result<(), Fault> {
-        let entries = &self.manifest().policies;
-        let found = entries.iter().enumerate().find(|(_, entry)| entry.name.as_str() == policy);
-        let Some((position, entry)) = found else { return Ok(()) };
+        let (policy, position) = (&entry.name, self.position(entry));
         let text = document::text(self.file(MANIFEST), MANIFEST)?;
-        let params = || vec![Step::from("policies"), position.into(), "params".into()];
+        let whole = || vec![Step::from("policies"), position.into(), "params".into()];
         let at = |path: &[Step], message: String| {
             let fault = Fault::new(MANIFEST, message);
             match locate(text, path) {
@@ -34,12 +51,12 @@ impl Bundle {
         let wrong = wrong.map_err(|error| {
             let message = format!("`params_wrong` of policy `{policy}` {error}");
             let hint = "mend the params, or the function in the policy";
-            at(&params(), message).hint(hint)
+            at(&whole(), message).hint(hint)
         })?;
         let mut faults: Vec<_> = wrong
             .iter()
             .map(|wrong| {
-                let mut path = params();
+                let mut path = whole();
                 path.extend(steps(&wrong.path, &entry.params));
                 let shown = Shown(path.get(2..).unwrap_or_default());
                 at(&path, format!("`{shown}` of policy `{policy}` {}", wrong.message))

@@ -83,8 +83,9 @@ fn reads_no_request(module: &Module, file: &str) -> Result<(), Fault> {
                     let via =
                         if name == PARAMS_WRONG { String::new() } else { format!(", by `{name}`") };
                     let message = format!("`{PARAMS_WRONG}` reads `{read}`{via}");
-                    let hint = "params are looked at when the bundle is loaded, without a request; \
-                                what depends on one belongs into `deny`";
+                    let hint = "params are looked at when the bundle is loaded, without a request: \
+                                what depends on one belongs into `deny`; a variable with the name \
+                                of a rule counts as that rule";
                     return Err(at(span, file, message).hint(hint));
                 }
                 next.push(read);

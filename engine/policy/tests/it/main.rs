@@ -14,4 +14,5 @@ mod request;
 mod schema;
 mod shipped;
 mod twins;
+mod variants;
 mod wasm;

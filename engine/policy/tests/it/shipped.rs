@@ -48,8 +48,6 @@ fn every_shipped_case_holds_for_policies_and_twins() {
 const BY_TEST_RULES: &[(&str, &str)] = &[
     // The engine passes over models that a cluster lacks, before it asks policies.
     ("capacity", "denial GPU_MODEL_NOT_IN_CLUSTER"),
-    // The schema refuses params without these lists.
-    ("compliance", "denial PARAMS_INCOMPLETE"),
 ];
 
 /// Codes, obligations and accounts of a policy, as its annotations and its verdicts name them.
