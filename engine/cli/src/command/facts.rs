@@ -79,7 +79,8 @@ fn check(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, Failure> {
         Failure::from_error(&error).with_exit(exit)
     })?;
     let (digest, revision) = (facts.digest().to_string(), facts.revision());
-    let terms = args.at.map(|at| terms(&facts.validities(), at, args.within * SECONDS_PER_DAY));
+    let all = facts.validities();
+    let terms = args.at.map(|at| terms(&all, at, args.within * SECONDS_PER_DAY));
     if printer.json() {
         let mut line = serde_json::json!({"digest": digest, "revision": revision});
         if let Some(terms) = terms {
