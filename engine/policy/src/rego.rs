@@ -1,15 +1,16 @@
 //! Policies in Rego, by the reference interpreter.
 //!
-//! A policy is compiled once; each worker thread evaluates a clone of its own. All of its rules are
-//! evaluated in one pass. Errors of built-ins are errors of the policy. The budget is counted in
-//! ticks, the same in every run; there is no wall-clock backstop here, since every built-in that
-//! could run long is refused or bounded.
+//! A policy is compiled once; each worker thread evaluates a clone of its own. The rules of the
+//! contract, and what they lead to, are evaluated in one pass. Errors of built-ins are errors of
+//! the policy. The budget is counted in ticks, the same in every run; there is no wall-clock
+//! backstop here, since every built-in that could run long is refused or bounded.
 
 mod annotations;
 mod builtins;
 mod charge;
 mod check;
 mod contradictions;
+mod entry;
 mod exact;
 mod marks;
 pub(crate) mod opa;
@@ -34,6 +35,7 @@ use crate::error::Fault;
 use crate::metadata::PolicyMetadata;
 use charge::Charged;
 use check::Declared;
+use entry::Entry;
 use source::Scan;
 
 /// Ticks of a policy that sets none: some tens of milliseconds, hundreds of times what the shipped
@@ -55,6 +57,7 @@ const CHARGED: u32 = 16;
 #[derive(Debug, Clone)]
 pub(crate) struct RegoPolicy {
     engine: Engine,
+    entry: Entry,
     package: Vec<String>,
     declared: Declared,
     budget: u64,
@@ -116,14 +119,24 @@ impl RegoPolicy {
         let data = Value::from(data.into_iter().collect::<regorus::value::Object>());
         engine.add_data(data).map_err(|error| told(&error))?;
         engine.set_execution_timer_config(ticks::limit(budget));
+        let entry = entry::add(&mut engine, &package, &declared).map_err(|error| told(&error))?;
         let charged = charged.into();
         let wrong_params = match judges_params {
             true => contradictions::wrong(engine.clone(), &package, budget),
             false => Ok(Vec::new()),
         };
         let record = record.map(|record| (file.to_owned(), Arc::clone(record)));
-        let mut policy =
-            Self { engine, package, declared, budget, charged, metadata, wrong_params, record };
+        let mut policy = Self {
+            engine,
+            entry,
+            package,
+            declared,
+            budget,
+            charged,
+            metadata,
+            wrong_params,
+            record,
+        };
         policy.prepare().map_err(|error| fault(&error, file, &policy.charged))?;
         Ok(policy)
     }
@@ -157,12 +170,26 @@ impl RegoPolicy {
         }
     }
 
-    /// Evaluates the policy's rules over an input; `time` is its `time`.
+    /// Evaluates the contract's rules over an input; `time` is its `time`.
     pub(crate) fn evaluate(&mut self, input: &Value, time: u64) -> Answer {
+        self.answer(input, time, false)
+    }
+
+    /// Evaluates all rules, those too that nothing of the contract leads to.
+    #[cfg(test)]
+    fn evaluate_whole(&mut self, input: &Value, time: u64) -> Answer {
+        self.answer(input, time, true)
+    }
+
+    fn answer(&mut self, input: &Value, time: u64, whole: bool) -> Answer {
         builtins::set_time(time);
         self.engine.set_input(input.clone());
         ticks::start(self.budget);
-        let result = self.engine.eval_modules(false);
+        let result = if whole {
+            self.engine.eval_modules(false)
+        } else {
+            self.engine.eval_rule_in_module(&self.entry.module, &self.entry.rule, false)
+        };
         let cost = Cost { fuel: 0, ticks: ticks::spent().min(self.budget.saturating_add(1)) };
         let over = ticks::spent() > self.budget;
         if let Some((file, record)) = &self.record {

@@ -338,3 +338,50 @@ warn contains {"code": "W", "message": json.marshal([pairs, first, deep, deeper,
     );
     assert_eq!(decided.warnings[0].message, expected);
 }
+
+#[test]
+fn what_nothing_of_the_contract_leads_to_is_not_evaluated() {
+    let warn = "warn contains {\"code\": \"A\", \"message\": \"m\"}\n";
+    for dead in ["x := 1\n\nx := 2\n", "x := to_number(\"a\")\n", "f(y) := to_number(y)\n"] {
+        assert_eq!(decided(&format!("{dead}\n{warn}")).warnings.len(), 1, "{dead}");
+    }
+    // Whatever the contract's rules lead to is, in whatever way.
+    for alive in [
+        "warn contains {\"code\": \"A\", \"message\": \"m\"} if data.placet.test.x",
+        "obligations contains x",
+        "preemption := x",
+        "default applicable := false\n\napplicable if x\n\nwarn contains y if y := {}",
+        "deny contains y if { some y in {z | z := x} }",
+    ] {
+        let error = indeterminate(&format!("x := to_number(\"a\")\n\n{alive}"));
+        assert!(error.contains("line 5"), "{alive}: {error}");
+    }
+}
+
+/// The shipped policies answer the same whether all of their rules are evaluated or only what the
+/// contract's lead to, and for less.
+#[test]
+fn the_contracts_rules_say_all_that_a_policy_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/reference");
+    let bundle = crate::Bundle::load(&path).expect("the bundle loads");
+    let mut runner = TestRunner::deterministic();
+    let inputs: Vec<Input> = (0..100)
+        .map(|_| crate::input::tests::input().new_tree(&mut runner).expect("an input").current())
+        .collect();
+    for entry in &bundle.manifest().policies {
+        let text = std::str::from_utf8(bundle.file(&entry.source)).expect("text");
+        let given = params(&crate::evaluate::params(entry).expect("params"));
+        let schema = entry.params_schema.as_deref().and_then(|path| bundle.params_schema(path));
+        let compiled = RegoPolicy::compile(text, &entry.source, &given, schema, DEFAULT_TICKS);
+        let compiled = compiled.expect("it compiles");
+        let (mut less, mut all) = (0, 0);
+        for input in &inputs {
+            let (value, time) = (input.to_value(), input.time);
+            let one = compiled.clone().evaluate(&value, time);
+            let other = compiled.clone().evaluate_whole(&value, time);
+            assert_eq!(one.finding, other.finding, "{}: {input:?}", entry.name);
+            (less, all) = (less + one.cost.ticks, all + other.cost.ticks);
+        }
+        assert!(less < all, "{}: {less} of {all} ticks", entry.name);
+    }
+}

@@ -302,8 +302,9 @@ fn conflicts() -> Vec<(&'static str, String, End)> {
         ("keys of one", deny("{\"a\": v | some v in [1, 2]} == {}"), at("line 6")),
         ("functions", "f(x) := 1\nf(x) := 2\n".to_owned() + &deny("f(1) == 3"), at("line")),
         (
-            "unseen",
-            "x := 1\nx := 2\nwarn contains {\"code\": \"A\", \"message\": \"m\"}".to_owned(),
+            "far",
+            "x := 1\nx := 2\ny := x\nwarn contains {\"code\": \"A\", \"message\": \"m\"} if y == 1"
+                .to_owned(),
             at("line"),
         ),
         ("negated", deny("not to_number(\"a\") == 1"), at("line 6, column 18")),
