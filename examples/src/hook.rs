@@ -67,6 +67,7 @@ impl JobDescription {
             priority_class: class.into(),
             subject: Some(admit_request::Subject::Job(job)),
             extends: None,
+            waivers: Vec::new(),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AccountPath, Code, Effect, Id, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict,
-    PreemptionRule, Reason, Verdict, Warning,
+    PreemptionRule, Reason, Verdict, Waived, Warning,
 };
 
 /// Combines the verdicts of one input; `required` names the policies that must permit. The order of
@@ -22,15 +22,46 @@ use crate::{
 ///   of an enforced advisory policy become warnings.
 #[must_use]
 pub fn combine(verdicts: &[PolicyVerdict], required: &[Id]) -> Outcome {
+    combine_waived(verdicts, required, &[])
+}
+
+/// The same under waivers: `lifts` are the denials that they lift, in the order of the waivers.
+///
+/// Of a counting `Deny` of an overridable policy, the reasons that are lifted go. With none left,
+/// it counts as a permit, its claims and obligations with it. Nothing else is ever lifted: no
+/// mandatory policy's denial, no `Indeterminate`, nothing that this rule itself denies for. A
+/// permit names what was lifted for it, each denial once, by the first waiver that lifts it.
+#[must_use]
+pub fn combine_waived(verdicts: &[PolicyVerdict], required: &[Id], lifts: &[Waived]) -> Outcome {
     let counting: Vec<_> = verdicts.iter().filter(|verdict| verdict.counts()).collect();
-    let mut reasons = BTreeSet::new();
+    let (mut reasons, mut waived, mut permits) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for verdict in &counting {
         match verdict.verdict {
-            Verdict::Deny => reasons.extend(verdict.reasons.iter().cloned()),
+            Verdict::Deny => {
+                let mut stands = false;
+                for reason in &verdict.reasons {
+                    match lift(verdict, reason, lifts) {
+                        Some(lift) => {
+                            waived.insert(lift.clone());
+                        }
+                        None => {
+                            stands = true;
+                            reasons.insert(reason.clone());
+                        }
+                    }
+                }
+                // INVARIANT: a denial has reasons. One without is not lifted by having none left.
+                if verdict.reasons.is_empty() {
+                    reasons.insert(indeterminate(&verdict.policy));
+                } else if !stands {
+                    permits.push(*verdict);
+                }
+            }
             Verdict::Indeterminate => {
                 reasons.insert(indeterminate(&verdict.policy));
             }
-            Verdict::Permit | Verdict::NotApplicable => {}
+            Verdict::Permit => permits.push(*verdict),
+            Verdict::NotApplicable => {}
         }
     }
     if counting.iter().all(|verdict| verdict.verdict == Verdict::NotApplicable) {
@@ -51,8 +82,6 @@ pub fn combine(verdicts: &[PolicyVerdict], required: &[Id]) -> Outcome {
             reasons.insert(own("REQUIRED_POLICY_MISSING", message, hint));
         }
     }
-    let permits: Vec<_> =
-        counting.iter().copied().filter(|v| v.verdict == Verdict::Permit).collect();
     let claims = merge_claims(&permits, &mut reasons);
     let obligations = unite_obligations(&permits, &mut reasons);
     let preemption = only_rule(&permits, &mut reasons);
@@ -60,11 +89,21 @@ pub fn combine(verdicts: &[PolicyVerdict], required: &[Id]) -> Outcome {
     let reasons: Vec<_> = reasons.into_iter().collect();
     if reasons.is_empty() {
         let effect = Effect::Permit;
-        Outcome { claims, effect, obligations, preemption, reasons, warnings }
+        let waived = waived.into_iter().collect();
+        Outcome { claims, effect, obligations, preemption, reasons, waived, warnings }
     } else {
         let (claims, obligations, effect) = (Vec::new(), Vec::new(), Effect::Deny);
-        Outcome { claims, effect, obligations, preemption: None, reasons, warnings }
+        let waived = Vec::new();
+        Outcome { claims, effect, obligations, preemption: None, reasons, waived, warnings }
     }
+}
+
+/// What lifts a reason, if anything does.
+fn lift<'a>(verdict: &PolicyVerdict, reason: &Reason, lifts: &'a [Waived]) -> Option<&'a Waived> {
+    if verdict.level != Level::Overridable {
+        return None;
+    }
+    lifts.iter().find(|lift| lift.policy == verdict.policy && lift.code == reason.code)
 }
 
 /// A reason of the engine itself. None of them goes away by asking again.
@@ -267,6 +306,53 @@ mod tests {
         assert_eq!(codes(&combine(&[one, two], &[])), ["PREEMPTION_CONFLICT"]);
     }
 
+    fn lift(policy: &str, code: &'static str, waiver: &str) -> Waived {
+        Waived { code: Code::known(code), policy: id(policy), waiver: id(waiver) }
+    }
+
+    fn denies(policy: &str, codes: &[&'static str]) -> PolicyVerdict {
+        let reasons = codes.iter().map(|code| denial(policy, code)).collect();
+        let verdict = Verdict::Deny;
+        PolicyVerdict { level: Level::Overridable, reasons, verdict, ..permit(policy) }
+    }
+
+    #[test]
+    fn what_is_lifted_goes_and_the_rest_stands() {
+        let mut lifted = denies("b", &["LATE", "LONG"]);
+        lifted.claims = vec![claim("x", 5, None, None)];
+        let both = [lift("b", "LONG", "w-2"), lift("b", "LATE", "w-1"), lift("b", "LATE", "w-0")];
+        let verdicts = [permit("a"), lifted];
+        let outcome = combine_waived(&verdicts, &[id("b")], &both);
+        assert_eq!(outcome.effect, Effect::Permit);
+        assert_eq!(outcome.claims.len(), 1, "its claims count");
+        let named = [lift("b", "LATE", "w-1"), lift("b", "LONG", "w-2")];
+        assert_eq!(outcome.waived, named, "each once, by the first waiver");
+        let outcome = combine_waived(&verdicts, &[], &both[..1]);
+        assert_eq!(codes(&outcome), ["LATE"]);
+        assert!(outcome.waived.is_empty() && outcome.claims.is_empty(), "it denies");
+        let others = [lift("a", "LATE", "w"), lift("a", "LONG", "w"), lift("c", "LATE", "w")];
+        assert_eq!(codes(&combine_waived(&verdicts, &[], &others)), ["LATE", "LONG"]);
+        assert!(combine_waived(&[permit("a")], &[], &both).waived.is_empty(), "nothing to lift");
+    }
+
+    #[test]
+    fn nothing_else_is_ever_lifted() {
+        let mandatory = PolicyVerdict { level: Level::Mandatory, ..denies("b", &["LATE"]) };
+        let lifts = [lift("b", "LATE", "w"), lift("b", "POLICY_INDETERMINATE", "w")];
+        assert_eq!(codes(&combine_waived(&[mandatory], &[], &lifts)), ["LATE"]);
+        let verdict = Verdict::Indeterminate;
+        let broken = PolicyVerdict { verdict, reasons: vec![], ..denies("b", &[]) };
+        assert_eq!(codes(&combine_waived(&[broken], &[], &lifts)), ["POLICY_INDETERMINATE"]);
+        let none = PolicyVerdict { verdict: Verdict::Deny, ..denies("b", &[]) };
+        assert_eq!(combine_waived(&[none], &[], &lifts).effect, Effect::Deny, "it gives no reason");
+        let lifts = [lift("placet", "REQUIRED_POLICY_MISSING", "w")];
+        let outcome = combine_waived(&[permit("a")], &[id("b")], &lifts);
+        assert_eq!(codes(&outcome), ["REQUIRED_POLICY_MISSING"]);
+        let shadow = PolicyVerdict { mode: Mode::Shadow, ..denies("b", &["LATE"]) };
+        let outcome = combine_waived(&[permit("a"), shadow], &[], &[lift("b", "LATE", "w")]);
+        assert!(outcome.waived.is_empty(), "a shadow denies nothing");
+    }
+
     #[test]
     fn advisory_denials_warn() {
         let mut advisory = PolicyVerdict { level: Level::Advisory, ..permit("b") };
@@ -356,6 +442,48 @@ mod tests {
             let mut with = combine(&[verdicts, vec![more]].concat(), &[]);
             with.warnings.clone_from(&without.warnings);
             prop_assert_eq!(with, without);
+        }
+
+        #[test]
+        fn waivers_lift_what_they_name_of_overridable_policies_and_nothing_else(
+            verdicts in prop::collection::vec(any_verdict(), 0..6),
+            lifted in prop::collection::vec((0_u8..9, any::<bool>()), 0..6),
+            required in prop::option::of(0_u8..8),
+        ) {
+            let required: Vec<_> =
+                required.map(|name| id(&format!("p{name}"))).into_iter().collect();
+            let lifts: Vec<_> = lifted
+                .iter()
+                .map(|(name, same)| {
+                    lift(&format!("p{name}"), if *same { "NO" } else { "OTHER" }, "w")
+                })
+                .collect();
+            let is_lifted = |verdict: &PolicyVerdict| {
+                verdict.level == Level::Overridable
+                    && verdict.mode == Mode::Enforce
+                    && verdict.verdict == Verdict::Deny
+                    && lifts.contains(&lift(verdict.policy.as_str(), "NO", "w"))
+            };
+            // The oracle: what is lifted is taken for a permit, and nothing else is touched.
+            let mut expected = verdicts.clone();
+            for verdict in &mut expected {
+                if is_lifted(verdict) {
+                    verdict.verdict = Verdict::Permit;
+                    verdict.reasons.clear();
+                }
+            }
+            let mut outcome = combine_waived(&verdicts, &required, &lifts);
+            let waived = std::mem::take(&mut outcome.waived);
+            prop_assert_eq!(&outcome, &combine(&expected, &required));
+            let denies = outcome.effect == Effect::Deny;
+            prop_assert_eq!(waived.is_empty(), denies || !verdicts.iter().any(is_lifted));
+            let stays = |verdict: &&PolicyVerdict| {
+                verdict.counts()
+                    && (verdict.verdict == Verdict::Indeterminate
+                        || (verdict.verdict == Verdict::Deny
+                            && verdict.level == Level::Mandatory))
+            };
+            prop_assert!(denies || !verdicts.iter().any(|verdict| stays(&verdict)));
         }
 
         #[test]

@@ -129,7 +129,7 @@ pub struct Decision {
     pub sub: String,
     /// Who pays.
     pub tenant_id: Id,
-    /// Waivers that were used.
+    /// Names of the waivers that were used, in their order, each once; empty unless permitted.
     pub waivers: Vec<Id>,
     /// What a person should know.
     pub warnings: Vec<Warning>,

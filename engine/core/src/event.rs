@@ -183,7 +183,7 @@ pub enum Event {
     Waiver {
         /// Its name.
         id: Id,
-        /// Highest level that it lifts.
+        /// Highest level that it lifts: overridable.
         level: Level,
         /// The signed waiver.
         token: String,

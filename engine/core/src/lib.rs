@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
+mod approval;
 mod bundle_signature;
 mod checkpoint;
 mod combine;
@@ -13,6 +14,7 @@ mod decision;
 mod digest;
 mod event;
 mod eviction;
+mod freeze;
 mod id;
 mod jwks;
 mod jws;
@@ -28,7 +30,13 @@ pub mod tile;
 mod token;
 mod utc;
 mod verdict;
+mod waiver;
 
+pub use approval::{
+    APPROVAL_VERSION, Approval, ApprovalError, MAX_APPROVAL_BYTES, MAX_APPROVAL_REASON_BYTES,
+    MAX_SCOPE_NAMES, approval_signer, read_approval, sign_approval, verify_approval,
+    verify_approval_issued,
+};
 pub use bundle_signature::{
     BUNDLE_TYP, BundleClaims, MAX_BUNDLE_SIGNATURE_BYTES, SignatureError, bundle_signer,
     sign_bundle, verify_bundle,
@@ -37,7 +45,7 @@ pub use checkpoint::{
     Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, MAX_ORIGIN_BYTES, note_verifier_key,
     read_note_verifier_key,
 };
-pub use combine::combine;
+pub use combine::{combine, combine_waived};
 pub use cosignature::{
     Cosignature, CosignatureError, MAX_WITNESSES, Witness, WitnessError, Witnesses, cosign,
 };
@@ -47,6 +55,9 @@ pub use decision::{
 pub use digest::{CanonicalError, Digest, DigestError, canonical_json};
 pub use event::{Event, ExpiryCause, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, Refund};
 pub use eviction::{EVICTION_TYP, EvictionOrder, MAX_EVICTION_BYTES, sign_eviction};
+pub use freeze::{
+    FREEZE_FRESH_SECONDS, FREEZE_TYP, FreezeClaims, FreezeScope, THAW_TYP, ThawClaims,
+};
 pub use id::{
     AccountPath, Code, Id, MAX_ACCOUNT_PATH_BYTES, MAX_ACCOUNT_SEGMENTS, MAX_ID_BYTES, NameError,
 };
@@ -58,8 +69,8 @@ pub use receipt::{Logged, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use request::{
     AdmissionRequest, Extends, GangPlace, IsolationLevel, MAX_DURATION_SECONDS, MAX_FABRIC_GBPS,
     MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_LEAD_SECONDS, MAX_PRINCIPAL_BYTES,
-    MAX_REFERENCES, MILLI_PER_GPU, ModelUse, Principal, PriorityClass, StartError, Subject,
-    SubjectKind, Workload,
+    MAX_REFERENCES, MAX_WAIVERS, MILLI_PER_GPU, ModelUse, Principal, PriorityClass, StartError,
+    Subject, SubjectKind, Workload,
 };
 pub use resource::{AccountKind, Charge, Claim, MAX_AMOUNT, Unit};
 pub use signature::{KeyError, KeyId, PrivateKeyDer, SigningKey, VerifyingKey};
@@ -74,4 +85,8 @@ pub use utc::utc;
 pub use verdict::{
     Cost, Counterfactual, Effect, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict,
     PreemptionRule, Reason, Verdict, Warning,
+};
+pub use waiver::{
+    Lift, MAX_LIFTS, MAX_WAIVER_SECONDS, MAX_WAIVER_USES, WAIVER_TYP, Waived, WaiverClaims,
+    WaiverScope,
 };

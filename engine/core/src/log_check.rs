@@ -6,8 +6,9 @@
 
 use crate::merkle::{self, Head, Tree, TreeError};
 use crate::{
-    Checkpoint, Digest, Event, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, Verifier, VerifyError,
-    canonical_json,
+    Approval, ApprovalError, Checkpoint, Digest, Event, FREEZE_FRESH_SECONDS, FreezeClaims, Id,
+    KeySet, LEAF_VERSION, Leaf, Level, MAX_LEAF_BYTES, ThawClaims, Verifier, VerifyError,
+    WaiverClaims, canonical_json, read_approval, verify_approval_issued,
 };
 
 /// Why a leaf is none of a log of that issuer.
@@ -41,6 +42,9 @@ pub enum LeafError {
     /// The order of eviction in it was not issued.
     #[error("it holds an order of eviction that was not issued")]
     Order(#[source] VerifyError),
+    /// The waiver, freeze or thaw in it is none, or no approver signed it.
+    #[error("it holds what no approver signed")]
+    Approval(#[source] ApprovalError),
     /// It says other things than what is signed in it.
     #[error("it says otherwise than what is signed in it {what}")]
     Contradiction {
@@ -125,6 +129,8 @@ fn agreed(before: u64) -> String {
 /// Checks leaves, each by itself: from any thread.
 #[derive(Debug, Clone)]
 pub struct LeafChecker {
+    /// The keys of approvers; absent if what they signed is only read.
+    approvers: Option<KeySet>,
     issuer: String,
     verifier: Verifier,
 }
@@ -146,13 +152,21 @@ enum Signed {
     Nothing,
     Decision,
     Order,
+    Approval,
 }
 
 impl LeafChecker {
     /// With the keys of an issuer and its name.
     #[must_use]
     pub fn new(verifier: Verifier, issuer: impl Into<String>) -> Self {
-        Self { issuer: issuer.into(), verifier }
+        Self { approvers: None, issuer: issuer.into(), verifier }
+    }
+
+    /// The same, and with the keys of all who ever approved: the signatures of waivers, freezes and
+    /// thaws are checked too. Without, these are only read.
+    #[must_use]
+    pub fn with_approvers(self, keys: KeySet) -> Self {
+        Self { approvers: Some(keys), ..self }
     }
 
     /// Checks a leaf as far as it can be without the others: form, spelling, and what is signed in
@@ -200,8 +214,25 @@ impl LeafChecker {
                 }
                 Ok(Signed::Order)
             }
-            // Whoever waives or freezes signs with a key of its own, which is not the issuer's.
-            Event::Waiver { .. } | Event::Freeze { .. } | Event::Thaw { .. } => Ok(Signed::Nothing),
+            Event::Waiver { id, level, token } => {
+                let WaiverClaims { aud, exp, jti, nbf, .. } = self.approved(token)?;
+                self.check_named((&jti, &aud), id)?;
+                if *level != Level::Overridable {
+                    return differs("what it lifts");
+                }
+                let is_in_time = (nbf..exp).contains(&leaf.time);
+                if is_in_time { Ok(Signed::Approval) } else { differs("when it can be used") }
+            }
+            Event::Freeze { id, token } => {
+                let FreezeClaims { aud, iat, jti, .. } = self.approved(token)?;
+                self.check_named((&jti, &aud), id)?;
+                check_fresh(iat, leaf.time)
+            }
+            Event::Thaw { id, token } => {
+                let ThawClaims { aud, iat, jti, .. } = self.approved(token)?;
+                self.check_named((&jti, &aud), id)?;
+                check_fresh(iat, leaf.time)
+            }
             Event::Genesis { .. }
             | Event::Confirmation { .. }
             | Event::Release { .. }
@@ -213,6 +244,31 @@ impl LeafChecker {
             | Event::Erasure { .. } => Ok(Signed::Nothing),
         }
     }
+
+    /// What an approver signed with a key of its own, which is not the issuer's.
+    fn approved<T: Approval>(&self, token: &str) -> Result<T, LeafError> {
+        match &self.approvers {
+            Some(keys) => verify_approval_issued(keys, token).map(|(claims, _)| claims),
+            None => read_approval(token),
+        }
+        .map_err(LeafError::Approval)
+    }
+
+    fn check_named(&self, (jti, aud): (&Id, &str), id: &Id) -> Result<(), LeafError> {
+        let differs = |what| Err(LeafError::Contradiction { what });
+        if jti != id {
+            return differs("what it is called");
+        }
+        if aud == self.issuer { Ok(()) } else { differs("for which deployment it is") }
+    }
+}
+
+/// Whether a freeze or a thaw was carried out soon after it was signed.
+fn check_fresh(iat: u64, time: u64) -> Result<Signed, LeafError> {
+    if iat.abs_diff(time) <= FREEZE_FRESH_SECONDS {
+        return Ok(Signed::Approval);
+    }
+    Err(LeafError::Contradiction { what: "when it was ordered" })
 }
 
 /// What was found in a whole log.
@@ -226,6 +282,9 @@ pub struct Walked {
     pub decisions: u64,
     /// Orders of eviction among the leaves, each with a signature that was checked.
     pub orders: u64,
+    /// Waivers, freezes and thaws among the leaves, each with a signature that was checked if the
+    /// keys of approvers were given.
+    pub approvals: u64,
     /// Time of the first and the last leaf, in seconds since 1970-01-01 UTC; absent if it is empty.
     pub times: Option<(u64, u64)>,
     /// Checkpoints that it was held against, all of which it continues.
@@ -241,7 +300,10 @@ pub struct LogWalk {
     agreed: u64,
     origin: String,
     tree: Tree,
-    walked: (u64, u64, usize),
+    /// Decisions, orders and approvals so far.
+    signed: (u64, u64, u64),
+    /// Checkpoints that were met.
+    met: usize,
     times: Option<(u64, u64)>,
 }
 
@@ -269,7 +331,8 @@ impl LogWalk {
             agreed: 0,
             origin,
             tree: Tree::default(),
-            walked: (0, 0, 0),
+            signed: (0, 0, 0),
+            met: 0,
             times: None,
         };
         walk.meet()?;
@@ -298,8 +361,9 @@ impl LogWalk {
         self.times = Some((first, leaf.time));
         match leaf.signed {
             Signed::Nothing => {}
-            Signed::Decision => self.walked.0 = self.walked.0.saturating_add(1),
-            Signed::Order => self.walked.1 = self.walked.1.saturating_add(1),
+            Signed::Decision => self.signed.0 = self.signed.0.saturating_add(1),
+            Signed::Order => self.signed.1 = self.signed.1.saturating_add(1),
+            Signed::Approval => self.signed.2 = self.signed.2.saturating_add(1),
         }
         let hashes = self.tree.append(leaf.hash).map_err(|error| match error {
             TreeError::Range { .. } | TreeError::Store(_) | TreeError::Answer { .. } => {
@@ -325,8 +389,9 @@ impl LogWalk {
         if let Some(missing) = self.ahead.first() {
             return Err(WalkError::RolledBack { leaves: head.size, published: missing.size });
         }
-        let ((decisions, orders, checkpoints), times) = (self.walked, self.times);
-        Ok(Walked { head, published: self.agreed, decisions, orders, times, checkpoints })
+        let Self { agreed: published, signed, met: checkpoints, times, .. } = self;
+        let (decisions, orders, approvals) = signed;
+        Ok(Walked { head, published, decisions, orders, approvals, times, checkpoints })
     }
 
     /// Holds the leaves so far against every checkpoint of that size.
@@ -339,7 +404,7 @@ impl LogWalk {
                 return Err(WalkError::Forked { size, found, published, before });
             }
             self.agreed = size;
-            self.walked.2 = self.walked.2.saturating_add(1);
+            self.met = self.met.saturating_add(1);
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub const MAX_FABRIC_GBPS: u32 = 10_000_000;
 /// Most members of a gang: each is a decision of its own, and the writer takes all of them in one
 /// step.
 pub const MAX_GANG: usize = 32;
+/// Most waivers of a request: each is a signature to verify before anything is evaluated.
+pub const MAX_WAIVERS: usize = 4;
 /// Longest issuer and subject of a principal, in bytes.
 pub const MAX_PRINCIPAL_BYTES: usize = 256;
 
@@ -342,6 +344,9 @@ pub struct AdmissionRequest {
     pub subject: Subject,
     /// Who pays.
     pub tenant_id: Id,
+    /// Signed waivers, as they were sent: 0..=4 of at most 4,096 bytes, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waivers: Vec<String>,
 }
 
 impl AdmissionRequest {

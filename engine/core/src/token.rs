@@ -397,6 +397,8 @@ fn check_sense(decision: &Decision) -> Result<(), VerifyError> {
         "what it grants is not what goes on"
     } else if decision.gang.as_ref().is_some_and(|gang| gang.index >= gang.size) {
         "its place in the gang is none of it"
+    } else if !permits && !decision.waivers.is_empty() {
+        "a waiver is used by what it permits only"
     } else if decision.lease_id.is_some() && decision.kind != SubjectKind::Job {
         "only a job runs inside a lease"
     } else {

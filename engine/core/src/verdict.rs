@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountPath, Claim, Code, Id, PriorityClass};
+use crate::{AccountPath, Claim, Code, Id, PriorityClass, Waived};
 
 /// What one policy says (XACML 3.0 §7.3.5's four values).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -203,6 +203,9 @@ pub struct Outcome {
     pub preemption: Option<PreemptionRule>,
     /// Every denial; empty exactly if permitted.
     pub reasons: Vec<Reason>,
+    /// The denials that waivers lifted, sorted; left out if none: always where it denies.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub waived: Vec<Waived>,
     /// What a person should know.
     pub warnings: Vec<Warning>,
 }

@@ -276,6 +276,7 @@ pub(crate) mod tests {
                 storage_io_bytes: 9,
             }),
             tenant_id: id("acme"),
+            waivers: Vec::new(),
         }
     }
 

@@ -50,6 +50,7 @@ fn request(tenant: &str) -> pb::AdmitRequest {
         tenant_id: tenant.to_owned(),
         principal: None,
         extends: None,
+        waivers: Vec::new(),
         priority_class: pb::PriorityClass::InternalResearch.into(),
         subject: Some(pb::admit_request::Subject::Lease(pb::Lease {
             cluster_id: CLUSTER.into(),

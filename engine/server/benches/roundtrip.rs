@@ -112,6 +112,7 @@ fn request() -> pb::AdmitRequest {
         tenant_id: "research".into(),
         principal: None,
         extends: None,
+        waivers: Vec::new(),
         priority_class: pb::PriorityClass::InternalResearch.into(),
         subject: Some(pb::admit_request::Subject::Lease(pb::Lease {
             cluster_id: CLUSTER.into(),

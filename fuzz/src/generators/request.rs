@@ -126,11 +126,30 @@ pub fn admit_request() -> impl Strategy<Value = pb::AdmitRequest> {
         }),
     ];
     let parts = (name(), name(), proptest::option::of(principal()), class, subject);
-    (parts, proptest::option::weighted(0.1, extends())).prop_map(|(parts, extends)| {
+    let waivers = prop_oneof![8 => Just(Vec::new()), 1 => vec(waiver(), 0..=5)];
+    let more = (proptest::option::weighted(0.1, extends()), waivers);
+    (parts, more).prop_map(|(parts, (extends, waivers))| {
         let (request_id, tenant_id, principal, priority_class, subject) = parts;
         let subject = Some(subject);
-        pb::AdmitRequest { request_id, tenant_id, principal, priority_class, subject, extends }
+        pb::AdmitRequest {
+            request_id,
+            tenant_id,
+            principal,
+            priority_class,
+            subject,
+            extends,
+            waivers,
+        }
     })
+}
+
+/// What looks like a waiver, mostly.
+fn waiver() -> impl Strategy<Value = String> {
+    prop_oneof![
+        20 => "[A-Za-z0-9_-]{1,40}\\.[A-Za-z0-9_-]{1,40}\\.[A-Za-z0-9_-]{1,40}",
+        1 => ".{0,60}",
+        1 => Just("x".repeat(4_097)),
+    ]
 }
 
 fn extends() -> impl Strategy<Value = pb::Extends> {

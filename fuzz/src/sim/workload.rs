@@ -480,6 +480,7 @@ impl Driver {
             request_id: id(&format!("r-{}", self.names)),
             subject: if is_job { Subject::Job(workload) } else { Subject::Lease(workload) },
             tenant_id: id(&tenant),
+            waivers: Vec::new(),
         };
         let candidates: Vec<_> = models
             .iter()
@@ -745,6 +746,7 @@ fn permit() -> Outcome {
         obligations: Vec::new(),
         preemption: None,
         reasons: Vec::new(),
+        waived: Vec::new(),
         warnings: Vec::new(),
     }
 }

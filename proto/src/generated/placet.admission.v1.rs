@@ -21,6 +21,11 @@ pub struct AdmitRequest {
     /// confirm; where it is denied, the reservation stays as it is.
     #[prost(message, optional, tag = "12")]
     pub extends: ::core::option::Option<Extends>,
+    /// Signed waivers, each a compact JWS of the type `placet-waiver+jwt`: at most 4, each once, of at most 4,096 bytes.
+    /// Each lifts the denials that it names, where policies let them be lifted. One that is not good for this request
+    /// denies it, whether or not it would be needed: a request is never decided as if a waiver had not been sent.
+    #[prost(string, repeated, tag = "30")]
+    pub waivers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What is asked for. Required.
     #[prost(oneof = "admit_request::Subject", tags = "10, 11")]
     pub subject: ::core::option::Option<admit_request::Subject>,

@@ -48,7 +48,7 @@ fn each_broken_rule_is_named_with_the_field() {
         (b"\x52\x00\x5a\x00", "ONEOF_CONFLICT", "job"),
         (b"\x20\x63", "UNKNOWN_ENUM_VALUE", "priority_class"),
         (b"\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "UNKNOWN_ENUM_VALUE", "priority_class"),
-        (b"\xf2\x01\x00", "UNKNOWN_FIELD", ""),
+        (b"\xfa\x01\x00", "UNKNOWN_FIELD", ""),
         (b"\x52\x02\x78\x01", "UNKNOWN_FIELD", "lease"),
         (b"\x52\x06\x10\x80\x80\x80\x80\x10", "OUT_OF_BOUNDS", "lease.gpu_count"),
         (b"\x52\x02\x58\x02", "OUT_OF_BOUNDS", "lease.may_preempt"),

@@ -74,6 +74,7 @@ fn admit(number: u64, dice: &mut Dice) -> pb::AdmitRequest {
         request_id: format!("admit-{number}"),
         tenant_id: tenant.into(),
         extends: None,
+        waivers: Vec::new(),
         priority_class: class.into(),
         principal: Some(pb::Principal {
             issuer: "https://idp.example".into(),

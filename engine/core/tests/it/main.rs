@@ -1,5 +1,6 @@
 //! Everything that tests this crate from outside, linked once.
 
+mod approval;
 #[expect(dead_code, reason = "its `main` is that of the example")]
 #[path = "../../examples/auditor.rs"]
 mod auditor;

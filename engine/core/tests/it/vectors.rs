@@ -7,12 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use placet_core::merkle::{ConsistencyProof, InclusionProof};
 use placet_core::tile::{TilePath, tiles};
 use placet_core::{
-    BundleClaims, Checkpoint, Digest, Expect, KeySet, Receipt, Verifier, VerifyingKey, Witness,
-    Witnesses, canonical_json, cosign, merkle, note_verifier_key, read_note_verifier_key,
-    sign_bundle, sign_decision, verify_bundle,
+    Approval, BundleClaims, Checkpoint, Digest, Expect, FreezeClaims, KeySet, Receipt, ThawClaims,
+    Verifier, VerifyingKey, WaiverClaims, Witness, Witnesses, canonical_json, cosign, merkle,
+    note_verifier_key, read_note_verifier_key, sign_approval, sign_bundle, sign_decision,
+    verify_approval, verify_bundle,
 };
 use serde_json::{Value, json};
 
+use crate::approval;
 use crate::sample::{self, Log, ORIGIN, Sampled};
 
 const SOURCE: &str = "placet-core; written by the test `write_vectors`";
@@ -75,6 +77,7 @@ fn current() -> Vec<(&'static str, Value)> {
                 "claims": canonical(&bundle), "signature": signature,
             }),
         ),
+        ("waiver.json", approvals()),
         (
             "leaf.json",
             json!({
@@ -95,6 +98,20 @@ fn current() -> Vec<(&'static str, Value)> {
         ("proofs.json", proofs()),
         ("tiles.json", tile_bytes()),
     ]
+}
+
+/// What approvers sign.
+fn approvals() -> Value {
+    fn signed<T: Approval>(claims: &T) -> String {
+        sign_approval(&sample::key(), claims).expect("signs")
+    }
+    let (waiver, freeze, thaw) = (approval::waiver(), approval::freeze(), approval::thaw());
+    json!({
+        "source": SOURCE, "key_source": KEY_SOURCE, "jwks": jwks(), "issuer": sample::ISSUER,
+        "waiver_claims": canonical(&waiver), "waiver": signed(&waiver),
+        "freeze_claims": canonical(&freeze), "freeze": signed(&freeze),
+        "thaw_claims": canonical(&thaw), "thaw": signed(&thaw),
+    })
 }
 
 /// The same as files, for programs that take files.
@@ -265,6 +282,15 @@ fn the_vectors_verify() {
     let (claims, _) =
         verify_bundle(&keys, text(&vector, "signature"), digest, "2026-11-01").expect("verifies");
     assert_eq!(canonical(&claims), text(&vector, "claims"));
+    let vector = read("waiver.json");
+    let (waiver, _) =
+        verify_approval::<WaiverClaims>(&keys, text(&vector, "waiver")).expect("verifies");
+    assert_eq!(canonical(&waiver), text(&vector, "waiver_claims"));
+    let (freeze, _) =
+        verify_approval::<FreezeClaims>(&keys, text(&vector, "freeze")).expect("verifies");
+    assert_eq!(canonical(&freeze), text(&vector, "freeze_claims"));
+    let (thaw, _) = verify_approval::<ThawClaims>(&keys, text(&vector, "thaw")).expect("verifies");
+    assert_eq!(canonical(&thaw), text(&vector, "thaw_claims"));
     let vector = read("checkpoint.json");
     let [key] = keys.keys() else { panic!("one key") };
     Checkpoint::verify(text(&vector, "note"), text(&vector, "origin"), key).expect("verifies");

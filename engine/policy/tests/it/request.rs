@@ -111,5 +111,6 @@ pub(crate) fn convert(json: &Value) -> Result<AdmissionRequest, String> {
         request_id: request.request_id,
         subject,
         tenant_id: request.tenant_id,
+        waivers: Vec::new(),
     })
 }

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use placet_core::{
-    AdmissionRequest, Extends, GangPlace, Id, IsolationLevel, MAX_AMOUNT, MAX_DURATION_SECONDS,
-    MAX_FABRIC_GBPS, MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS, MAX_PRINCIPAL_BYTES,
-    MAX_REFERENCES, MILLI_PER_GPU, ModelUse, NameError, Principal, PriorityClass, ReservationState,
-    Subject, Workload,
+    AdmissionRequest, Extends, GangPlace, Id, IsolationLevel, MAX_AMOUNT, MAX_APPROVAL_BYTES,
+    MAX_DURATION_SECONDS, MAX_FABRIC_GBPS, MAX_GANG, MAX_GPU_COUNT, MAX_GPU_MODELS, MAX_GROUPS,
+    MAX_PRINCIPAL_BYTES, MAX_REFERENCES, MAX_WAIVERS, MILLI_PER_GPU, ModelUse, NameError,
+    Principal, PriorityClass, ReservationState, Subject, Workload,
 };
 use placet_proto::admission::v1 as proto;
 use placet_proto::{FieldError, json};
@@ -118,6 +118,7 @@ pub fn admission_request(request: proto::AdmitRequest) -> Result<AdmissionReques
         gang: None,
         request_id: id("request_id", request.request_id)?,
         tenant_id: id("tenant_id", request.tenant_id)?,
+        waivers: waivers(request.waivers)?,
         principal: request
             .principal
             .map(|it| principal(it).map_err(|error| error.inside("principal")))
@@ -147,6 +148,34 @@ pub fn admission_request(request: proto::AdmitRequest) -> Result<AdmissionReques
         go_on(workload, extends).map_err(|error| error.inside(kind))?;
     }
     Ok(admission)
+}
+
+/// Checks that texts may be waivers: what is signed in them is looked at when they are decided on.
+fn waivers(texts: Vec<String>) -> Result<Vec<String>, FieldError> {
+    if texts.len() > MAX_WAIVERS {
+        let message = format!("has {} elements", texts.len());
+        let hint = format!("give at most {MAX_WAIVERS}");
+        return Err(FieldError::new("TOO_MANY", message, hint).inside("waivers"));
+    }
+    for (index, text) in texts.iter().enumerate() {
+        let wrong = |code, message: String, hint: &str| {
+            Err(FieldError::new(code, message, hint).inside(&format!("waivers[{index}]")))
+        };
+        let allowed = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_');
+        let is_part = |part: &str| !part.is_empty() && part.chars().all(allowed);
+        if text.len() > MAX_APPROVAL_BYTES {
+            let message = format!("has {} bytes, at most {MAX_APPROVAL_BYTES}", text.len());
+            return wrong("BAD_TEXT", message, "give it as `placet waiver sign` wrote it");
+        }
+        if text.split('.').count() != 3 || !text.split('.').all(is_part) {
+            let hint = "give it as `placet waiver sign` wrote it: three parts joined by dots";
+            return wrong("BAD_TEXT", "is no compact JWS".to_owned(), hint);
+        }
+        if texts.iter().take(index).any(|before| before == text) {
+            return wrong("DUPLICATE", "was given before".to_owned(), "give each once");
+        }
+    }
+    Ok(texts)
 }
 
 /// Checks what is to go on.

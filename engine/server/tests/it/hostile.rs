@@ -71,6 +71,7 @@ fn request(tenant: &str, request_id: &str) -> proto::AdmitRequest {
         tenant_id: tenant.to_owned(),
         principal: None,
         extends: None,
+        waivers: Vec::new(),
         priority_class: proto::PriorityClass::InternalResearch.into(),
         subject: Some(proto::admit_request::Subject::Lease(proto::Lease {
             cluster_id: CLUSTER.to_owned(),

@@ -127,6 +127,7 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         request_id: id(request_id),
         subject: Subject::Lease(workload),
         tenant_id: id("acme"),
+        waivers: Vec::new(),
     };
     let outcome = Outcome {
         claims: vec![
@@ -137,6 +138,7 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         obligations: Vec::new(),
         preemption: None,
         reasons: Vec::new(),
+        waived: Vec::new(),
         warnings: Vec::new(),
     };
     let limits = vec![

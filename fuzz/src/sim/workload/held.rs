@@ -253,6 +253,7 @@ impl Driver {
             request_id: id(&format!("r-{}", self.names)),
             subject: Subject::Job(workload),
             tenant_id: tenant,
+            waivers: Vec::new(),
         };
         let at = start.unwrap_or(now);
         let candidate =

@@ -214,12 +214,11 @@ fn show(
     cosigned: Option<&Cosigned>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let Walked { head, published, decisions, orders, times, checkpoints } = walked;
+    let Walked { head, published, decisions, orders, approvals, times, checkpoints } = walked;
     if printer.json() {
         let line = serde_json::json!({
             "size": head.size, "published": published, "root": head.root.to_string(),
-            "decisions": decisions,
-            "orders": orders, "first": times.map(|(first, _)| first),
+            "decisions": decisions, "orders": orders, "approvals": approvals, "first": times.map(|(first, _)| first),
             "last": times.map(|(_, last)| last), "checkpoints": checkpoints, "checkpoint": note,
             "cosigned": cosigned.map(|cosigned| cosigned.size),
             "cosignatures": cosigned.map(|it| witnesses::to_json(&it.cosignatures)),
@@ -230,6 +229,9 @@ fn show(
     let mut table = print::pairs();
     table.add_row(["leaves", &format!("{}, {published} of them published", head.size)]);
     table.add_row(["signed", &format!("{decisions} decisions, {orders} orders of eviction")]);
+    if *approvals > 0 {
+        table.add_row(["approved", &format!("{approvals} waivers, freezes and thaws")]);
+    }
     if let Some((first, last)) = times {
         table.add_row(["time", &format!("{} to {}", utc(*first), utc(*last))]);
     }

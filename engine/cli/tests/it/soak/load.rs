@@ -540,6 +540,7 @@ fn admission(
             groups: vec![],
         }),
         extends: None,
+        waivers: Vec::new(),
         priority_class: class.into(),
         subject: Some(subject),
     };

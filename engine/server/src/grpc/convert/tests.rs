@@ -1,4 +1,4 @@
-use placet_core::{SubjectKind, canonical_json};
+use placet_core::{Digest, SubjectKind, canonical_json};
 use proptest::prelude::*;
 use proto::admit_request::Subject as Asked;
 
@@ -25,6 +25,7 @@ fn admit() -> proto::AdmitRequest {
             groups: vec!["research".into()],
         }),
         extends: None,
+        waivers: Vec::new(),
         priority_class: proto::PriorityClass::InternalResearch.into(),
         subject: Some(Asked::Lease(lease())),
     }
@@ -84,6 +85,25 @@ fn what_is_missing_is_named() {
     let nobody = || Some(proto::Principal::default());
     assert_eq!(refusal(|it| it.principal = nobody()), missing("principal.issuer"));
     assert_eq!(admission_request(proto::AdmitRequest::default()).unwrap_err().field, "request_id");
+}
+
+#[test]
+fn waivers_have_the_form_of_what_is_signed() {
+    let with = |waivers: &[&str]| {
+        let waivers: Vec<String> = waivers.iter().map(|text| (*text).to_owned()).collect();
+        refusal(|it| it.waivers = waivers)
+    };
+    let bad = |field: &str| ("BAD_TEXT", field.to_owned());
+    for text in ["", "a.b", "a..c", "a.b.c.d", "a.b.c=", "a.b. c", &"x.".repeat(2_049)] {
+        assert_eq!(with(&[text]), bad("waivers[0]"), "{text}");
+    }
+    assert_eq!(with(&["a.b.c", "a.b.d", "a.b.c"]), ("DUPLICATE", "waivers[2]".to_owned()));
+    let five = ["a.b.1", "a.b.2", "a.b.3", "a.b.4", "a.b.5"];
+    assert_eq!(with(&five), ("TOO_MANY", "waivers".to_owned()));
+    let with = |waivers| admission_request(proto::AdmitRequest { waivers, ..admit() }).unwrap();
+    let digest = |request| Digest::of(&canonical_json(&request).unwrap());
+    let four = five[..4].iter().map(|text| (*text).to_owned()).collect();
+    assert_ne!(digest(with(four)), digest(with(Vec::new())), "a request is told by them too");
 }
 
 #[test]
