@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::document;
 use crate::error::{Fault, LoadError};
 pub use manifest::{Budget, Language, Selector};
-pub(crate) use manifest::{Entry, Manifest, Required};
+pub(crate) use manifest::{Entry, Manifest, PARAMS_CODES, Required};
 pub use summary::PolicySummary;
 
 /// Name of the manifest in a bundle.

@@ -5,14 +5,14 @@ mod variant;
 use std::sync::Arc;
 
 use placet_core::{
-    Cost, Digest, Effect, Id, Level, Mode, Outcome, PolicyVerdict, Reason, SubjectKind, Verdict,
-    Warning, canonical_json, combine,
+    Code, Cost, Digest, Effect, Id, Level, Mode, Outcome, PolicyVerdict, Reason, SubjectKind,
+    Verdict, Waived, Warning, canonical_json, combine_waived,
 };
 use regorus::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Decided, Finding};
-use crate::bundle::{Bundle, Entry, Language, MANIFEST, Required, Selector};
+use crate::bundle::{Bundle, Entry, Language, MANIFEST, PARAMS_CODES, Required, Selector};
 use crate::coverage::{self, Recorder};
 use crate::document;
 use crate::error::{EvaluateError, Fault, LoadError};
@@ -41,6 +41,8 @@ struct Policy {
     name: Id,
     level: Level,
     mode: Mode,
+    /// What of its denials can be lifted; all of them if absent.
+    waivable: Option<Vec<Code>>,
     select: Selector,
     metadata: PolicyMetadata,
     program: Program,
@@ -75,6 +77,10 @@ pub struct Evaluation {
     pub bundle: Digest,
     /// One for each GPU model; empty if the request could not be resolved to an input.
     pub candidates: Vec<Candidate>,
+    /// The denials that the request's waivers lift, in their order; left out if it brought none. A
+    /// replay evaluates with them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lifts: Vec<Waived>,
 }
 
 /// What a bundle says of an input with one of its GPU models.
@@ -93,7 +99,7 @@ impl Evaluation {
     /// Of a request that could not be resolved to an input: no policy was asked.
     #[must_use]
     pub fn unresolved(bundle: Digest) -> Self {
-        Self { bundle, candidates: Vec::new() }
+        Self { bundle, candidates: Vec::new(), lifts: Vec::new() }
     }
 
     /// The first candidate that is permitted, before the ledger has its say.
@@ -153,6 +159,7 @@ impl PolicySet {
                 name: entry.name.clone(),
                 level: entry.level,
                 mode: entry.mode,
+                waivable: entry.waivable.clone(),
                 select: entry.select.clone(),
                 metadata: program.metadata(entry),
                 program,
@@ -198,6 +205,16 @@ impl PolicySet {
         named.is_some_and(|policy| match &policy.program {
             Program::Rego(program) => program.may_displace(),
             Program::Wasm(_) => true,
+        })
+    }
+
+    /// Whether a policy is one whose denials can be lifted, and this is one of these.
+    fn lets_lift(&self, lift: &Waived) -> bool {
+        let named = |policy: &&Policy| policy.name == lift.policy;
+        self.policies.iter().find(named).is_some_and(|policy| {
+            policy.level == Level::Overridable
+                && !lift.code.as_str().starts_with(PARAMS_CODES)
+                && policy.waivable.as_ref().is_none_or(|codes| codes.contains(&lift.code))
         })
     }
 
@@ -323,6 +340,19 @@ impl Evaluator {
     /// # Errors
     /// [`EvaluateError::Backstop`] if a policy ran into the wall clock: nothing is decided.
     pub fn evaluate(&mut self, input: &Input) -> Result<Evaluation, EvaluateError> {
+        self.evaluate_waived(input, Vec::new())
+    }
+
+    /// The same under waivers that were found good: `lifts` are the denials that they lift, in
+    /// their order. What a policy's entry in the manifest does not let be lifted stays.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    pub fn evaluate_waived(
+        &mut self,
+        input: &Input,
+        lifts: Vec<Waived>,
+    ) -> Result<Evaluation, EvaluateError> {
         let set = Arc::clone(&self.set);
         let (kind, workload) = match (&input.lease, &input.job) {
             (Some(lease), _) => (SubjectKind::Lease, lease),
@@ -333,9 +363,12 @@ impl Evaluator {
         };
         let mut selected = std::mem::take(&mut self.selected);
         set.select(input, kind, &mut selected);
-        let candidates = self.candidates(&set, &selected, input, kind, workload);
+        let counted: Vec<Waived> =
+            lifts.iter().filter(|lift| set.lets_lift(lift)).cloned().collect();
+        let asked = (kind, workload, &*counted);
+        let candidates = self.candidates(&set, &selected, input, asked);
         self.selected = selected;
-        Ok(Evaluation { bundle: set.digest, candidates: candidates? })
+        Ok(Evaluation { bundle: set.digest, candidates: candidates?, lifts })
     }
 
     fn candidates(
@@ -343,8 +376,7 @@ impl Evaluator {
         set: &PolicySet,
         selected: &[usize],
         input: &Input,
-        kind: SubjectKind,
-        workload: &Workload,
+        (kind, workload, lifts): (SubjectKind, &Workload, &[Waived]),
     ) -> Result<Vec<Candidate>, EvaluateError> {
         let document = input.to_value();
         let mut candidates = Vec::with_capacity(workload.gpu_models.len());
@@ -360,7 +392,7 @@ impl Evaluator {
                 let answer = self.ask(*at, policy, input, &document, gpu_model)?;
                 verdicts.push(verdict(policy, answer));
             }
-            let outcome = combine(&verdicts, set.required.of(kind));
+            let outcome = combine_waived(&verdicts, set.required.of(kind), lifts);
             candidates.push(Candidate { gpu_model: gpu_model.clone(), outcome, verdicts });
         }
         Ok(candidates)

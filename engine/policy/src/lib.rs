@@ -11,6 +11,7 @@
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 mod answer;
+mod approvers;
 pub mod bundle;
 mod cases;
 pub mod catalogue;
@@ -33,8 +34,10 @@ pub mod opa {
 mod rego;
 mod resolve;
 mod value;
+pub mod waiver;
 mod wasm;
 
+pub use approvers::{Approvers, FreezeGrant};
 pub use bundle::Bundle;
 pub use cases::{CaseReport, CaseRunner};
 pub use error::{EvaluateError, Fault, LoadError};
@@ -43,4 +46,5 @@ pub use facts::{AccountLimit, Facts, Validity};
 pub use input::Input;
 pub use metadata::{Metadata, PolicyMetadata, RuleMetadata};
 pub use resolve::{Commitment, resolve};
+pub use waiver::Waiver;
 pub use wasm::{CacheActivity, WasmRuntime, check_component};

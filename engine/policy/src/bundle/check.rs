@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use placet_core::{Id, Level, Mode, SubjectKind};
 use serde_json::Value;
 
-use super::manifest::{Budget, Entry, Language, MAX_POLICIES, Manifest};
+use super::manifest::{
+    Budget, Entry, Language, MAX_POLICIES, MAX_WAIVABLE, Manifest, PARAMS_CODES,
+};
 use super::place::{Step, locate};
 use super::{MANIFEST, MAX_MANIFEST_BYTES, params};
 use crate::document;
@@ -103,6 +105,7 @@ impl Checked<'_> {
             None => None,
         };
         self.budget(at, entry, &[Some(language), twin])?;
+        self.waivable(at, entry)?;
         let place = || [Step::from("policies"), at.into(), "metadata".into()];
         let Some(metadata) = &entry.metadata else { return Ok(()) };
         if language == Language::Rego {
@@ -115,6 +118,36 @@ impl Checked<'_> {
             path.push(field.into());
             let message = format!("`metadata.{field}` of policy `{}` is not usable", entry.name);
             return Err(self.wrong(&path, message).hint(hint));
+        }
+        Ok(())
+    }
+
+    fn waivable(&self, at: usize, entry: &Entry) -> Result<(), Fault> {
+        let Some(codes) = &entry.waivable else { return Ok(()) };
+        let place = [Step::from("policies"), at.into(), "waivable".into()];
+        if entry.level != Level::Overridable {
+            let message =
+                format!("`waivable` of policy `{}`, which is not overridable", entry.name);
+            let hint = "leave it out, or set `level` to `overridable`";
+            return Err(self.wrong(&place, message).hint(hint));
+        }
+        if codes.len() > MAX_WAIVABLE {
+            let message = format!("`waivable` of policy `{}` has too many codes", entry.name);
+            return Err(self.wrong(&place, message).hint("leave it out to let all be lifted"));
+        }
+        let mut seen = BTreeSet::new();
+        for (number, code) in codes.iter().enumerate() {
+            let mut place = place.to_vec();
+            place.push(number.into());
+            if code.as_str().starts_with(PARAMS_CODES) {
+                let message = format!("`{code}` of policy `{}` cannot be lifted", entry.name);
+                let hint = "mend the params: a policy that cannot be relied on denies";
+                return Err(self.wrong(&place, message).hint(hint));
+            }
+            if !seen.insert(code) {
+                let message = format!("`{code}` of policy `{}` stands there twice", entry.name);
+                return Err(self.wrong(&place, message).hint("name each once"));
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The format of `bundle.yaml`.
 
-use placet_core::{Id, Level, Mode, PriorityClass, SubjectKind};
+use placet_core::{Code, Id, Level, Mode, PriorityClass, SubjectKind};
 use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,12 @@ use crate::wasm::{DEFAULT_FUEL, DEFAULT_MEMORY_BYTES, MAX_FUEL, MAX_MEMORY_BYTES
 
 /// Most policies of a bundle: each worker thread has its own engine for each that it was asked.
 pub(super) const MAX_POLICIES: usize = 1_024;
+
+/// Begins the codes that policies give when their params make no sense: never lifted, since such a
+/// policy may not have looked at anything else.
+pub(crate) const PARAMS_CODES: &str = "PARAMS_";
+/// Most codes of a policy that can be lifted: more than any policy has.
+pub(super) const MAX_WAIVABLE: usize = 256;
 
 /// The manifest of a bundle of policies, `bundle.yaml`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -89,6 +95,11 @@ pub(crate) struct Entry {
     /// Whether its denial can be lifted.
     #[serde(default = "mandatory")]
     pub(crate) level: Level,
+    /// Which of its denials a waiver can lift, by code, each once; all of them if absent. Only with
+    /// level `overridable`.
+    #[serde(default)]
+    #[schemars(length(max = MAX_WAIVABLE))]
+    pub(crate) waivable: Option<Vec<Code>>,
     /// Whether its verdict counts.
     #[serde(default = "enforce")]
     pub(crate) mode: Mode,

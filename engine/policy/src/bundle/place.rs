@@ -24,7 +24,7 @@ impl From<usize> for Step {
 }
 
 /// A path as people write it, such as `params.seats.acme` or `required[2]`.
-pub(super) struct Shown<'a>(pub(super) &'a [Step]);
+pub(crate) struct Shown<'a>(pub(crate) &'a [Step]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

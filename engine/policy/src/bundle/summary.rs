@@ -1,6 +1,6 @@
 //! What a bundle holds, for people and tools.
 
-use placet_core::{Digest, Id, Level, Mode};
+use placet_core::{Code, Digest, Id, Level, Mode};
 use serde::Serialize;
 
 use super::manifest::{Budget, Entry, Language, Selector};
@@ -23,6 +23,9 @@ pub struct PolicySummary {
     pub twin: Option<String>,
     /// Whether its denial can be lifted.
     pub level: Level,
+    /// Which of its denials can be lifted, by code; all of them if absent and it is overridable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waivable: Option<Vec<Code>>,
     /// Whether its verdict counts.
     pub mode: Mode,
     /// Which requests it is asked about.
@@ -56,6 +59,7 @@ impl PolicySummary {
             language,
             twin: entry.twin.clone(),
             level: entry.level,
+            waivable: entry.waivable.clone(),
             mode: entry.mode,
             select: entry.select.clone(),
             budget: entry.budget.resolved(language),

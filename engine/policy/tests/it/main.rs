@@ -15,4 +15,5 @@ mod schema;
 mod shipped;
 mod twins;
 mod variants;
+mod waiver;
 mod wasm;

@@ -218,7 +218,8 @@ fn show(
     if printer.json() {
         let line = serde_json::json!({
             "size": head.size, "published": published, "root": head.root.to_string(),
-            "decisions": decisions, "orders": orders, "approvals": approvals, "first": times.map(|(first, _)| first),
+            "decisions": decisions, "orders": orders, "approvals": approvals,
+            "first": times.map(|(first, _)| first),
             "last": times.map(|(_, last)| last), "checkpoints": checkpoints, "checkpoint": note,
             "cosigned": cosigned.map(|cosigned| cosigned.size),
             "cosignatures": cosigned.map(|it| witnesses::to_json(&it.cosignatures)),
