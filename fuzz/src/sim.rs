@@ -5,6 +5,7 @@
 //! and time are the seed's. After every batch an auditor holds each answer, each new leaf of the
 //! log and the use of each account against a simple model of its own.
 
+mod approvals;
 mod auditor;
 mod books;
 mod eviction;

@@ -250,6 +250,9 @@ pub(crate) fn decision_card(printer: &Printer, claims: &Decision) -> String {
             row("holds", charge_text(charge));
         }
     }
+    for waiver in &claims.waivers {
+        row("waived by", waiver.to_string());
+    }
     for victim in &claims.evictions {
         let by = utc(victim.evict_by);
         row("displaces", format!("{} of {}, by {by}", victim.reservation, victim.tenant_id));

@@ -7,6 +7,7 @@ mod completion;
 mod confirm;
 mod explain;
 mod facts;
+mod freeze;
 mod keys;
 mod ledger;
 mod log;
@@ -14,6 +15,7 @@ mod release;
 mod serve;
 mod test;
 mod verify;
+pub(crate) mod waiver;
 
 use clap::{Parser, Subcommand};
 
@@ -56,6 +58,9 @@ enum Command {
     Build(build::BuildArgs),
     Facts(facts::FactsArgs),
     Bundle(bundle::BundleArgs),
+    // Boxed for the same reason.
+    Waiver(Box<waiver::WaiverArgs>),
+    Freeze(Box<freeze::FreezeArgs>),
     Keys(keys::KeysArgs),
     Ledger(ledger::LedgerArgs),
     Log(log::LogArgs),
@@ -94,6 +99,8 @@ impl Command {
             Self::Build(args) => build::run(&args, printer),
             Self::Facts(args) => facts::run(&args, printer),
             Self::Bundle(args) => bundle::run(&args, printer),
+            Self::Waiver(args) => waiver::run(&args, printer),
+            Self::Freeze(args) => freeze::run(&args, printer),
             Self::Keys(args) => keys::run(&args, printer),
             Self::Ledger(args) => ledger::run(&args, printer),
             Self::Log(args) => log::run(&args, printer),

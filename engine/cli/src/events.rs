@@ -66,6 +66,8 @@ pub(crate) struct Source {
     reader: Box<dyn BufRead + Send>,
     number: u64,
     bytes: u64,
+    /// Brought by a single request beside its own.
+    waivers: Vec<String>,
 }
 
 impl std::fmt::Debug for Source {
@@ -129,9 +131,22 @@ impl Source {
             }
             let shape = shape_of(&first);
             let reader = Box::new(Cursor::new(first).chain(reader));
-            return Ok(Self { name, shape, reader, number: 0, bytes: 0 });
+            return Ok(Self { name, shape, reader, number: 0, bytes: 0, waivers: Vec::new() });
         };
-        Ok(Self { name, shape, reader, number: 0, bytes: 0 })
+        Ok(Self { name, shape, reader, number: 0, bytes: 0, waivers: Vec::new() })
+    }
+
+    /// Has the single request that it holds bring waivers, beside its own.
+    ///
+    /// # Errors
+    /// It holds events: each of them brings its own.
+    pub(crate) fn waive(&mut self, waivers: &[String]) -> Result<(), Failure> {
+        if self.shape == Shape::Events && !waivers.is_empty() {
+            return Err(Failure::usage(format!("`{}` holds events, not one request", self.name))
+                .hint("write the waivers into `waivers` of each request"));
+        }
+        self.waivers = waivers.to_vec();
+        Ok(())
     }
 
     /// What it is called in messages.
@@ -228,7 +243,8 @@ impl Source {
                 format!("the request is larger than {MAX_LINE_BYTES} bytes"),
             ))
         } else {
-            single(&text)
+            let waivers = std::mem::take(&mut self.waivers);
+            single(&text).map(|event| with_waivers(event, waivers))
         };
         self.bytes += u64::try_from(text.len()).unwrap_or(u64::MAX);
         Ok(Some(Line { number: self.number, bytes: self.bytes, event }))
@@ -274,6 +290,13 @@ fn single(text: &[u8]) -> Result<Box<StreamRequest>, LineError> {
     }
     let admit: AdmitRequest = from_json(json).map_err(|error| refused(json, &error))?;
     Ok(Box::new(StreamRequest { event: Some(stream_request::Event::Admit(admit)), time: None }))
+}
+
+fn with_waivers(mut event: Box<StreamRequest>, waivers: Vec<String>) -> Box<StreamRequest> {
+    if let Some(stream_request::Event::Admit(admit)) = &mut event.event {
+        admit.waivers.extend(waivers);
+    }
+    event
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, LineError> {

@@ -107,6 +107,9 @@ pub(crate) struct Given {
     /// File of the facts: tenants, clusters, datasets, models, quotas
     #[arg(long, env = "PLACET_FACTS", value_name = "FILE")]
     pub(crate) facts: Option<PathBuf>,
+    /// File of who may waive denials and freeze [default: nobody may]
+    #[arg(long, env = "PLACET_APPROVERS", value_name = "FILE")]
+    pub(crate) approvers: Option<PathBuf>,
     /// File of the store; created if absent [default: placet.db]
     #[arg(long, env = "PLACET_STORE", value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
@@ -174,7 +177,8 @@ pub(crate) struct Given {
 }
 
 /// The names that a settings file may hold: those of the flags.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
+    "approvers",
     "audience",
     "bundle",
     "bundle-keys",
@@ -250,8 +254,9 @@ impl Given {
         })
     }
 
-    fn paths(&mut self) -> [Option<&mut PathBuf>; 9] {
+    fn paths(&mut self) -> [Option<&mut PathBuf>; 10] {
         [
+            self.approvers.as_mut(),
             self.bundle.as_mut(),
             self.bundle_keys.as_mut(),
             self.cache.as_mut(),
@@ -271,6 +276,7 @@ impl Given {
             bundle_keys: self.bundle_keys.or(file.bundle_keys),
             cache: self.cache.or(file.cache),
             facts: self.facts.or(file.facts),
+            approvers: self.approvers.or(file.approvers),
             store: self.store.or(file.store),
             keys: self.keys.or(file.keys),
             listen: self.listen.or(file.listen),
@@ -321,6 +327,7 @@ impl Given {
         let server = placet_server::Settings {
             bundle,
             bundle_keys: self.bundle_keys,
+            approvers: self.approvers,
             cache: Some(cache),
             facts,
             store,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::jws::{self, Refusal};
-use crate::{CanonicalError, KeyError, KeyId, KeySet, SigningKey, canonical_json};
+use crate::{CanonicalError, Id, KeyError, KeyId, KeySet, SigningKey, canonical_json};
 
 /// Longest waiver, freeze or thaw in bytes: one that names 64 tenants of ten characters has 2,000.
 pub const MAX_APPROVAL_BYTES: usize = 4_096;
@@ -138,6 +138,9 @@ impl ApprovalError {
 pub trait Approval: Serialize + DeserializeOwned + private::Sealed {
     /// `typ` of the header (RFC 8725 §3.11: explicit typing).
     const TYP: &'static str;
+
+    /// Its `jti`: the name of the waiver, or of the freeze.
+    fn name(&self) -> &Id;
 
     /// When it was signed, in seconds since 1970-01-01 UTC.
     fn iat(&self) -> u64;

@@ -119,6 +119,10 @@ impl private::Sealed for FreezeClaims {}
 impl Approval for FreezeClaims {
     const TYP: &'static str = FREEZE_TYP;
 
+    fn name(&self) -> &Id {
+        &self.jti
+    }
+
     fn iat(&self) -> u64 {
         self.iat
     }
@@ -133,6 +137,10 @@ impl private::Sealed for ThawClaims {}
 
 impl Approval for ThawClaims {
     const TYP: &'static str = THAW_TYP;
+
+    fn name(&self) -> &Id {
+        &self.jti
+    }
 
     fn iat(&self) -> u64 {
         self.iat

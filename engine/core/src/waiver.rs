@@ -111,6 +111,10 @@ impl private::Sealed for WaiverClaims {}
 impl Approval for WaiverClaims {
     const TYP: &'static str = WAIVER_TYP;
 
+    fn name(&self) -> &Id {
+        &self.jti
+    }
+
     fn iat(&self) -> u64 {
         self.iat
     }

@@ -431,6 +431,7 @@ fn verified(folder: &std::path::Path) {
                     keys: keys.clone(),
                     decisions: decisions.clone(),
                     issuer: world::ISSUER.to_owned(),
+                    approvers: None,
                     seen: Vec::new(),
                 };
                 let (begun, before) = (Instant::now(), core_seconds());

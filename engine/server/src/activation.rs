@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use placet_core::{Digest, KeySet, MAX_JWKS_BYTES};
-use placet_policy::{Bundle, CacheActivity, CaseRunner, Facts, LoadError, PolicySet, WasmRuntime};
+use placet_policy::{
+    Approvers, Bundle, CacheActivity, CaseRunner, Facts, LoadError, PolicySet, WasmRuntime,
+};
 
 use crate::grpc::convert;
 use crate::sequencer::{Activation, SequencerError};
+use crate::settings::Settings;
 use crate::workers::Active;
 
 /// How often a source is read before it is given up as still being written.
@@ -133,6 +136,9 @@ pub enum RefuseError {
         /// File of the keys.
         path: String,
     },
+    /// It is good, but the file of approvers, which is read with it, is not.
+    #[error("the approvers, which are read with it, cannot be used")]
+    Approvers(#[source] Box<RefuseError>),
     /// It is not what the caller expects.
     #[error(
         "its digest is {found}, not {expected}\n\
@@ -182,10 +188,26 @@ pub(crate) struct Loader {
     pub(crate) bundle: PathBuf,
     pub(crate) bundle_keys: Option<PathBuf>,
     pub(crate) facts: PathBuf,
+    /// Who may waive and freeze; nobody if absent.
+    pub(crate) approvers: Option<PathBuf>,
+    /// The deployment that they approve for.
+    pub(crate) issuer: String,
     pub(crate) runtime: WasmRuntime,
 }
 
 impl Loader {
+    /// From where the settings say.
+    pub(crate) fn new(settings: &Settings, runtime: WasmRuntime) -> Self {
+        Self {
+            bundle: settings.bundle.clone(),
+            bundle_keys: settings.bundle_keys.clone(),
+            facts: settings.facts.clone(),
+            approvers: settings.approvers.clone(),
+            issuer: settings.issuer.clone(),
+            runtime,
+        }
+    }
+
     /// The bundle, if it is good; `current` itself if it has not changed. Blocks, and may take
     /// seconds. Also tells how many cases it passed.
     pub(crate) fn bundle(
@@ -232,6 +254,22 @@ impl Loader {
         match current.filter(|current| current.digest() == facts.digest()) {
             Some(current) => Ok(Arc::clone(current)),
             None => Ok(Arc::new(facts)),
+        }
+    }
+
+    /// The approvers, if their file is good; `current` itself if it has not changed. Blocks.
+    pub(crate) fn approvers(
+        &self,
+        current: Option<&Arc<Approvers>>,
+    ) -> Result<Arc<Approvers>, RefuseError> {
+        let Some(path) = &self.approvers else {
+            return Ok(Arc::new(Approvers::none(&self.issuer)));
+        };
+        let load = || Approvers::load(path, &self.issuer);
+        let approvers = settled(path, load, Approvers::digest)?;
+        match current.filter(|current| current.digest() == approvers.digest()) {
+            Some(current) => Ok(Arc::clone(current)),
+            None => Ok(Arc::new(approvers)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use placet_core::{AdmissionRequest, Digest, Effect, Id, Reason, canonical_json};
-use placet_policy::{LoadError, WasmRuntime};
+use placet_policy::{Approvers, LoadError, WasmRuntime};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot, watch};
 
 use crate::activation::{
@@ -20,8 +20,9 @@ use crate::log::Files;
 use crate::metrics::{MAX_ACCOUNT_SERIES, Metrics, Stage, Stopwatch};
 use crate::quota::{AccountUse, Accounts, Due, Filter};
 use crate::sequencer::{
-    Cosigned, Cosigning, Decided, LogNews, Options, Pending, Proposal, ReservationsReport,
-    SequencerError, SequencerHandle, Settle, SettleKind, Settled, UsageReport,
+    Cosigned, Cosigning, Decided, Freeze, FreezeOrder, Freezes, Freezing, LogNews, Options,
+    Pending, Proposal, ReservationsReport, SequencerError, SequencerHandle, Settle, SettleKind,
+    Settled, UsageReport,
 };
 use crate::settings::Settings;
 use crate::signer::{CheckpointSigner, Signer, SignerError};
@@ -139,6 +140,14 @@ pub enum OpenError {
         /// Why.
         source: RefuseError,
     },
+    /// The approvers' file is missing or wrong.
+    #[error("the approvers in `{path}` cannot be served")]
+    Approvers {
+        /// Their file.
+        path: String,
+        /// Why.
+        source: RefuseError,
+    },
     /// The engine of components does not start, or its cache is not to be trusted.
     #[error("the engine of WebAssembly components cannot be started")]
     Engine(#[source] LoadError),
@@ -178,20 +187,16 @@ impl Admission {
             OpenError::Bundle { path: path(&settings.bundle), source: missing.into() }
         })?;
         let runtime = runtime(settings).map_err(OpenError::Engine)?;
-        let loader = Loader {
-            bundle: settings.bundle.clone(),
-            bundle_keys: settings.bundle_keys.clone(),
-            facts: settings.facts.clone(),
-            runtime,
-        };
+        let loader = Loader::new(settings, runtime);
         let (policies, cases) = loader
             .bundle(None, None)
             .map_err(|source| OpenError::Bundle { path: path(&settings.bundle), source })?;
         let facts = loader
             .facts(None, None)
             .map_err(|source| OpenError::Facts { path: path(&settings.facts), source })?;
+        let approvers = approvers(&loader)?;
         let took = watch.elapsed();
-        let active = Arc::new(Active { policies, facts });
+        let active = Arc::new(Active { policies, facts, approvers });
         let signer = Signer::open(&settings.keys)
             .map_err(|source| OpenError::Keys { path: path(&settings.keys), source })?;
         let checkpoints = checkpoints(settings, &signer)
@@ -351,6 +356,11 @@ impl Admission {
     /// Makes another state active: first in the log, then here.
     async fn switch(&self, current: &Active, next: Arc<Active>) -> Result<(), ActivateError> {
         if next.names() == current.names() {
+            // Approvers are no part of what the log names: what they sign is.
+            if next.approvers.digest() != current.approvers.digest() {
+                tracing::info!(approvers = next.approvers.count(), "approvers were replaced");
+                self.0.gate.send_modify(|gate| gate.active = next);
+            }
             return Ok(());
         }
         // From here on nothing is put in the order until what is active has changed there and here:
@@ -452,6 +462,49 @@ impl Admission {
         Ok(erased)
     }
 
+    /// Freezes what a signed order covers, if an approver signed it who may; `caller` sent it.
+    ///
+    /// # Errors
+    /// [`AdmitError`]: nothing changed, unless it says that this is not known.
+    pub async fn freeze(&self, caller: &Id, token: String) -> Result<Freeze, AdmitError> {
+        let claims = self.current().approvers.check_freeze(&token)?;
+        let time = self.time_of(claims.iat);
+        let order = Freezing::Freeze(claims);
+        let frozen = self.0.sequencer.freeze(FreezeOrder { order, token, time }).await?;
+        let (name, by) = (&frozen.claims.jti, &frozen.claims.by);
+        tracing::warn!(%caller, freeze = %name, %by, reason = frozen.claims.reason, "frozen");
+        Ok(frozen)
+    }
+
+    /// Lifts a freeze by a signed order, if an approver signed it who may; `caller` sent it. Gives
+    /// the freeze that was.
+    ///
+    /// # Errors
+    /// [`AdmitError`]: nothing changed, unless it says that this is not known.
+    pub async fn thaw(&self, caller: &Id, token: String) -> Result<Freeze, AdmitError> {
+        let (claims, grant) = self.current().approvers.check_thaw(&token)?;
+        let (time, by) = (self.time_of(claims.iat), claims.by.clone());
+        let order = Freezing::Thaw(claims, grant);
+        let lifted = self.0.sequencer.freeze(FreezeOrder { order, token, time }).await?;
+        tracing::warn!(%caller, freeze = %lifted.claims.jti, %by, "a freeze was lifted");
+        Ok(lifted)
+    }
+
+    /// The freezes that stand, as far as they are durable.
+    #[must_use]
+    pub fn freezes(&self) -> Arc<Freezes> {
+        self.0.sequencer.freezes()
+    }
+
+    /// The time at which an order is carried out that was signed at `iat`: where events tell the
+    /// time, it is one.
+    fn time_of(&self, iat: u64) -> u64 {
+        match self.0.clock {
+            Clock::Events => iat.max(self.0.sequencer.high_water()),
+            Clock::System => Clock::now(),
+        }
+    }
+
     /// Resolves and evaluates a request. Stores nothing; several may run at once.
     ///
     /// `time` is the time of the event, for a server whose clock is the events. To be called on a
@@ -534,6 +587,9 @@ impl Admission {
                 for code in &decided.codes {
                     metrics.denied(code.as_str());
                 }
+                for waived in &decided.waived {
+                    metrics.waived(waived.policy.as_str(), waived.code.as_str());
+                }
             }
             Ok(all)
         })
@@ -554,7 +610,12 @@ impl Admission {
         }
         let active = &gate.active;
         let current = (active.policies.digest(), active.facts.digest());
-        if proposals.iter().any(|one| (one.bundle, one.facts) != current) {
+        let approvers = active.approvers.digest();
+        let is_outdated = |one: &Proposal| {
+            let brings_waivers = !one.request.waivers.is_empty();
+            (one.bundle, one.facts) != current || (brings_waivers && one.approvers != approvers)
+        };
+        if proposals.iter().any(is_outdated) {
             return Ok(Offered::Outdated(proposals, Arc::clone(active)));
         }
         Ok(Offered::Placed(self.0.sequencer.propose_at(place, proposals)?))
@@ -700,6 +761,8 @@ impl Admission {
                 }
             }
         }
+        let freezes = self.freezes();
+        self.0.metrics.frozen(freezes.standing.keys().map(Id::as_str));
         self.0.metrics.text()
     }
 
@@ -776,6 +839,14 @@ fn checkpoints(
     Ok(Some(CheckpointOptions { signer, every_seconds, witnesses }))
 }
 
+/// Who may waive and freeze.
+fn approvers(loader: &Loader) -> Result<Arc<Approvers>, OpenError> {
+    loader.approvers(None).map_err(|source| {
+        let path = loader.approvers.as_deref().map(|path| path.display().to_string());
+        OpenError::Approvers { path: path.unwrap_or_default(), source }
+    })
+}
+
 /// The engine of components, with a cache of what it compiled if there is a place for one.
 fn runtime(settings: &Settings) -> Result<WasmRuntime, LoadError> {
     match &settings.cache {
@@ -802,7 +873,13 @@ fn load(
         let loaded = loader.facts(Some(&facts), expected);
         facts = loaded.map_err(refused(Source::Facts))?;
     }
-    Ok((Arc::new(Active { policies, facts }), cases))
+    let approvers = loader.approvers(Some(&current.approvers));
+    let approvers = approvers.map_err(|reason| {
+        refused(wanted.first().copied().unwrap_or(Source::Bundle))(RefuseError::Approvers(
+            Box::new(reason),
+        ))
+    })?;
+    Ok((Arc::new(Active { policies, facts, approvers }), cases))
 }
 
 fn text(canonical: Vec<u8>) -> Result<String, AdmitError> {

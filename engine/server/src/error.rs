@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::error::Error;
 
 use placet_core::CosignatureError;
+use placet_policy::waiver::Refusal;
 use placet_proto::{ERROR_DOMAIN, FieldError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::log::CosignError;
-use crate::quota::SettleError;
+use crate::quota::{FreezeError, SettleError};
 use crate::sequencer::SequencerError;
 use crate::store::ReadError;
 use crate::workers::WorkError;
+
+/// Code of a freeze or a thaw that is none: everything else about it is a matter of permission.
+const UNREADABLE: &str = "FREEZE_UNREADABLE";
 
 /// A cause that only the log may name.
 type Cause = Box<dyn Error + Send + Sync>;
@@ -248,6 +252,12 @@ impl From<SequencerError> for AdmitError {
                 "policies should give fewer or shorter reasons, warnings and obligations",
             )),
             SequencerError::Settle(error) => error.into(),
+            SequencerError::Freeze(error) => error.into(),
+            SequencerError::FreezeOverBroad { name } => Self::PermissionDenied(freeze_error(
+                "FREEZE_OVER_BROAD",
+                format!("the freeze `{name}` covers more than its approver may lift"),
+                "have who may freeze as much sign the thaw",
+            )),
             SequencerError::Cosign(error) => CosignError::Cosignature(error).into(),
             SequencerError::Overloaded => Self::QueueFull,
             SequencerError::Superseded => Self::Unavailable {
@@ -271,6 +281,46 @@ impl From<SequencerError> for AdmitError {
             SequencerError::Stopped => Self::stopping(),
             SequencerError::Malformed(_) => Self::internal(error),
         }
+    }
+}
+
+fn freeze_error(code: &'static str, message: String, hint: &str) -> FieldError {
+    FieldError::new(code, message, hint).inside("token")
+}
+
+impl From<FreezeError> for AdmitError {
+    fn from(error: FreezeError) -> Self {
+        let message = error.to_string();
+        match error {
+            FreezeError::Stale { .. } => Self::FailedPrecondition(freeze_error(
+                "FREEZE_STALE",
+                message,
+                "sign it again and send it at once; if that does not help, set the clocks",
+            )),
+            FreezeError::Exists { .. } => Self::FailedPrecondition(freeze_error(
+                "FREEZE_EXISTS",
+                message,
+                "give the freeze a name of its own",
+            )),
+            FreezeError::Unknown { .. } => Self::NotFound(freeze_error(
+                "FREEZE_UNKNOWN",
+                message,
+                "`placet freeze --list` tells which ones stand",
+            )),
+            FreezeError::Full => Self::FailedPrecondition(freeze_error(
+                "TOO_MANY_FREEZES",
+                message,
+                "lift some, or freeze more with one",
+            )),
+        }
+    }
+}
+
+impl From<Refusal> for AdmitError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, message, hint, .. } = refusal;
+        let error = freeze_error(code, message, hint);
+        if code == UNREADABLE { Self::Invalid(error) } else { Self::PermissionDenied(error) }
     }
 }
 
@@ -365,6 +415,11 @@ impl From<SettleError> for AdmitError {
                 "CONFIRM_DEADLINE_PASSED",
                 "was not confirmed in time".into(),
                 "ask again with a new request id",
+            )),
+            SettleError::Frozen { name, reason } => Self::FailedPrecondition(held(
+                "FROZEN",
+                format!("cannot begin: the freeze `{name}` stands ({reason})"),
+                "confirm it again once the freeze is lifted, before its deadline; or release it",
             )),
             SettleError::Broken => Self::internal(error),
         }

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
-    AccountPath, CheckpointError, CosignatureError, Decision, Digest, Effect, Event, Eviction,
-    EvictionOrder, Id, LEAF_VERSION, Leaf, MAX_LEAF_BYTES, QuotaNode, canonical_json,
+    AccountPath, Approval, CheckpointError, CosignatureError, Decision, Digest, Effect, Event,
+    Eviction, EvictionOrder, FreezeClaims, Id, LEAF_VERSION, Leaf, Level, MAX_LEAF_BYTES,
+    QuotaNode, ThawClaims, WaiverClaims, canonical_json,
     merkle::{self, Tree},
+    read_approval,
 };
 
 pub use placet_core::merkle::Head;
@@ -180,6 +182,8 @@ pub(crate) struct Folded {
     more_quotas: bool,
     /// Orders of eviction that have to follow, in this order: preemptor and eviction.
     orders: VecDeque<(Id, Eviction)>,
+    /// Waivers that the next decision has to use.
+    waivers: BTreeSet<Id>,
 }
 
 impl Folded {
@@ -345,7 +349,7 @@ impl Folded {
         if hashes(&numbers)? != peaks {
             return Err(LogError::Hashes);
         }
-        if self.more_quotas || !self.orders.is_empty() {
+        if self.more_quotas || !self.orders.is_empty() || !self.waivers.is_empty() {
             let what = "what begins before it is not complete".to_owned();
             return Err(LogError::Leaf { position: self.tree.size(), what });
         }
@@ -368,6 +372,10 @@ impl Folded {
         }
         if !self.orders.is_empty() && !matches!(leaf.event, Event::EvictionOrder { .. }) {
             return Err("an order of eviction is missing before it".to_owned());
+        }
+        let uses = matches!(leaf.event, Event::Waiver { .. } | Event::Decision { .. });
+        if !self.waivers.is_empty() && !uses {
+            return Err("the decision that uses the waiver before it is missing".to_owned());
         }
         self.last = leaf.time;
         if let Event::Expiry { .. } = &leaf.event {
@@ -431,18 +439,70 @@ impl Folded {
             }
             // What is erased is beside the log.
             Event::Erasure { .. } => {}
-            Event::Expiry { .. }
-            | Event::Revocation { .. }
-            | Event::Waiver { .. }
-            | Event::Freeze { .. }
-            | Event::Thaw { .. } => {
+            Event::Waiver { id, level, token } => {
+                self.fold_waiver(leaf.time, (id, level), &token)?
+            }
+            Event::Freeze { id, token } => {
+                let claims = claims_of::<FreezeClaims>(&token, &id)?;
+                let frozen = self.ledger.freeze(claims, Digest::of(token.as_bytes()));
+                let is_new = frozen.map_err(|error| error.to_string())?;
+                return is_new.then_some(()).ok_or_else(|| "it changes nothing".to_owned());
+            }
+            Event::Thaw { id, token } => {
+                let claims = claims_of::<ThawClaims>(&token, &id)?;
+                self.ledger.thaw(&claims).map_err(|error| error.to_string())?;
+            }
+            Event::Expiry { .. } | Event::Revocation { .. } => {
                 return Err("this version of Placet does not know what it means".to_owned());
             }
         }
         Ok(())
     }
 
+    /// A waiver is logged because the next decision uses it for the first time.
+    fn fold_waiver(
+        &mut self,
+        time: u64,
+        (id, level): (Id, Level),
+        token: &str,
+    ) -> Result<(), String> {
+        let WaiverClaims { exp, nbf, uses, .. } = claims_of::<WaiverClaims>(token, &id)?;
+        if level != Level::Overridable || !(nbf..exp).contains(&time) {
+            return Err("it cannot be used, or not now".to_owned());
+        }
+        let begun = self.ledger.begin_waiver(&id, (Digest::of(token.as_bytes()), exp, uses));
+        begun.map_err(|error| error.to_string())?;
+        self.waivers.insert(id);
+        Ok(())
+    }
+
+    /// Counts the waivers that a decision uses, and looks whether anything keeps it from being.
+    fn fold_approved(&mut self, decision: &Decision) -> Result<(), String> {
+        let place = (&decision.tenant_id, &decision.workload.cluster_id);
+        let (kind, class) = (decision.kind, decision.priority_class);
+        let is_permit = decision.effect == Effect::Permit;
+        if let Some(freeze) = self.ledger.freezes().covering(place, kind, class)
+            && is_permit
+        {
+            return Err(format!("it is admitted though `{}` freezes it", freeze.claims.jti));
+        }
+        let is_sorted = decision.waivers.is_sorted_by(|one, next| one < next);
+        if !is_sorted || (!is_permit && !decision.waivers.is_empty()) {
+            return Err("its waivers are not those of a permit, each once".to_owned());
+        }
+        for name in &decision.waivers {
+            let used = self.ledger.use_waiver(name);
+            used.map_err(|error| format!("waiver `{name}`: {error}"))?;
+            self.waivers.remove(name);
+        }
+        match self.waivers.first() {
+            None => Ok(()),
+            Some(unused) => Err(format!("it does not use `{unused}`, which was logged for it")),
+        }
+    }
+
     fn fold_decision(&mut self, caller: placet_core::Id, decision: Decision) -> Result<(), String> {
+        self.fold_approved(&decision)?;
         match (decision.effect, decision.reservation) {
             (Effect::Deny, None) => Ok(()),
             (Effect::Permit, Some(grant)) => {
@@ -550,6 +610,13 @@ pub(crate) fn leaf_bytes(leaf: &Leaf) -> Option<Vec<u8>> {
     (bytes.len() <= MAX_LEAF_BYTES).then_some(bytes)
 }
 
+/// What an approver signed, out of our own log, under the name that the leaf gives it. As with
+/// decisions, its signature is not checked: who may approve changes.
+fn claims_of<T: Approval>(token: &str, id: &Id) -> Result<T, String> {
+    let claims = read_approval::<T>(token).map_err(|error| error.to_string())?;
+    if claims.name() == id { Ok(claims) } else { Err("it is called otherwise".to_owned()) }
+}
+
 /// The claims of a token out of our own log. Its signature is not checked: keys may have been
 /// retired since, and the tree's hashes already tell damage. Verifying the log against its keys is
 /// a command of its own.
@@ -571,20 +638,27 @@ mod tests {
 
     /// A permit of 10 GPU-seconds over 100 seconds, unsigned: folding does not look at signatures.
     fn permit(iat: u64) -> Event {
+        permit_using(1, iat, &[])
+    }
+
+    /// The same under a number of its own, with waivers.
+    fn permit_using(number: u32, iat: u64, waivers: &[&str]) -> Event {
         let digest = Digest::of(b"").to_string();
+        let named = |prefix: &str| format!("{prefix}{number}");
         let charge = serde_json::json!({
-            "account": "budget/a", "amount": 10, "kind": "budget", "limit": 15, "unit": "gpu-second"
+            "account": "budget/a", "amount": 10, "kind": "budget", "limit": 15 * number,
+            "unit": "gpu-second"
         });
         let claims = serde_json::json!({
             "aud": ["scheduler"], "bundle_digest": digest, "effect": "PERMIT",
             "evaluation_digest": digest, "exp": 200, "facts_digest": digest, "iat": iat,
-            "iss": "placet", "jti": "dec-1", "kind": "lease", "obligations": [], "placet": 1,
+            "iss": "placet", "jti": named("dec-"), "kind": "lease", "obligations": [], "placet": 1,
             "priority_class": "INTERNAL_RESEARCH", "reasons": [], "request_digest": digest,
-            "request_id": "r-1", "sub": "lease/dec-1", "tenant_id": "acme", "waivers": [],
-            "warnings": [],
+            "request_id": named("r-"), "sub": named("lease/dec-"), "tenant_id": "acme",
+            "waivers": waivers, "warnings": [],
             "reservation": {
-                "charges": [charge], "confirm_by": 150, "end": 200, "epoch": 1, "id": "rsv-1",
-                "start": 100
+                "charges": [charge], "confirm_by": 150, "end": 200, "epoch": 1,
+                "id": named("rsv-"), "start": 100
             },
             "workload": {
                 "cluster_id": "c-1", "fabric_gbps": 0, "gpu_count": 1, "gpu_milli": 1000,
@@ -639,7 +713,122 @@ mod tests {
             (vec![permit(), ended], "another reservation, or none"),
             (vec![(1, release(5))], "no such reservation"),
             (vec![(1, Event::Genesis { origin: String::new(), store: String::new() })], "genesis"),
-            (vec![(1, Event::Thaw { id: id("f"), token: String::new() })], "does not know"),
+            (vec![(1, Event::Thaw { id: id("f"), token: String::new() })], "is not signed"),
+            (
+                vec![(
+                    1,
+                    Event::Revocation {
+                        epoch: 1,
+                        reason: String::new(),
+                        refunds: Vec::new(),
+                        reservation: id("rsv-1"),
+                    },
+                )],
+                "does not know",
+            ),
+        ] {
+            let error = fold(events.clone()).unwrap_err();
+            assert!(error.contains(says), "{events:?}: {error}");
+        }
+    }
+
+    /// A waiver that is good from 50 to 1,000, as a leaf: the fold does not look at who signed it.
+    fn waiver(name: &str, uses: u32) -> Event {
+        let key = placet_core::SigningKey::generate().unwrap();
+        let lift = placet_core::Lift {
+            code: placet_core::Code::new("LATE").unwrap(),
+            policy: id("compliance"),
+        };
+        let claims = WaiverClaims {
+            approved_by: id("duty"),
+            aud: "placet".to_owned(),
+            exp: 1_000,
+            iat: 50,
+            jti: id(name),
+            lifts: [lift].into(),
+            max_duration_seconds: None,
+            max_gpu_count: None,
+            nbf: 50,
+            placet: 1,
+            reason: "CHG-1".to_owned(),
+            requested_by: id("ops"),
+            scope: placet_core::WaiverScope {
+                tenants: [id("acme")].into(),
+                ..placet_core::WaiverScope::default()
+            },
+            uses,
+        };
+        let token = placet_core::sign_approval(&key, &claims).unwrap();
+        Event::Waiver { id: id(name), level: Level::Overridable, token }
+    }
+
+    fn freeze(name: &str, iat: u64) -> Event {
+        let key = placet_core::SigningKey::generate().unwrap();
+        let scope =
+            placet_core::FreezeScope { everything: true, ..placet_core::FreezeScope::default() };
+        let claims = FreezeClaims {
+            aud: "placet".to_owned(),
+            by: id("duty"),
+            iat,
+            jti: id(name),
+            placet: 1,
+            reason: "INC-7".to_owned(),
+            scope,
+        };
+        let token = placet_core::sign_approval(&key, &claims).unwrap();
+        Event::Freeze { id: id(name), token }
+    }
+
+    fn thaw(name: &str, iat: u64) -> Event {
+        let key = placet_core::SigningKey::generate().unwrap();
+        let claims = ThawClaims {
+            aud: "placet".to_owned(),
+            by: id("duty"),
+            iat,
+            jti: id(name),
+            placet: 1,
+            reason: "cleared".to_owned(),
+        };
+        let token = placet_core::sign_approval(&key, &claims).unwrap();
+        Event::Thaw { id: id(name), token }
+    }
+
+    #[test]
+    fn a_log_folds_if_waivers_and_freezes_were_kept_to() {
+        let first = || (100, waiver("w-1", 2));
+        let used = |number| (100, permit_using(number, 100, &["w-1"]));
+        assert_eq!(fold([first(), used(1), used(2)]), Ok(()));
+        let both = (100, permit_using(1, 100, &["w-1", "w-2"]));
+        assert_eq!(fold([first(), (100, waiver("w-2", 1)), both.clone()]), Ok(()));
+        let cold = || (60, freeze("f-1", 60));
+        let warm = || (80, thaw("f-1", 80));
+        assert_eq!(fold([cold(), warm(), (100, permit(100))]), Ok(()));
+        let late = |time| (time, permit_using(1, time, &["w-1"]));
+        let named_otherwise = match waiver("w-1", 2) {
+            Event::Waiver { level, token, .. } => Event::Waiver { id: id("w-2"), level, token },
+            other => other,
+        };
+        let mandatory = match waiver("w-1", 2) {
+            Event::Waiver { id, token, .. } => Event::Waiver { id, level: Level::Mandatory, token },
+            other => other,
+        };
+        for (events, says) in [
+            (vec![used(1)], "was not logged"),
+            (vec![first(), used(1), used(2), used(3)], "as often as it may be"),
+            (vec![first(), (100, permit(100))], "does not use `w-1`"),
+            (vec![first(), (110, confirm())], "is missing"),
+            (vec![first(), used(1), first(), used(2)], "under its name"),
+            (vec![(49, waiver("w-1", 2)), late(49)], "not now"),
+            (vec![(1_000, waiver("w-1", 2)), late(1_000)], "not now"),
+            (vec![(100, named_otherwise), used(1)], "called otherwise"),
+            (vec![(100, mandatory), used(1)], "cannot be used"),
+            (vec![first(), (100, permit_using(1, 100, &["w-1", "w-1"]))], "each once"),
+            (vec![cold(), (100, permit(100))], "`f-1` freezes it"),
+            (vec![(100, permit(100)), (110, freeze("f-1", 110)), (120, confirm())], "`f-1` keeps"),
+            (vec![(500, freeze("f-1", 199))], "signed at 199"),
+            (vec![cold(), cold()], "there is a freeze `f-1`"),
+            (vec![warm()], "no freeze `f-1`"),
+            (vec![cold(), warm(), (90, freeze("f-1", 90))], "just now"),
         ] {
             let error = fold(events.clone()).unwrap_err();
             assert!(error.contains(says), "{events:?}: {error}");

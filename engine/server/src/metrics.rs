@@ -111,6 +111,8 @@ pub(crate) struct Metrics {
     waiting_fast: Gauge,
     waiting_slow: Gauge,
     held: Held,
+    waivers: Family<Label, Counter>,
+    freezes: Family<Label, Gauge>,
 }
 
 /// What the ledger held when it was last asked.
@@ -168,8 +170,16 @@ impl Metrics {
             waiting_fast: Gauge::default(),
             waiting_slow: Gauge::default(),
             held: Held::default(),
+            waivers: Family::default(),
+            freezes: Family::default(),
             registry: Registry::default(),
         };
+        registry.register(
+            "waivers",
+            "Denials lifted by waivers, by policy and code",
+            metrics.waivers.clone(),
+        );
+        registry.register("freezes", "1 for each freeze that stands", metrics.freezes.clone());
         metrics.held.register(&mut registry);
         registry.register("decisions", "Decisions by effect", metrics.decisions.clone());
         registry.register("denials", "Reasons of denials by code", metrics.denials.clone());
@@ -214,6 +224,19 @@ impl Metrics {
     /// A denial named a code.
     pub(crate) fn denied(&self, code: &str) {
         self.denials.get_or_create(&Label { name: code.to_owned() }).inc();
+    }
+
+    /// A waiver lifted a denial for a permit.
+    pub(crate) fn waived(&self, policy: &str, code: &str) {
+        self.waivers.get_or_create(&Label { name: format!("{policy}/{code}") }).inc();
+    }
+
+    /// These freezes stand. To be told by one thread at a time.
+    pub(crate) fn frozen<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        self.freezes.clear();
+        for name in names {
+            self.freezes.get_or_create(&Label { name: name.to_owned() }).set(1);
+        }
     }
 
     /// A reservation reached a state.

@@ -20,6 +20,7 @@
 //! - every live reservation is due exactly once, and nothing that is due lies in the past.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
+mod approved;
 mod audit;
 mod cohorts;
 mod defect;
@@ -44,6 +45,8 @@ use placet_core::{
     ReservationState, SubjectKind, Unit,
 };
 
+use approved::WaiverUse;
+pub use approved::{Freeze, FreezeError, Freezes, MAX_FREEZES, MAX_WAIVERS_IN_USE, WaiverError};
 pub use audit::AuditError;
 pub(crate) use cohorts::MAX_NODES_IN_LEAF;
 use cohorts::Nodes;
@@ -254,7 +257,7 @@ pub enum ReserveError {
 }
 
 /// Why a reservation was not settled. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
     /// No reservation of this name is held or remembered.
     #[error(
@@ -282,6 +285,14 @@ pub enum SettleError {
     /// It expired because it was not confirmed in time.
     #[error("the reservation was not confirmed in time\nhint: ask again with a new request id")]
     ConfirmDeadlinePassed,
+    /// A freeze keeps it from beginning.
+    #[error("the freeze `{name}` keeps it from beginning: {reason}")]
+    Frozen {
+        /// Name of the freeze.
+        name: Id,
+        /// Why it was ordered.
+        reason: String,
+    },
     /// The ledger contradicts itself: a bug, found before anything was changed for good.
     #[error("the ledger's books are wrong")]
     Broken,
@@ -368,6 +379,11 @@ pub struct Ledger {
     displaceable: HashMap<AccountPath, BTreeSet<(u64, Id)>>,
     /// Jobs that run inside leases, by lease.
     inside: HashMap<Id, BTreeSet<Id>>,
+    /// Waivers that were used and whose time is not over.
+    waivers: BTreeMap<Id, WaiverUse>,
+    /// When the time of each of them is over.
+    waivers_due: BTreeSet<(u64, Id)>,
+    freezes: Arc<Freezes>,
     /// The rule that is broken on purpose.
     #[cfg(feature = "defects")]
     defect: Option<Defect>,
@@ -482,6 +498,11 @@ impl Ledger {
         let changed = reservation.state == ReservationState::Reserved;
         let mut reservation = reservation.clone();
         if changed {
+            let frozen = self.frozen(&reservation.booking);
+            if let Some(freeze) = frozen.filter(|_| !self.breaks(Defect::FrozenConfirmed)) {
+                let (name, reason) = (freeze.claims.jti.clone(), freeze.claims.reason.clone());
+                return Err(SettleError::Frozen { name, reason });
+            }
             reservation.state = ReservationState::Active;
             reservation.since = self.now;
             let mark = self.mark();

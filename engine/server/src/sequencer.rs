@@ -25,16 +25,17 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
 use placet_core::{
-    AccountKind, AccountPath, AdmissionRequest, Code, CosignatureError, Digest, Effect, Id,
-    Outcome, Reason, ReservationState, Unit,
+    AccountKind, AccountPath, AdmissionRequest, Code, CosignatureError, Digest, Effect,
+    FreezeClaims, Id, Outcome, Reason, ReservationState, ThawClaims, Unit, Waived,
 };
+use placet_policy::{FreezeGrant, Waiver};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::log::Files;
 pub use crate::log::{Activation, Head, LogError};
-pub use crate::quota::SettleError;
 use crate::quota::{Accounts, Due, Filter};
+pub use crate::quota::{Freeze, FreezeError, Freezes, SettleError};
 use crate::signer::Signer;
 pub use crate::store::Personal;
 use crate::store::{self, CheckpointOptions, Reader, StoreOptions};
@@ -110,6 +111,11 @@ pub struct Proposal {
     pub request_digest: Digest,
     /// When, in seconds since 1970-01-01 UTC.
     pub time: u64,
+    /// The waivers that the request brings, each found good for it, and the state of the approvers
+    /// that said so; empty if it brings none.
+    pub waivers: Vec<Waiver>,
+    /// The approvers against whom waivers were checked; it matters only if the request brings some.
+    pub approvers: Digest,
 }
 
 /// A decision, durable.
@@ -123,6 +129,39 @@ pub struct Decided {
     pub position: u64,
     /// Codes of its reasons; empty if permitted.
     pub codes: Vec<Code>,
+    /// What waivers lifted for it; empty too if this answers a retry, which uses none.
+    pub waived: Vec<Waived>,
+}
+
+/// What an approver orders, found good: who may, and for this deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freezing {
+    /// Freeze a scope.
+    Freeze(FreezeClaims),
+    /// Lift a freeze, which has to be within what the approver may.
+    Thaw(ThawClaims, FreezeGrant),
+}
+
+impl Freezing {
+    /// Name of the freeze.
+    #[must_use]
+    pub fn name(&self) -> &Id {
+        match self {
+            Self::Freeze(claims) => &claims.jti,
+            Self::Thaw(claims, _) => &claims.jti,
+        }
+    }
+}
+
+/// A freeze or a thaw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreezeOrder {
+    /// What is ordered.
+    pub order: Freezing,
+    /// As it was signed.
+    pub token: String,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub time: u64,
 }
 
 /// What to do with a reservation.
@@ -288,6 +327,15 @@ pub enum SequencerError {
     /// The reservation cannot be settled like this.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// Nothing can be frozen or thawed like this.
+    #[error("the order cannot be carried out: {0}")]
+    Freeze(FreezeError),
+    /// The freeze covers more than who wants to lift it may.
+    #[error("the freeze `{name}` covers more than its approver may lift")]
+    FreezeOverBroad {
+        /// Name of the freeze.
+        name: Id,
+    },
     /// The cosignatures cannot be added.
     #[error("the checkpoint {0}")]
     Cosign(#[source] CosignatureError),
@@ -334,6 +382,7 @@ enum Command {
     Probe(Box<Proposal>),
     Settle(Settle),
     Activate(Activation, u64),
+    Freeze(Box<FreezeOrder>),
     Erase(Erase),
     Purge,
     /// Not a part of the batch: it changes neither the log nor the ledger.
@@ -362,6 +411,8 @@ pub enum Reply {
     Settled(Settled),
     /// An activation.
     Activated,
+    /// A freeze that stands now, or that was lifted.
+    Frozen(Box<Freeze>),
     /// An erasure: of how many decisions values were kept until now.
     Erased(u64),
     /// Whether nothing of what was erased is left in the write-ahead log.
@@ -394,12 +445,25 @@ struct Shared {
     size: watch::Sender<u64>,
     /// Checkpoints that may be shown; none if none is made.
     published: watch::Sender<Shown>,
+    /// The freezes that stand, durable.
+    freezes: watch::Sender<Arc<Freezes>>,
 }
 
 impl Shared {
     /// Tells whoever reads along how many leaves are durable; waits for nobody.
     fn grown_to(&self, size: u64) {
         self.size.send_if_modified(|known| std::mem::replace(known, size) != size);
+    }
+}
+
+impl Shared {
+    /// Tells which freezes stand.
+    fn now_frozen(&self, freezes: &Arc<Freezes>) {
+        self.freezes.send_if_modified(|known| {
+            let is_same = Arc::ptr_eq(known, freezes);
+            known.clone_from(freezes);
+            !is_same
+        });
     }
 }
 
@@ -592,6 +656,24 @@ impl SequencerHandle {
     pub async fn activate(&self, activation: Activation, time: u64) -> Result<(), SequencerError> {
         let take = |reply| matches!(reply, Reply::Activated).then_some(());
         self.submit(Command::Activate(activation, time), take).await?.await
+    }
+
+    /// Freezes or thaws; gives the freeze that stands now, or that was lifted.
+    ///
+    /// # Errors
+    /// [`SequencerError`].
+    pub async fn freeze(&self, order: FreezeOrder) -> Result<Freeze, SequencerError> {
+        let take = |reply| match reply {
+            Reply::Frozen(freeze) => Some(*freeze),
+            _ => None,
+        };
+        self.submit(Command::Freeze(Box::new(order)), take).await?.await
+    }
+
+    /// The freezes that stand, as far as they are durable.
+    #[must_use]
+    pub fn freezes(&self) -> Arc<Freezes> {
+        Arc::clone(&self.shared.freezes.borrow())
     }
 
     /// Erases personal values and logs that it was asked for: of how many decisions there were any.

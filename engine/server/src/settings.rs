@@ -17,6 +17,8 @@ pub struct Settings {
     /// File of the JWK set that holds the keys by which a bundle must be signed; absent if none
     /// need be.
     pub bundle_keys: Option<PathBuf>,
+    /// File of who may waive denials and freeze; nobody may if absent.
+    pub approvers: Option<PathBuf>,
     /// Directory in which compiled components are kept; absent if they are not.
     pub cache: Option<PathBuf>,
     /// File of the facts.
@@ -144,6 +146,7 @@ impl Settings {
         Self {
             bundle,
             bundle_keys: None,
+            approvers: None,
             cache: None,
             facts,
             store: state.join("placet.db"),

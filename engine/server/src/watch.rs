@@ -55,8 +55,10 @@ impl Watch {
     /// sources are read, so that no change is missed. Blocks.
     pub(crate) fn new(settings: &Settings) -> Option<Self> {
         let every = settings.watch?;
-        // A bundle may become good because the keys that it is checked with are others.
-        let bundle = [settings.bundle.clone()].into_iter().chain(settings.bundle_keys.clone());
+        // A bundle may become good because the keys that it is checked with are others; approvers
+        // are read with whatever is.
+        let beside = settings.bundle_keys.clone().into_iter().chain(settings.approvers.clone());
+        let bundle = [settings.bundle.clone()].into_iter().chain(beside);
         let paths =
             [(Source::Bundle, bundle.collect()), (Source::Facts, vec![settings.facts.clone()])];
         Some(Self::of(paths, every))
@@ -145,6 +147,9 @@ impl Again {
 
 /// Whether what was refused for this reason may be good without its files being changed.
 fn may_pass(reason: &RefuseError) -> bool {
+    if let RefuseError::Approvers(reason) = reason {
+        return may_pass(reason);
+    }
     matches!(
         reason,
         RefuseError::Load(LoadError::Read { .. })

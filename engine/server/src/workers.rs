@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placet_core::{AdmissionRequest, Digest, Id, canonical_json};
-use placet_policy::{EvaluateError, Evaluation, Evaluator, Facts, PolicySet, resolve};
+use placet_policy::{
+    Approvers, EvaluateError, Evaluation, Evaluator, Facts, PolicySet, resolve, waiver,
+};
 use tokio::sync::oneshot;
 
 use effort::Effort;
@@ -36,6 +38,7 @@ pub(crate) const SUBJECT_PATH: &str = "principal.subject";
 pub(crate) struct Active {
     pub(crate) policies: Arc<PolicySet>,
     pub(crate) facts: Arc<Facts>,
+    pub(crate) approvers: Arc<Approvers>,
 }
 
 /// A question for a worker.
@@ -234,12 +237,21 @@ fn consider(
         value: principal.subject.clone(),
     });
     let personal = personal.collect();
-    let (input, evaluation, rejected) = match resolve(facts, &request, time, &salt) {
-        Ok((input, _commitments)) => {
-            let evaluation = evaluator.evaluate(&input).map_err(WorkError::Evaluate)?;
-            (Some(input.canonical()), evaluation, Vec::new())
+    // Before anything is evaluated: a waiver that is not good denies, whatever policies would say.
+    let waivers = active.approvers.check_waivers(&request, &caller, time);
+    let resolved = resolve(facts, &request, time, &salt);
+    let unresolved = || Evaluation::unresolved(active.policies.digest());
+    let (input, evaluation, waivers, rejected) = match (resolved, waivers) {
+        (Ok((input, _commitments)), Ok(waivers)) => {
+            let evaluation = evaluator.evaluate_waived(&input, waiver::lifts(&waivers));
+            let evaluation = evaluation.map_err(WorkError::Evaluate)?;
+            (Some(input.canonical()), evaluation, waivers, Vec::new())
         }
-        Err(reasons) => (None, Evaluation::unresolved(active.policies.digest()), reasons),
+        (resolved, waivers) => {
+            let mut reasons = waivers.err().unwrap_or_default();
+            reasons.extend(resolved.err().unwrap_or_default());
+            (None, unresolved(), Vec::new(), reasons)
+        }
     };
     let proposal = Proposal {
         bundle: active.policies.digest(),
@@ -253,6 +265,8 @@ fn consider(
         request,
         request_digest,
         time,
+        waivers,
+        approvers: active.approvers.digest(),
     };
     Ok(Considered { proposal: Box::new(proposal) })
 }

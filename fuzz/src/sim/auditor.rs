@@ -98,6 +98,10 @@ impl Auditor {
                 }
                 same("of how many decisions values were erased", decisions, expected)
             }
+            (Answer::Frozen(claims), Ok(Reply::Frozen(freeze))) => {
+                self.count("frozen or thawed");
+                same("the freeze", &freeze.claims, claims)
+            }
             (Answer::Inspected, Ok(Reply::Inspected(snapshot))) => {
                 self.check_snapshot(model, snapshot)
             }
@@ -123,7 +127,9 @@ impl Auditor {
             E::Superseded => "superseded",
             E::Malformed(_) => "malformed",
             E::TooLong => "too long",
-            E::Settle(error) => settle_name(*error),
+            E::Settle(error) => settle_name(error),
+            E::Freeze(_) => "freeze refused",
+            E::FreezeOverBroad { .. } => "freeze is not theirs to lift",
             E::Cosign(_) => "cosignature refused",
             E::Overloaded => "overloaded",
             E::Unavailable { .. } => "unavailable",
@@ -145,7 +151,10 @@ impl Auditor {
         same(&format!("the position of `{request}`"), &decided.position, &asked.position)?;
         let key = (asked.proposal.caller.clone(), request.clone());
         if let Some(first) = self.answered.get(&key) {
-            same(&format!("the answer to `{request}` when it is repeated"), decided, first)?;
+            // A repeat uses no waiver, and is told of none.
+            let waived = |of: &Decided| Decided { waived: Vec::new(), ..of.clone() };
+            let (found, first) = (waived(decided), waived(first));
+            same(&format!("the answer to `{request}` when it is repeated"), &found, &first)?;
             self.count("repeated");
             return Ok(());
         }
@@ -164,6 +173,12 @@ impl Auditor {
         }
         let codes: Vec<_> = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
         same("the codes", &decided.codes, &codes)?;
+        let own = asked.proposal.candidates.iter().find(|it| it.gpu_model == verdict.gpu_model);
+        let waived = own.filter(|_| verdict.grant.is_some()).map(|own| &*own.outcome.waived);
+        same("what was lifted", &&*decided.waived, &waived.unwrap_or_default())?;
+        if !decided.waived.is_empty() {
+            self.count("permitted: under a waiver");
+        }
         self.count(match &verdict.grant {
             Some(_) if !verdict.evictions.is_empty() => "permitted: others make room",
             Some(_) if asked.proposal.request.extends.is_some() => "permitted: to go on",
@@ -350,11 +365,15 @@ fn own_name(code: &str) -> &'static str {
         "OUTSIDE_LEASE" => "refused: outside its lease",
         "LEASE_NOT_CLAIMED" => "refused: a lease that is not claimed",
         "GANG_INCOMPLETE" => "refused: the gang is not whole",
+        "FROZEN" => "refused: frozen",
+        "WAIVER_CHANGED" => "refused: another waiver of that name",
+        "WAIVER_EXPIRED" => "refused: a waiver that has expired",
+        "WAIVER_USED_UP" => "refused: a waiver that is used up",
         _ => "refused: something else",
     }
 }
 
-fn settle_name(error: placet_server::sequencer::SettleError) -> &'static str {
+fn settle_name(error: &placet_server::sequencer::SettleError) -> &'static str {
     use placet_server::sequencer::SettleError as E;
     match error {
         E::NotFound => "not found",
@@ -362,6 +381,7 @@ fn settle_name(error: placet_server::sequencer::SettleError) -> &'static str {
         E::StaleEpoch { .. } => "stale epoch",
         E::AlreadyEnded { .. } => "already ended",
         E::ConfirmDeadlinePassed => "confirm deadline passed",
+        E::Frozen { .. } => "frozen",
         E::Broken => "broken books",
     }
 }
@@ -388,6 +408,7 @@ fn check_decision(decision: &Decision, asked: &Asked) -> Result<(), Wrong> {
         check_reasons(&decision.reasons, &verdict.denials)?;
     }
     same("who has to make room", &decision.evictions, &verdict.evictions)?;
+    same("the waivers", &decision.waivers, &verdict.waivers.0)?;
     let class = (&decision.preemption, decision.priority_class);
     same("the rule of preemption", &class, &(&verdict.preemption, request.priority_class))?;
     same("the time", &decision.iat, &asked.time)?;

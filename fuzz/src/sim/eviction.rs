@@ -116,6 +116,9 @@ impl Model {
         let Some(rule) = rule.filter(|_| candidate.outcome.effect == Effect::Permit) else {
             return Ok(None);
         };
+        if !self.not_waived(proposal, candidate).is_empty() {
+            return Ok(None);
+        }
         let start = self.now + u64::from(rule.grace_seconds.max(1));
         let when = [start, start + workload.duration_seconds];
         let Ok(charges) = self.charges(proposal, candidate, when)? else { return Ok(None) };

@@ -73,6 +73,7 @@ impl Model {
                     // Nothing was granted: the first that was asked for.
                     gpu_model: first_model(proposal)?,
                     evictions: Vec::new(),
+                    waivers: (Vec::new(), Vec::new()),
                     preemption: None,
                     ..verdict.clone()
                 };

@@ -9,14 +9,15 @@ use std::rc::Rc;
 
 use placet_core::{
     AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, Eviction, EvictionOrder,
-    ExpiryCause, Grant, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass, QuotaNode, Reason,
-    Refund, ReservationGrant, ReservationState, SubjectKind, Unit,
+    ExpiryCause, FreezeClaims, Grant, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass,
+    QuotaNode, Reason, Refund, ReservationGrant, ReservationState, SubjectKind, Unit,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
     Candidate, Proposal, SequencerError, Settle, SettleError, SettleKind, Settled, Step, Target,
 };
 
+use super::approvals::Approvals;
 use super::books::{Books, Fit, Holding, Obstacle, Trees, Wanted};
 use super::leases::granted_of;
 use super::world::{ISSUER, Revisions, Rules, activation};
@@ -180,6 +181,8 @@ pub(super) struct Verdict {
     pub(super) gpu_model: Id,
     /// Who has to make room.
     pub(super) evictions: Vec<Eviction>,
+    /// The waivers that are used, and what is logged of them before.
+    pub(super) waivers: (Vec<Id>, Vec<Event>),
     /// The rule that the policies gave.
     pub(super) preemption: Option<PreemptionRule>,
     /// Whether the decision is longer than a leaf can be.
@@ -224,6 +227,7 @@ pub(super) enum Answer {
     Settled(Settled),
     Activated,
     Erased(u64),
+    Frozen(FreezeClaims),
     Inspected,
     /// `Malformed` and `Unavailable` stand for all of their kind: their texts are for people.
     Failed(SequencerError),
@@ -258,6 +262,7 @@ pub(super) struct Model {
     pub(super) widest: Rc<Cell<usize>>,
     /// Whether victims were chosen that nobody is told of and that might be others, for all copies.
     pub(super) is_open: Rc<Cell<bool>>,
+    pub(super) approvals: Approvals,
 }
 
 /// Victims by the caller and the request of their preemptor.
@@ -282,6 +287,7 @@ impl Model {
             named: Rc::default(),
             widest: Rc::default(),
             is_open: Rc::default(),
+            approvals: Approvals::default(),
         }
     }
 
@@ -289,7 +295,7 @@ impl Model {
         u64::try_from(self.log.len()).expect("a log is far smaller than 2^64")
     }
 
-    fn append(&mut self, time: u64, event: Event) {
+    pub(super) fn append(&mut self, time: u64, event: Event) {
         let leaf = Leaf { event, time, v: LEAF_VERSION };
         self.log.push(Rc::new(Entry::Leaf(leaf)));
     }
@@ -418,6 +424,7 @@ impl Model {
                 }
                 Ok((Answer::Erased(decisions), false))
             }
+            Step::Freeze(order) => self.freeze(order),
             Step::Inspect => Ok((Answer::Inspected, false)),
         }
     }
@@ -455,7 +462,7 @@ impl Model {
     }
 
     /// The time of a command.
-    fn go_to(&mut self, time: u64) -> Refused<()> {
+    pub(super) fn go_to(&mut self, time: u64) -> Refused<()> {
         self.see(time)?;
         let bound = if self.rules.clock == Clock::System { BACKWARD } else { 0 };
         if time + bound < self.now {
@@ -602,6 +609,9 @@ impl Model {
         self.go_to(members.iter().map(|proposal| proposal.time).max().unwrap_or(0))?;
         let mut asked = Vec::new();
         for (proposal, verdict) in members.iter().zip(self.judge(members)?) {
+            for leaf in &verdict.waivers.1 {
+                self.append(self.now, leaf.clone());
+            }
             let (time, position) = (self.now, self.size());
             let proposal = Box::new(Proposal::clone(proposal));
             let key = (proposal.caller.clone(), proposal.request.request_id.clone());
@@ -618,8 +628,8 @@ impl Model {
     /// The first candidate that is permitted and fits.
     pub(super) fn decide(&mut self, proposal: &Proposal) -> Refused<Verdict> {
         let gpu_model = first_model(proposal)?;
-        let mut denials: Vec<Denial> =
-            proposal.rejected.iter().cloned().map(Denial::Given).collect();
+        let mut denials: Vec<Denial> = self.refused_by_freeze(proposal).into_iter().collect();
+        denials.extend(proposal.rejected.iter().cloned().map(Denial::Given));
         let start = proposal.request.subject.workload().start.unwrap_or(self.now);
         if denials.is_empty() {
             denials.extend(self.refused_start(proposal, start));
@@ -632,9 +642,10 @@ impl Model {
                 (Effect::Deny, false) => {
                     outcome.reasons.iter().cloned().map(Denial::Given).collect()
                 }
-                (Effect::Permit, true) => match self.hold(proposal, candidate, start)? {
+                (Effect::Permit, true) => match self.try_hold(proposal, candidate, start)? {
                     Ok(grant) => {
-                        return Ok(admitted(candidate, grant, Vec::new()));
+                        let waivers = self.use_waivers(proposal, candidate);
+                        return Ok(admitted(candidate, grant, Vec::new(), waivers));
                     }
                     Err(refused) => refused,
                 },
@@ -649,15 +660,16 @@ impl Model {
         }
         for candidate in candidates {
             if let Some((grant, victims)) = self.displace(proposal, candidate)? {
-                return Ok(admitted(candidate, grant, victims));
+                let waivers = self.use_waivers(proposal, candidate);
+                return Ok(admitted(candidate, grant, victims, waivers));
             }
         }
         if denials.is_empty() {
             return Err(SequencerError::Malformed("says nothing"));
         }
         let (grant, evictions, preemption) = (None, Vec::new(), None);
-        let is_open = false;
-        Ok(Verdict { denials, grant, gpu_model, evictions, preemption, too_long, is_open })
+        let (is_open, waivers) = (false, (Vec::new(), Vec::new()));
+        Ok(Verdict { denials, grant, gpu_model, evictions, waivers, preemption, too_long, is_open })
     }
 
     /// Why nothing may begin at that second, if so.
@@ -672,6 +684,18 @@ impl Model {
             Some(Denial::own("START_TOO_FAR_AHEAD", &field, true))
         } else {
             None
+        }
+    }
+
+    fn try_hold(
+        &mut self,
+        proposal: &Proposal,
+        candidate: &Candidate,
+        start: u64,
+    ) -> Refused<Result<ReservationGrant, Vec<Denial>>> {
+        match self.not_waived(proposal, candidate) {
+            denials if denials.is_empty() => self.hold(proposal, candidate, start),
+            denials => Ok(Err(denials)),
         }
     }
 
@@ -918,15 +942,20 @@ impl Model {
 
     fn confirm(&mut self, number: usize, settle: &Settle) -> Refused<()> {
         let now = self.now;
-        let held = Rc::make_mut(&mut self.held[number]);
+        let held = &self.held[number];
         match (held.state, held.cause) {
             (ReservationState::Active, _) => return Ok(()),
-            (ReservationState::Reserved, _) => {}
+            (ReservationState::Reserved, _) => {
+                if let Some(error) = self.kept_by_freeze(&self.held[number]) {
+                    return Err(error.into());
+                }
+            }
             (_, Some(ExpiryCause::Unconfirmed)) => {
                 return Err(SettleError::ConfirmDeadlinePassed.into());
             }
             (state, _) => return Err(SettleError::AlreadyEnded { state }.into()),
         }
+        let held = Rc::make_mut(&mut self.held[number]);
         (held.state, held.since) = (ReservationState::Active, now);
         let (start, victims) = (held.grant.start, std::mem::take(&mut held.victims));
         let (reservation, epoch) = (held.grant.id.clone(), held.grant.epoch);
@@ -980,8 +1009,14 @@ fn is_giant(candidate: &Candidate) -> bool {
     candidate.outcome.warnings.iter().any(|warning| warning.message.len() >= GIANT)
 }
 
-fn admitted(candidate: &Candidate, grant: ReservationGrant, evictions: Vec<Eviction>) -> Verdict {
+fn admitted(
+    candidate: &Candidate,
+    grant: ReservationGrant,
+    evictions: Vec<Eviction>,
+    waivers: (Vec<Id>, Vec<Event>),
+) -> Verdict {
     Verdict {
+        waivers,
         denials: Vec::new(),
         grant: Some(grant),
         gpu_model: candidate.gpu_model.clone(),

@@ -16,6 +16,7 @@ use placet_server::sequencer::{
 };
 use placet_server::store::Fault;
 
+use super::approvals::Approver;
 use super::model::{GIANT, Held, LEAD, Model};
 use super::rng::Rng;
 use super::world::{
@@ -82,6 +83,7 @@ pub(super) struct Driver {
     is_market: bool,
     /// Thousandths of a GPU that are sold at a time.
     sold_milli: u32,
+    approver: Approver,
 }
 
 impl Driver {
@@ -97,8 +99,8 @@ impl Driver {
         let is_market = rng.percent(50);
         let sold_milli = if is_market && rng.percent(50) { 200 } else { 1_000 };
         let (clock, asked) = (BEGIN, Vec::new());
-        let (view, names) = ((0, 0), 0);
-        Self { rng, rules, clock, view, asked, names, faults, is_market, sold_milli }
+        let ((view, names), approver) = (((0, 0), 0), Approver::new(seed));
+        Self { rng, rules, clock, view, asked, names, faults, is_market, sold_milli, approver }
     }
 
     /// What happens next, to a process that lives. Whoever sees a full disk makes room before long.
@@ -118,6 +120,7 @@ impl Driver {
             let step = self.step(model, &steps);
             steps.push(step);
         }
+        steps.extend(self.approver.order(model, self.clock.max(model.now)));
         steps.push(Step::Inspect);
         Action::Serve(steps)
     }
@@ -577,7 +580,7 @@ impl Driver {
             salt: vec![7; 32],
             value: "ada@example.org".to_owned(),
         };
-        Box::new(Proposal {
+        let mut proposal = Box::new(Proposal {
             bundle: active.bundle.0,
             caller: id(caller),
             candidates,
@@ -589,7 +592,11 @@ impl Driver {
             request_digest: Digest::of(&canonical),
             request,
             time: self.time(),
-        })
+            waivers: Vec::new(),
+            approvers: Digest::of(b""),
+        });
+        self.approver.waive(&mut proposal, self.clock);
+        proposal
     }
 
     fn candidate(
@@ -733,7 +740,7 @@ fn workload_of(request: &mut AdmissionRequest) -> &mut Workload {
 }
 
 /// Once the request was changed.
-fn digested(proposal: &mut Proposal) {
+pub(super) fn digested(proposal: &mut Proposal) {
     let canonical = canonical_json(&proposal.request).expect("a request holds strings and numbers");
     proposal.request_digest = Digest::of(&canonical);
     proposal.input = proposal.input.is_some().then_some(canonical);

@@ -147,6 +147,13 @@ pub(super) struct World {
     signer: Signer,
 }
 
+/// The key of a word.
+pub(super) fn key_of(word: &[u8]) -> SigningKey {
+    let mut der = KEY_PREFIX.to_vec();
+    der.extend_from_slice(Digest::of(word).as_bytes());
+    SigningKey::from_pkcs8(&der).expect("32 bytes behind the prefix are a key")
+}
+
 impl World {
     pub(super) fn new(rules: Rules, faults: Faults) -> Result<Self, String> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -155,10 +162,7 @@ impl World {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = parent.join(format!("placet-simulation-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).map_err(|error| format!("{directory:?}: {error}"))?;
-        let mut der = KEY_PREFIX.to_vec();
-        der.extend_from_slice(Digest::of(b"simulation").as_bytes());
-        let key = SigningKey::from_pkcs8(&der).map_err(|error| error.to_string())?;
-        let signer = Signer::new(key);
+        let signer = Signer::new(key_of(b"simulation"));
         Ok(Self { directory, generation: 0, is_torn: false, faults, rules, signer })
     }
 

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use placet_core::{Effect, utc};
 use placet_proto::admission::v1::{AdmitResponse, Settlement, stream_response::Answer};
 
+use super::waiver::read_token;
 use crate::answer::{self, Place, Problem};
 use crate::connection::{Connection, LocalArgs, ServerArgs, block_on};
 use crate::events::{LineError, Shape, Source};
@@ -41,6 +42,7 @@ Examples:
   placet admit --format json request.json > decision.json
   generate | placet admit --in-flight 64 --format json - > decisions.jsonl
   placet admit --gang run-7 workers.jsonl
+  placet admit --waiver w-17.waiver request.json
   placet admit --local --bundle policies/reference \\
     --facts policies/reference/facts.yaml request.json";
 
@@ -58,6 +60,9 @@ pub(crate) struct AdmitArgs {
     /// Admit the requests together or not at all, 2 to 32 of them, under this name
     #[arg(long, value_name = "ID", conflicts_with_all = ["in_flight", "summary"])]
     gang: Option<String>,
+    /// File of a waiver that the single request brings; repeat for several
+    #[arg(long, value_name = "FILE", conflicts_with = "gang")]
+    waiver: Vec<PathBuf>,
     /// How the counts at the end are written, on standard error [default: human, for events only]
     #[arg(long, value_name = "FORMAT")]
     summary: Option<SummaryFormat>,
@@ -82,8 +87,12 @@ pub(super) fn run(args: &AdmitArgs, printer: &mut Printer) -> Result<Exit, Failu
     if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
         return Err(Failure::usage("`-` is given twice, but there is one standard input"));
     }
-    let sources =
+    let waivers = args.waiver.iter().map(|file| read_token(file)).collect::<Result<Vec<_>, _>>()?;
+    let mut sources =
         args.files.iter().map(|file| Source::open(file)).collect::<Result<Vec<_>, _>>()?;
+    for source in &mut sources {
+        source.waive(&waivers)?;
+    }
     let single = matches!(sources.as_slice(), [source] if source.shape() == Shape::Single);
     let in_flight = usize::try_from(args.in_flight).unwrap_or(usize::MAX);
     let mut report = Report {

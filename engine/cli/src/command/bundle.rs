@@ -310,7 +310,7 @@ fn sign(args: &SignArgs, printer: &mut Printer) -> Result<Exit, Failure> {
 }
 
 /// A private key from its file, which nobody else may read.
-fn read_key(path: &Path) -> Result<SigningKey, Failure> {
+pub(super) fn read_key(path: &Path) -> Result<SigningKey, Failure> {
     let shown = path.display();
     let failed = |error: std::io::Error| {
         let hint = "make one with `placet keys generate`, and name the file in its directory";

@@ -10,6 +10,7 @@ use placet_proto::admission::v1::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::waiver::read_token;
 use crate::answer;
 use crate::connection::{Connection, LocalArgs, ServerArgs, block_on, status_failure};
 use crate::events::{Shape, Source};
@@ -32,6 +33,9 @@ Examples:
 pub(crate) struct ExplainArgs {
     /// The request as JSON; `-` is standard input
     file: PathBuf,
+    /// File of a waiver that the request brings; repeat for several
+    #[arg(long, value_name = "FILE")]
+    waiver: Vec<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -60,6 +64,8 @@ fn read(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
         return Err(Failure::new(format!("`{name}` holds events, not one request"))
             .hint("pass one request as JSON"));
     }
+    let waivers = args.waiver.iter().map(|file| read_token(file)).collect::<Result<Vec<_>, _>>()?;
+    source.waive(&waivers)?;
     let line = source.next()?.ok_or_else(|| Failure::new(format!("`{name}` is empty")))?;
     let event: Box<StreamRequest> = line.event.map_err(|error| {
         let place = match (error.line, error.column) {

@@ -2,7 +2,7 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "admit",
     "build",
     "bundle",
@@ -10,6 +10,7 @@ const COMMANDS: [&str; 14] = [
     "confirm",
     "explain",
     "facts",
+    "freeze",
     "keys",
     "ledger",
     "log",
@@ -17,6 +18,7 @@ const COMMANDS: [&str; 14] = [
     "serve",
     "test",
     "verify",
+    "waiver",
 ];
 
 #[test]
@@ -36,6 +38,17 @@ fn every_command_explains_itself_in_eighty_columns() {
 fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
     for action in ["build", "inspect", "sign", "verify"] {
         let ran = run(["bundle", action, "--help"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
+        assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
+        let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{action}: {long:#?}");
+    }
+}
+
+#[test]
+fn what_can_be_done_with_a_waiver_explains_itself_in_eighty_columns() {
+    for action in ["sign", "show"] {
+        let ran = run(["waiver", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
         let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
@@ -87,6 +100,8 @@ fn the_whole_at_a_glance() {
       build       Build a policy's component from its Rust source
       facts       Check facts, or make them active in a server
       bundle      Build, inspect, describe, sign or verify a bundle of policies
+      waiver      Sign exceptions that lift denials, and look at them
+      freeze      Deny everything new in a scope until it is lifted
       keys        Show, publish, rotate or revoke the keys of decisions and log
       ledger      Show what is held, book ahead; check and copy a store
       log         Show, search, follow, prove, check and export what was decided

@@ -26,4 +26,5 @@ mod server;
 mod settings;
 mod soak;
 mod stories;
+mod stories_waivers;
 mod tokens;

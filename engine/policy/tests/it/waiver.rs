@@ -206,7 +206,7 @@ fn each_refusal_has_its_code() {
     let other = WaiverClaims { approved_by: id("other"), ..waiver() };
     let other = sign_approval(&world.other, &other).expect("signs");
     assert_eq!(world.refusal(&other, NOW), "WAIVER_OVER_BROAD");
-    for text in ["a.b.c", &good.replace('.', "..")[..], good.rsplit_once('.').expect("three").0] {
+    for text in ["a.b.c", &*good.replace('.', ".."), good.rsplit_once('.').expect("three").0] {
         assert_eq!(world.refusal(text, NOW), "WAIVER_UNREADABLE", "{text}");
     }
     let freeze = sign_approval(&world.duty, &freeze()).expect("signs");
@@ -319,6 +319,9 @@ fn freezes_and_thaws_stay_within_the_grant() {
     assert_eq!(refusal.code, "FREEZE_UNREADABLE");
 }
 
+/// Spoils a file of approvers.
+type Spoil<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn a_wrong_file_is_refused_with_place_and_remedy() {
     let world = world();
@@ -335,7 +338,7 @@ fn a_wrong_file_is_refused_with_place_and_remedy() {
             other => panic!("not refused as invalid: {other:?}"),
         }
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 14] = [
+    let cases: [(Spoil<'_>, &str); 14] = [
         (&|it| it["schema"] = json!("placet.approvers/v2"), "placet.approvers/v1"),
         (&|it| it["approver"] = json!([]), "unknown field `approver`"),
         (&|it| it["approvers"][0]["name"] = json!("placet"), "the engine itself"),

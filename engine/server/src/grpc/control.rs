@@ -1,6 +1,8 @@
 //! The service for operators: what is active, and having it read again.
 
-use placet_core::{Digest, Id};
+use std::collections::BTreeSet;
+
+use placet_core::{Digest, FreezeClaims, Id, PriorityClass};
 use placet_proto::FieldError;
 use placet_proto::control::v1 as proto;
 use placet_proto::control::v1::control_service_server::ControlService;
@@ -11,9 +13,10 @@ use crate::activation::{ActivateError, ActiveSource, Source, message_and_hint};
 use crate::admission::Admission;
 use crate::erase::{Erased, Person};
 use crate::error::AdmitError;
+use crate::sequencer::Freeze;
 
-/// Largest request in bytes: two sources and a digest.
-pub(super) const MAX_CONTROL_BYTES: usize = 4 * 1024;
+/// Largest request in bytes: a signed order of 4,096 with what stands around it.
+pub(super) const MAX_CONTROL_BYTES: usize = 8 * 1024;
 
 /// The control service over one decision point.
 #[derive(Debug, Clone)]
@@ -62,6 +65,36 @@ impl ControlService for Control {
         Ok(Response::new(proto::ErasePersonalResponse { decisions, size, pending }))
     }
 
+    async fn freeze(
+        &self,
+        request: Request<proto::FreezeRequest>,
+    ) -> Result<Response<proto::FreezeResponse>, Status> {
+        let caller = operator(&request, &self.operators)?;
+        let frozen = self.admission.freeze(&caller, request.into_inner().token).await;
+        let frozen = frozen.map_err(|error| refused(&error))?;
+        Ok(Response::new(proto::FreezeResponse { freeze: Some(frozen_as(&frozen)) }))
+    }
+
+    async fn thaw(
+        &self,
+        request: Request<proto::ThawRequest>,
+    ) -> Result<Response<proto::ThawResponse>, Status> {
+        let caller = operator(&request, &self.operators)?;
+        let lifted = self.admission.thaw(&caller, request.into_inner().token).await;
+        let lifted = lifted.map_err(|error| refused(&error))?;
+        Ok(Response::new(proto::ThawResponse { freeze: Some(frozen_as(&lifted)) }))
+    }
+
+    async fn list_freezes(
+        &self,
+        request: Request<proto::ListFreezesRequest>,
+    ) -> Result<Response<proto::ListFreezesResponse>, Status> {
+        caller(&request)?;
+        let freezes = self.admission.freezes();
+        let freezes = freezes.standing.values().map(frozen_as).collect();
+        Ok(Response::new(proto::ListFreezesResponse { freezes }))
+    }
+
     async fn get_active(
         &self,
         request: Request<proto::GetActiveRequest>,
@@ -69,6 +102,33 @@ impl ControlService for Control {
         caller(&request)?;
         let active = self.admission.active().into_iter().map(shown).collect();
         Ok(Response::new(proto::GetActiveResponse { active }))
+    }
+}
+
+/// An error at the edge: logged once, and told.
+fn refused(error: &AdmitError) -> Status {
+    error.log();
+    error.to_status()
+}
+
+/// A freeze, as the contract shows it.
+fn frozen_as(freeze: &Freeze) -> proto::Frozen {
+    let FreezeClaims { by, jti, reason, scope, .. } = &freeze.claims;
+    let names = |ids: &BTreeSet<Id>| ids.iter().map(ToString::to_string).collect();
+    let class = |class: &PriorityClass| match class {
+        PriorityClass::InternalResearch => "INTERNAL_RESEARCH".to_owned(),
+        PriorityClass::ExternalCommercial => "EXTERNAL_COMMERCIAL".to_owned(),
+    };
+    proto::Frozen {
+        name: jti.to_string(),
+        by: by.to_string(),
+        reason: reason.clone(),
+        since: freeze.since,
+        everything: scope.everything,
+        clusters: names(&scope.clusters),
+        tenants: names(&scope.tenants),
+        kinds: scope.kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        priority_classes: scope.priority_classes.iter().map(class).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use placet_core::{
-    CheckedLeaf, Checkpoint, CheckpointError, LeafChecker, LeafError, LogWalk, Verifier,
+    CheckedLeaf, Checkpoint, CheckpointError, KeySet, LeafChecker, LeafError, LogWalk, Verifier,
     VerifyingKey, WalkError, Walked,
 };
 
@@ -66,6 +66,9 @@ pub struct LogExpect {
     pub decisions: Verifier,
     /// Issuer of its decisions.
     pub issuer: String,
+    /// The keys of all who ever approved waivers and freezes; without, their signatures are not
+    /// checked.
+    pub approvers: Option<KeySet>,
     /// Checkpoints that were seen before, signed notes: the log must continue each of them.
     pub seen: Vec<Checkpoint>,
 }
@@ -90,10 +93,14 @@ pub fn verify_log(
     threads: usize,
     mut done: impl FnMut(u64),
 ) -> Result<Walked, LogVerifyError> {
-    let LogExpect { origin, keys, decisions, issuer, seen } = expect;
+    let LogExpect { origin, keys, decisions, issuer, approvers, seen } = expect;
     let newest = Checkpoint::verify_any(source.checkpoint()?, &origin, &keys);
     let newest = newest.map_err(LogVerifyError::Checkpoint)?;
     let checker = LeafChecker::new(decisions, issuer);
+    let checker = match approvers {
+        Some(keys) => checker.with_approvers(keys),
+        None => checker,
+    };
     let mut walk = LogWalk::new(origin, seen.into_iter().chain([newest]))?;
     let mut stored = StoredTree::of(source);
     let threads = threads.clamp(1, MAX_THREADS);

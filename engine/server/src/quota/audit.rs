@@ -30,6 +30,9 @@ impl Ledger {
         self.audit_due()?;
         self.audit_trees()?;
         self.audit_jobs()?;
+        if let Some(what) = self.audit_approved() {
+            return wrong(what);
+        }
         let mut held: BTreeMap<&AccountPath, Vec<Held<'_>>> = BTreeMap::new();
         // In no order: each account's are summed up, and a million need not be sorted for that.
         self.live.values().for_each(|reservation| {
@@ -233,6 +236,10 @@ impl Ledger {
                 Account::Budget(unit, budget) => format!("budget {path} {unit:?} {budget:?}"),
             });
         }
+        for (name, waiver) in &self.waivers {
+            lines.push(format!("waiver {name} {waiver:?}"));
+        }
+        lines.push(format!("freezes {:?}", self.freezes));
         Digest::of(lines.join("\n").as_bytes())
     }
 

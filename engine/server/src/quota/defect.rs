@@ -176,11 +176,25 @@ pub enum Defect {
     JobMakesRoom,
     /// A member that is denied with its gang keeps the model it would have had.
     GangDenialKeepsModel,
+    /// A waiver is used once more than it may be.
+    WaiverUsedOnceMore,
+    /// A waiver is used after its time.
+    WaiverOutlivesItself,
+    /// A waiver that is used for the first time is not logged.
+    WaiverNotLogged,
+    /// A permit does not count as a use of its waivers.
+    WaiverNotCounted,
+    /// What a freeze covers is admitted.
+    FrozenAdmitted,
+    /// What a freeze covers is confirmed.
+    FrozenConfirmed,
+    /// A freeze is not logged.
+    FreezeNotLogged,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 83] = [
+    pub const ALL: [Self; 90] = [
         Self::LimitOffByOne,
         Self::SecondAccountNotChecked,
         Self::RefusedBookingHalfHeld,
@@ -264,6 +278,13 @@ impl Defect {
         Self::LeaseNotClaimed,
         Self::JobMakesRoom,
         Self::GangDenialKeepsModel,
+        Self::WaiverUsedOnceMore,
+        Self::WaiverOutlivesItself,
+        Self::WaiverNotLogged,
+        Self::WaiverNotCounted,
+        Self::FrozenAdmitted,
+        Self::FrozenConfirmed,
+        Self::FreezeNotLogged,
     ];
 }
 

@@ -1,7 +1,10 @@
 //! What it takes to bring the ledger back to where it was.
 
+use std::sync::Arc;
+
 use placet_core::{AccountPath, Id};
 
+use super::approved::{Freezes, WaiverUse};
 use super::cohorts::Nodes;
 use super::timeline::TimelineUndo;
 use super::{Account, Budget, Defect, Ended, Ledger, Reservation};
@@ -25,6 +28,10 @@ pub(super) enum Undo {
     Live(Id, Option<Box<Reservation>>),
     /// The ended reservation was remembered like this, or not remembered.
     Ended(Id, Option<Ended>),
+    /// The waiver was used like this, or not used.
+    Waiver(Id, Option<WaiverUse>),
+    /// The freezes were these.
+    Freezes(Arc<Freezes>),
 }
 
 /// The changes since the last [`Ledger::keep`].
@@ -103,6 +110,10 @@ impl Ledger {
             Undo::Ended(id, ended) => {
                 self.replace_ended(id, ended);
             }
+            Undo::Waiver(name, waiver) => {
+                self.replace_waiver(name, waiver);
+            }
+            Undo::Freezes(freezes) => self.freezes = freezes,
         }
     }
 

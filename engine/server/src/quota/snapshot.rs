@@ -15,11 +15,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, ExpiryCause, Grant, Id, IsolationLevel, MAX_AMOUNT,
-    PriorityClass, QuotaNode, ReservationState, SubjectKind, Unit,
+    APPROVAL_VERSION, AccountKind, AccountPath, Charge, Digest, ExpiryCause, FreezeClaims,
+    FreezeScope, Grant, Id, IsolationLevel, MAX_AMOUNT, PriorityClass, QuotaNode, ReservationState,
+    SubjectKind, Unit,
 };
 use serde::{Deserialize, Serialize};
 
+use super::approved::{Freeze, Freezes, MAX_FREEZES, MAX_WAIVERS_IN_USE, WaiverUse};
 use super::cohorts::forest;
 use super::preempt::{Order, Part, Parts, Plan};
 use super::timeline::Timeline;
@@ -29,7 +31,7 @@ use super::{
 };
 
 /// Version of the form: raised with every change of it. What has another is not read.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Longest item in bytes: a reservation that was made longer 63 times, each time with as many
 /// charges as a leaf can hold, is half as long.
 pub(crate) const MAX_ITEM_BYTES: usize = 8 << 20;
@@ -65,6 +67,12 @@ enum Item<'a> {
     Live(Box<LiveRow<'a>>),
     /// A reservation that ended; in the order of ending.
     Ended(Box<EndedRow<'a>>),
+    /// A waiver that was used; by name.
+    Waiver(WaiverRow<'a>),
+    /// A freeze that stands; by name.
+    Freeze(Box<FreezeRow<'a>>),
+    /// A name that was lifted, and until when it is remembered; by name.
+    Lifted { name: Cow<'a, Id>, until: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +176,58 @@ struct EndedRow<'a> {
     refunded_gpu_seconds: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct WaiverRow<'a> {
+    name: Cow<'a, Id>,
+    digest: Digest,
+    exp: u64,
+    uses: u32,
+    used: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct FreezeRow<'a> {
+    name: Cow<'a, Id>,
+    aud: Cow<'a, str>,
+    by: Cow<'a, Id>,
+    iat: u64,
+    reason: Cow<'a, str>,
+    everything: bool,
+    clusters: Cow<'a, BTreeSet<Id>>,
+    kinds: Cow<'a, BTreeSet<SubjectKind>>,
+    classes: Cow<'a, BTreeSet<PriorityClass>>,
+    tenants: Cow<'a, BTreeSet<Id>>,
+    digest: Digest,
+    since: u64,
+}
+
 impl<'a> Item<'a> {
+    fn waiver(name: &'a Id, waiver: &WaiverUse) -> Self {
+        let WaiverUse { digest, exp, uses, used } = *waiver;
+        Self::Waiver(WaiverRow { name: Cow::Borrowed(name), digest, exp, uses, used })
+    }
+
+    fn freeze(freeze: &'a Freeze) -> Self {
+        let Freeze { claims, digest, since } = freeze;
+        // INVARIANT: the version of the claims is the only one that is known.
+        let FreezeClaims { aud, by, iat, jti, placet: _, reason, scope } = claims;
+        let FreezeScope { clusters, everything, kinds, priority_classes, tenants } = scope;
+        Self::Freeze(Box::new(FreezeRow {
+            name: Cow::Borrowed(jti),
+            aud: Cow::Borrowed(aud),
+            by: Cow::Borrowed(by),
+            iat: *iat,
+            reason: Cow::Borrowed(reason),
+            everything: *everything,
+            clusters: Cow::Borrowed(clusters),
+            kinds: Cow::Borrowed(kinds),
+            classes: Cow::Borrowed(priority_classes),
+            tenants: Cow::Borrowed(tenants),
+            digest: *digest,
+            since: *since,
+        }))
+    }
+
     fn node(node: &'a QuotaNode) -> Self {
         let QuotaNode { account, borrowing_limit, cohort, lending_limit, nominal, unit } = node;
         Self::Node(NodeRow {
@@ -224,6 +283,28 @@ impl<'a> Item<'a> {
             cause: *cause,
             refunded_gpu_seconds: *refunded_gpu_seconds,
         }))
+    }
+}
+
+impl FreezeRow<'_> {
+    fn freeze(self) -> Freeze {
+        let scope = FreezeScope {
+            clusters: self.clusters.into_owned(),
+            everything: self.everything,
+            kinds: self.kinds.into_owned(),
+            priority_classes: self.classes.into_owned(),
+            tenants: self.tenants.into_owned(),
+        };
+        let claims = FreezeClaims {
+            aud: self.aud.into_owned(),
+            by: self.by.into_owned(),
+            iat: self.iat,
+            jti: self.name.into_owned(),
+            placet: APPROVAL_VERSION,
+            reason: self.reason.into_owned(),
+            scope,
+        };
+        Freeze { claims, digest: self.digest, since: self.since }
     }
 }
 
@@ -375,6 +456,9 @@ pub(crate) fn subject(bytes: &[u8]) -> String {
         Ok(Item::Budget(budget)) => format!("the account `{}`", budget.account),
         Ok(Item::Live(live)) => format!("the reservation `{}`", live.id),
         Ok(Item::Ended(ended)) => format!("the reservation `{}`, which ended", ended.id),
+        Ok(Item::Waiver(waiver)) => format!("the waiver `{}`", waiver.name),
+        Ok(Item::Freeze(freeze)) => format!("the freeze `{}`", freeze.name),
+        Ok(Item::Lifted { name, .. }) => format!("the freeze `{name}`, which was lifted"),
         Err(_) => "what is no item".to_owned(),
     }
 }
@@ -443,6 +527,15 @@ impl Ledger {
                 rows.put(&Item::ended(id, ended))?;
             }
         }
+        for (name, waiver) in &self.waivers {
+            rows.put(&Item::waiver(name, waiver))?;
+        }
+        for freeze in self.freezes.standing.values() {
+            rows.put(&Item::freeze(freeze))?;
+        }
+        for (name, until) in &self.freezes.lifted {
+            rows.put(&Item::Lifted { name: Cow::Borrowed(name), until: *until })?;
+        }
         Ok(())
     }
 }
@@ -454,6 +547,9 @@ enum Place {
     Account(AccountPath, Option<u64>),
     Live(Id),
     Ended(u64),
+    Waiver(Id),
+    Freeze(Id),
+    Lifted(Id),
 }
 
 /// A ledger that is put together from its items.
@@ -468,6 +564,7 @@ pub(crate) struct Restoring {
     level: Option<(AccountPath, Unit, Timeline)>,
     due: Vec<(u64, Id)>,
     displaceable: HashMap<AccountPath, Vec<(u64, Id)>>,
+    freezes: Freezes,
 }
 
 impl Restoring {
@@ -481,6 +578,7 @@ impl Restoring {
             level: None,
             due: Vec::new(),
             displaceable: HashMap::new(),
+            freezes: Freezes::default(),
         }
     }
 
@@ -517,6 +615,9 @@ impl Restoring {
             Item::Budget(budget) => Place::Account(budget.account.clone().into_owned(), None),
             Item::Live(live) => Place::Live(live.id.clone().into_owned()),
             Item::Ended(ended) => Place::Ended(ended.number),
+            Item::Waiver(waiver) => Place::Waiver(waiver.name.clone().into_owned()),
+            Item::Freeze(freeze) => Place::Freeze(freeze.name.clone().into_owned()),
+            Item::Lifted { name, .. } => Place::Lifted(name.clone().into_owned()),
         })
     }
 
@@ -557,6 +658,23 @@ impl Restoring {
                 }
                 self.ledger.ended_order.insert(ended.number, id.clone());
                 self.ledger.ended.insert(id, ended);
+            }
+            Item::Waiver(WaiverRow { name, digest, exp, uses, used }) => {
+                if self.ledger.waivers.len() >= MAX_WAIVERS_IN_USE {
+                    return Err("is one too many of the waivers");
+                }
+                let waiver = WaiverUse { digest, exp, uses, used };
+                self.ledger.replace_waiver(name.into_owned(), Some(waiver));
+            }
+            Item::Freeze(row) => {
+                let freeze = row.freeze();
+                self.freezes.standing.insert(freeze.claims.jti.clone(), freeze);
+                if self.freezes.standing.len() > MAX_FREEZES {
+                    return Err("is one too many of the freezes");
+                }
+            }
+            Item::Lifted { name, until } => {
+                self.freezes.lifted.insert(name.into_owned(), until);
             }
         }
         Ok(())
@@ -616,8 +734,9 @@ impl Restoring {
     /// If the items contradict one another.
     pub(crate) fn finish(mut self, now: u64) -> Result<Ledger, ItemError> {
         self.close_level();
-        let Self { mut ledger, nodes, due, displaceable, .. } = self;
+        let Self { mut ledger, nodes, due, displaceable, freezes, .. } = self;
         ledger.now = now;
+        ledger.freezes = Arc::new(freezes);
         // In one piece: much faster than one at a time.
         ledger.due = due.into_iter().collect();
         ledger.displaceable = displaceable

@@ -1,17 +1,19 @@
 //! From an evaluated request and the ledger to a decision: pure, but for what the ledger takes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use placet_core::{
-    AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Effect, Eviction,
-    EvictionOrder, Extends, Grant, Id, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
-    ReservationGrant, Unit, Warning, utc,
+    AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Effect, Event, Eviction,
+    EvictionOrder, Extends, Grant, Id, Level, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
+    ReservationGrant, Unit, Waived, Warning, utc,
 };
+use placet_policy::{Waiver, waiver};
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
 use crate::quota::{
     Booking, Defect, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, Refusal, Reservation,
-    ReserveError, Work,
+    ReserveError, WaiverError, Work,
 };
 
 /// Name under which the engine itself denies.
@@ -47,6 +49,10 @@ pub(super) struct Judged {
     preemption: Option<PreemptionRule>,
     pub(super) reasons: Vec<Reason>,
     reservation: Option<ReservationGrant>,
+    /// What was lifted for it.
+    pub(super) waived: Vec<Waived>,
+    /// The waivers that are used for the first time, as they are to be logged.
+    pub(super) first_uses: Vec<Event>,
     warnings: Vec<Warning>,
 }
 
@@ -65,6 +71,8 @@ impl Judged {
             preemption: None,
             reasons: vec![reason],
             reservation: None,
+            waived: Vec::new(),
+            first_uses: Vec::new(),
             ..self
         }
     }
@@ -112,8 +120,12 @@ pub(super) fn judge(
         preemption: None,
         reasons: Vec::new(),
         reservation: None,
+        waived: Vec::new(),
+        first_uses: Vec::new(),
         warnings: Vec::new(),
     };
+    // Ahead of everything: what is frozen touches no quota and displaces nobody.
+    denial.reasons.extend(frozen(ledger, proposal));
     extend_new(&mut denial.reasons, proposal.rejected.iter().cloned());
     let start = proposal.request.start_at(ledger.now()).unwrap_or_else(|reason| {
         // It may have lain ahead when the request was evaluated, and have passed while it waited.
@@ -129,15 +141,18 @@ pub(super) fn judge(
         let outcome = &candidate.outcome;
         let held = match (outcome.effect, outcome.reasons.is_empty()) {
             (Effect::Deny, false) => Err(outcome.reasons.clone()),
-            (Effect::Permit, true) => {
-                hold(ledger, proposal, candidate, (start, confirm_within_seconds), reservation)?
-            }
+            (Effect::Permit, true) => match check_waived(ledger, proposal, candidate)? {
+                Err(reasons) => Err(reasons),
+                Ok(()) => {
+                    hold(ledger, proposal, candidate, (start, confirm_within_seconds), reservation)?
+                }
+            },
             (Effect::Deny, true) | (Effect::Permit, false) => {
                 return Err(JudgeError::Malformed("denies without a reason or permits with one"));
             }
         };
         match held {
-            Ok(held) => return Ok(admitted(ledger, candidate, held)),
+            Ok(held) => return admitted(ledger, proposal, candidate, held),
             Err(reasons) => {
                 extend_new(&mut denial.reasons, reasons);
                 extend_new(&mut denial.warnings, outcome.warnings.iter().cloned());
@@ -149,7 +164,7 @@ pub(super) fn judge(
         if let Some(held) =
             preempt(ledger, proposal, candidate, confirm_within_seconds, reservation)?
         {
-            return Ok(admitted(ledger, candidate, held));
+            return admitted(ledger, proposal, candidate, held);
         }
     }
     if denial.reasons.is_empty() {
@@ -158,16 +173,147 @@ pub(super) fn judge(
     Ok(denial)
 }
 
-fn admitted(ledger: &Ledger, candidate: &Candidate, held: ReservationGrant) -> Judged {
+fn admitted(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    candidate: &Candidate,
+    held: ReservationGrant,
+) -> Result<Judged, JudgeError> {
+    let first_uses = use_waivers(ledger, proposal, candidate)?;
     let victims = ledger.victims(&held.id);
-    Judged {
+    Ok(Judged {
         victims: victims.iter().filter_map(|id| ledger.held(id).cloned()).collect(),
         gpu_model: candidate.gpu_model.clone(),
         obligations: candidate.outcome.obligations.clone(),
         preemption: candidate.outcome.preemption.clone(),
         reasons: Vec::new(),
         reservation: Some(held),
+        waived: candidate.outcome.waived.clone(),
+        first_uses,
         warnings: candidate.outcome.warnings.clone(),
+    })
+}
+
+/// The denial of what a freeze covers, if one does.
+fn frozen(ledger: &Ledger, proposal: &Proposal) -> Option<Reason> {
+    let (request, kind) = (&proposal.request, proposal.request.subject.kind());
+    let place = (&request.tenant_id, &request.subject.workload().cluster_id);
+    let freeze = ledger.freezes().covering(place, kind, request.priority_class);
+    let claims = &freeze.filter(|_| !ledger.breaks(Defect::FrozenAdmitted))?.claims;
+    let scope = &claims.scope;
+    let field = if !scope.clusters.is_empty() {
+        Some(format!("{}.cluster_id", kind.as_str()))
+    } else if !scope.tenants.is_empty() {
+        Some("tenant_id".to_owned())
+    } else if !scope.priority_classes.is_empty() {
+        Some("priority_class".to_owned())
+    } else if !scope.kinds.is_empty() {
+        Some(kind.as_str().to_owned())
+    } else {
+        None
+    };
+    Some(Reason {
+        code: Code::known("FROZEN"),
+        counterfactual: None,
+        field,
+        hint: Some("ask again, under a new request id, once it is lifted".to_owned()),
+        message: format!("the freeze `{}` stands: {}", claims.jti, claims.reason),
+        policy: known_id(ENGINE),
+        retry: true,
+    })
+}
+
+/// The waivers that a candidate needs, each once, in the order of their names.
+fn needed<'a>(
+    proposal: &'a Proposal,
+    candidate: &Candidate,
+) -> Result<Vec<&'a Waiver>, JudgeError> {
+    let mut needed: Vec<&Waiver> = Vec::new();
+    for waived in &candidate.outcome.waived {
+        let own = proposal.waivers.iter().find(|it| it.claims.jti == waived.waiver);
+        // INVARIANT: nothing is lifted but by a waiver of the request that says so.
+        let own = own.filter(|it| it.claims.lifts(&waived.policy, &waived.code));
+        let own = own.ok_or(JudgeError::Malformed("lifts what no waiver of the request lifts"))?;
+        if !needed.iter().any(|it| it.claims.jti == own.claims.jti) {
+            needed.push(own);
+        }
+    }
+    needed.sort_by(|one, other| one.claims.jti.cmp(&other.claims.jti));
+    Ok(needed)
+}
+
+/// Whether the waivers that a candidate needs can be used now.
+fn check_waived(
+    ledger: &Ledger,
+    proposal: &Proposal,
+    candidate: &Candidate,
+) -> Result<Result<(), Vec<Reason>>, JudgeError> {
+    let mut reasons = Vec::new();
+    for needed in needed(proposal, candidate)? {
+        let claims = &needed.claims;
+        if let Err(error) = ledger.check_waiver(&claims.jti, needed.digest, claims.exp) {
+            reasons.push(not_used(proposal, needed, error));
+        }
+    }
+    Ok(if reasons.is_empty() { Ok(()) } else { Err(reasons) })
+}
+
+/// Counts a use of each waiver that a candidate needs: what has to be logged ahead of the decision.
+fn use_waivers(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    candidate: &Candidate,
+) -> Result<Vec<Event>, JudgeError> {
+    let mut first_uses = Vec::new();
+    for Waiver { claims, digest, token } in needed(proposal, candidate)? {
+        let name = &claims.jti;
+        let is_first = ledger.check_waiver(name, *digest, claims.exp);
+        if is_first.map_err(|_counted| JudgeError::Broken)? {
+            let begun = ledger.begin_waiver(name, (*digest, claims.exp, claims.uses));
+            begun.map_err(|_counted| JudgeError::Broken)?;
+            let (id, token) = (name.clone(), token.clone());
+            first_uses.push(Event::Waiver { id, level: Level::Overridable, token });
+        }
+        if !ledger.breaks(Defect::WaiverNotCounted) {
+            ledger.use_waiver(name).map_err(|_counted| JudgeError::Broken)?;
+        }
+    }
+    Ok(first_uses)
+}
+
+/// The denial where a waiver that is needed cannot be used.
+fn not_used(proposal: &Proposal, needed: &Waiver, error: WaiverError) -> Reason {
+    let name = &needed.claims.jti;
+    let at = proposal.request.waivers.iter().position(|token| *token == needed.token);
+    let (code, message, hint) = match error {
+        WaiverError::Expired => {
+            let refusal = waiver::expired(name, needed.claims.exp);
+            (refusal.code, refusal.message, refusal.hint)
+        }
+        WaiverError::Changed | WaiverError::Unknown => {
+            let refusal = waiver::changed(name);
+            (refusal.code, refusal.message, refusal.hint)
+        }
+        WaiverError::UsedUp => {
+            let message = format!(
+                "waiver `{name}` was used {} times, as often as it may be",
+                needed.claims.uses
+            );
+            ("WAIVER_USED_UP", message, "ask for a new one")
+        }
+        WaiverError::Full => {
+            let message = format!("waiver `{name}` cannot be used: {error}");
+            ("WAIVER_LEDGER_FULL", message, "ask again when the time of others is over")
+        }
+    };
+    Reason {
+        code: Code::known(code),
+        counterfactual: None,
+        field: at.map(|at| format!("waivers[{at}]")),
+        hint: Some(hint.to_owned()),
+        message,
+        policy: known_id(ENGINE),
+        retry: error == WaiverError::Full,
     }
 }
 
@@ -188,7 +334,7 @@ fn preempt(
     let Some(rule) = outcome.preemption.as_ref().filter(|_| asked) else {
         return Ok(None);
     };
-    if outcome.effect != Effect::Permit {
+    if outcome.effect != Effect::Permit || check_waived(ledger, proposal, candidate)?.is_err() {
         return Ok(None);
     }
     // Victims have a second at least: nobody is gone before they are told.
@@ -582,6 +728,7 @@ pub(super) fn decision(
         tenant_id: victim.booking.tenant,
     };
     let evictions = judged.victims.into_iter().map(eviction).collect();
+    let waivers: BTreeSet<Id> = judged.waived.into_iter().map(|waived| waived.waiver).collect();
     Decision {
         aud: options.audience.clone(),
         bundle_digest: proposal.bundle,
@@ -607,7 +754,7 @@ pub(super) fn decision(
         reservation: judged.reservation,
         sub: format!("{}/{jti}", kind.as_str()),
         tenant_id: request.tenant_id.clone(),
-        waivers: Vec::new(),
+        waivers: waivers.into_iter().collect(),
         warnings: judged.warnings,
         workload: grant(proposal, judged.gpu_model),
         jti,

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use placet_core::{Decision, Digest, Effect, Event, EvictionOrder, Id, Leaf, Reason};
+use placet_core::{Decision, Digest, Effect, Event, EvictionOrder, Id, Leaf, Reason, Waived};
 
 use super::decide::{self, JudgeError};
 use super::{
-    Activation, Command, Decided, Erase, Evidence, MAX_BACKWARD_SECONDS, MAX_ERASED, Options,
-    Personal, Proposal, Queued, Reply, SequencerError, Settle, SettleKind, Settled, Target,
+    Activation, Command, Decided, Erase, Evidence, FreezeOrder, Freezing, MAX_BACKWARD_SECONDS,
+    MAX_ERASED, Options, Personal, Proposal, Queued, Reply, SequencerError, Settle, SettleKind,
+    Settled, Target,
 };
 use crate::clock::{Clock, MAX_TIME, Steady};
 use crate::log;
@@ -34,6 +35,7 @@ pub(super) struct DraftDecision {
     pub(super) command: usize,
     pub(super) caller: Id,
     pub(super) decision: Decision,
+    pub(super) waived: Vec<Waived>,
 }
 
 /// An answer to be.
@@ -171,6 +173,7 @@ impl<'w> Stage<'w> {
                 staged.activate(self.ledger, self.active, activation, now)?;
                 Ok(Answer::OnCommit(Ok(Reply::Activated)))
             }
+            Command::Freeze(order) => self.freeze(order, staged),
             Command::Erase(erase) => self.erase(erase, staged),
             Command::Purge => Ok(Answer::Purge),
             Command::Inspect => Ok(Answer::Snapshot),
@@ -232,10 +235,17 @@ impl<'w> Stage<'w> {
         }
         let now = self.advance(time, staged)?;
         let mut drafts = Vec::with_capacity(members.len());
-        for ((proposal, evidence), judged) in members.iter().zip(self.judge(members)?) {
+        for ((proposal, evidence), mut judged) in members.iter().zip(self.judge(members)?) {
             let place = (now, self.name);
+            // A waiver is in the log before what is decided by it.
+            let first_uses = std::mem::take(&mut judged.first_uses);
+            if !self.ledger.breaks(Defect::WaiverNotLogged) {
+                let leaves = first_uses.into_iter().map(|event| log::leaf(now, event));
+                staged.drafts.extend(leaves.map(Draft::Leaf));
+            }
+            let waived = judged.waived.clone();
             let decision = decide::decision(proposal, *evidence, judged, self.options, place);
-            drafts.push(self.draft(command, proposal, decision, staged));
+            drafts.push(self.draft(command, proposal, (decision, waived), staged));
         }
         Ok(Answer::Decisions(drafts))
     }
@@ -270,7 +280,7 @@ impl<'w> Stage<'w> {
             }
             let decision = log::read_claims(&found.token);
             let decision = decision.map_err(|what| Failure::Batch(Abort(what)))?;
-            stored.push(decided(&decision, found.token, found.position));
+            stored.push(decided(&decision, found.token, found.position, Vec::new()));
             last = Some(proposal);
         }
         // INVARIANT: a gang is decided as a whole, and its place in it is part of each request.
@@ -317,7 +327,7 @@ impl<'w> Stage<'w> {
         &self,
         command: usize,
         proposal: &'a Proposal,
-        decision: Decision,
+        (decision, waived): (Decision, Vec<Waived>),
         staged: &mut Staged<'a>,
     ) -> usize {
         let draft = staged.drafts.len();
@@ -336,7 +346,7 @@ impl<'w> Stage<'w> {
         let caller = proposal.caller.clone();
         let end = |id: &Id| self.ledger.held(id).map(Reservation::end);
         let orders = decide::orders(&decision, end);
-        let decision = DraftDecision { command, caller, decision };
+        let decision = DraftDecision { command, caller, decision, waived };
         staged.drafts.push(Draft::Decision(Box::new(decision)));
         let order = |order| Draft::Order(command, Box::new(order));
         if !self.ledger.breaks(Defect::OrderNotLogged) {
@@ -412,6 +422,35 @@ impl<'w> Stage<'w> {
             staged.expire(expired.map_err(|error| abort(&error))?);
         }
         Ok(Answer::OnCommit(Ok(Reply::Settled(settled))))
+    }
+
+    /// Freezes or thaws what an approver may, and logs the order.
+    fn freeze(&mut self, order: &FreezeOrder, staged: &mut Staged<'_>) -> Result<Answer, Failure> {
+        let now = self.advance(order.time, staged)?;
+        let (id, token) = (order.order.name().clone(), order.token.clone());
+        let (freeze, event) = match &order.order {
+            Freezing::Freeze(claims) => {
+                let digest = Digest::of(token.as_bytes());
+                let changed = self.ledger.freeze(claims.clone(), digest);
+                let changed = changed.map_err(SequencerError::Freeze)?;
+                let standing = self.ledger.freezes().standing.get(&id).cloned();
+                (standing, changed.then(|| Event::Freeze { id: id.clone(), token }))
+            }
+            Freezing::Thaw(claims, grant) => {
+                let standing = self.ledger.freezes().standing.get(&id);
+                if standing.is_some_and(|freeze| !grant.covers(&freeze.claims.scope)) {
+                    return Err(SequencerError::FreezeOverBroad { name: id }.into());
+                }
+                let lifted = self.ledger.thaw(claims).map_err(SequencerError::Freeze)?;
+                (Some(lifted), Some(Event::Thaw { id: id.clone(), token }))
+            }
+        };
+        let freeze = freeze.ok_or_else(|| Abort("a freeze is not there".to_owned()));
+        let freeze = freeze.map_err(Failure::Batch)?;
+        let is_logged = !self.ledger.breaks(Defect::FreezeNotLogged);
+        let leaf = event.filter(|_| is_logged).map(|event| Draft::Leaf(log::leaf(now, event)));
+        staged.drafts.extend(leaf);
+        Ok(Answer::OnCommit(Ok(Reply::Frozen(Box::new(freeze)))))
     }
 
     /// Erases what is kept, and says so in the log.
@@ -545,9 +584,14 @@ fn reused(proposal: &Proposal) -> SequencerError {
     SequencerError::RequestIdReused { request_id: proposal.request.request_id.clone() }
 }
 
-pub(super) fn decided(decision: &Decision, token: String, position: u64) -> Decided {
+pub(super) fn decided(
+    decision: &Decision,
+    token: String,
+    position: u64,
+    waived: Vec<Waived>,
+) -> Decided {
     let codes = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
-    Decided { token, effect: decision.effect, position, codes }
+    Decided { token, effect: decision.effect, position, codes, waived }
 }
 
 fn settled(outcome: &Outcome) -> Settled {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::writer::{Told, Writer};
 use super::{
-    Activation, Command, Cosigned, Cosigning, Erase, OpenError, Options, Proposal, Published,
-    Queued, Reply, SequencerError, Settle, Shared, propose,
+    Activation, Command, Cosigned, Cosigning, Erase, FreezeOrder, OpenError, Options, Proposal,
+    Published, Queued, Reply, SequencerError, Settle, Shared, propose,
 };
 use crate::signer::Signer;
 use crate::store::{Reader, StoreOptions};
@@ -27,6 +27,8 @@ pub enum Step {
     Settle(Settle),
     /// As [`SequencerHandle::activate`](super::SequencerHandle::activate), with its time.
     Activate(Activation, u64),
+    /// As [`SequencerHandle::freeze`](super::SequencerHandle::freeze).
+    Freeze(Box<FreezeOrder>),
     /// As [`SequencerHandle::erase`](super::SequencerHandle::erase).
     Erase(Erase),
     /// As [`SequencerHandle::inspect`](super::SequencerHandle::inspect).
@@ -152,6 +154,7 @@ fn command(step: Step) -> Command {
         Step::Probe(proposal) => Command::Probe(proposal),
         Step::Settle(settle) => Command::Settle(settle),
         Step::Activate(activation, time) => Command::Activate(activation, time),
+        Step::Freeze(order) => Command::Freeze(order),
         Step::Erase(erase) => Command::Erase(erase),
         Step::Inspect => Command::Inspect,
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use placet_core::merkle::Tree;
-use placet_core::{Decision, Event, SignError};
+use placet_core::{Decision, Event, SignError, Waived};
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
@@ -70,9 +70,12 @@ struct Signed<'a> {
     tree: Tree,
     answers: Vec<Answer>,
     /// The signed decisions, by their drafts' numbers.
-    tokens: Vec<Option<(Decision, String)>>,
+    tokens: Vec<Option<SignedDraft>>,
     active: Option<Activation>,
 }
+
+/// A decision with its token, and what waivers lifted for it.
+type SignedDraft = (Decision, String, Vec<Waived>);
 
 enum SignFailure {
     /// The decision of that command is longer than a leaf can be.
@@ -499,7 +502,7 @@ impl Writer {
                     };
                     let event = Event::Decision { caller: draft.caller, token: token.clone() };
                     let leaf = log::leaf(draft.decision.iat, event);
-                    (leaf, Some(draft.command), Some((draft.decision, token)))
+                    (leaf, Some(draft.command), Some((draft.decision, token, draft.waived)))
                 }
             };
             let bytes = match (log::leaf_bytes(&leaf), command) {
@@ -610,6 +613,7 @@ impl Writer {
         self.shared.published.send_replace(self.checkpoints.shown());
         // A batch of unknown outcome may be there after all.
         self.shared.grown_to(self.tree.size());
+        self.shared.now_frozen(self.ledger.freezes());
         tracing::warn!("the store was opened again and its log folded");
         Ok(())
     }
@@ -625,11 +629,12 @@ impl Writer {
         }
         self.shared.high_water.store(self.ledger.now(), Ordering::Release);
         self.shared.grown_to(self.tree.size());
+        self.shared.now_frozen(self.ledger.freezes());
     }
 
     /// Adds the accounts of decisions that were kept to the names.
-    fn note_accounts(&mut self, tokens: &[Option<(Decision, String)>]) {
-        let decisions = tokens.iter().flatten().map(|(decision, _)| decision);
+    fn note_accounts(&mut self, tokens: &[Option<SignedDraft>]) {
+        let decisions = tokens.iter().flatten().map(|(decision, ..)| decision);
         for grant in decisions.filter_map(|decision| decision.reservation.as_ref()) {
             self.names.note(&self.ledger, &grant.charges);
         }
@@ -639,7 +644,7 @@ impl Writer {
         &self,
         batch: Vec<Queued>,
         answers: Vec<Answer>,
-        tokens: &[Option<(Decision, String)>],
+        tokens: &[Option<SignedDraft>],
         first: u64,
     ) {
         for (queued, answer) in batch.into_iter().zip(answers) {
@@ -647,12 +652,13 @@ impl Writer {
                 Answer::Firm(result) | Answer::OnCommit(result) => result,
                 Answer::Decisions(drafts) => {
                     let decided = |draft: usize| {
-                        let (decision, token) = tokens
+                        let (decision, token, waived) = tokens
                             .get(draft)
                             .and_then(Option::as_ref)
                             .expect("a decision that was staged was signed");
                         let draft = u64::try_from(draft).expect("a batch is far smaller than 2^64");
-                        decided(decision, token.clone(), first.saturating_add(draft))
+                        let position = first.saturating_add(draft);
+                        decided(decision, token.clone(), position, waived.clone())
                     };
                     Ok(Reply::Decided(drafts.into_iter().map(decided).collect()))
                 }

@@ -54,6 +54,7 @@ impl Archive {
             keys: vec![self.notary.key.verifying_key().clone()],
             decisions: Verifier::new(decisions.unwrap()),
             issuer: ISSUER.to_owned(),
+            approvers: None,
             seen,
         }
     }

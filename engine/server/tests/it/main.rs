@@ -26,4 +26,5 @@ mod preemption;
 mod running;
 mod snapshots;
 mod store;
+mod waivers;
 mod world;

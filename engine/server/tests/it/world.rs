@@ -56,6 +56,8 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct World {
     directory: tempfile::TempDir,
     pub(crate) signer: Signer,
+    /// Signs waivers and freezes.
+    pub(crate) approver: SigningKey,
     pub(crate) faults: Faults,
 }
 
@@ -63,7 +65,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let signer = Signer::new(SigningKey::generate().unwrap());
-        Self { directory, signer, faults: Faults::default() }
+        let approver = SigningKey::generate().unwrap();
+        Self { directory, signer, approver, faults: Faults::default() }
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -162,6 +165,8 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         request,
         request_digest,
         time,
+        waivers: Vec::new(),
+        approvers: Digest::of(b""),
     })
 }
 

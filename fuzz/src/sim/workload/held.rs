@@ -57,6 +57,7 @@ impl Driver {
             extends: Some(Extends { end, epoch, reservation_id, start }),
             gang: None,
             request_id: id(&format!("r-{}", self.names)),
+            waivers: Vec::new(),
             ..first.proposal.request.clone()
         };
         let workload = workload_of(&mut request);

@@ -135,7 +135,7 @@ pub(in crate::command) fn time(text: &str) -> Result<u64, String> {
 }
 
 /// Seconds, 1 to 366 days of them.
-fn duration(text: &str) -> Result<u64, String> {
+pub(in crate::command) fn duration(text: &str) -> Result<u64, String> {
     let unit = |word: &str| VAGUE_UNITS.contains(&word);
     if text.split(|char: char| !char.is_ascii_alphabetic()).any(unit) {
         return Err("months and years differ in length; give days, such as 30d".to_owned());

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use placet_core::{
-    Checkpoint, Cosignature, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, utc,
+    Checkpoint, Cosignature, KeySet, MAX_CHECKPOINT_BYTES, Verifier, VerifyingKey, Walked, utc,
 };
+use placet_policy::Approvers;
 use placet_server::{LogExpect, LogSource, default_threads, export_log, verify_log};
 
 use crate::exit::{Exit, Failure};
@@ -35,6 +36,9 @@ told. `placet log checkpoint --witnesses COUNT` asks a server for such a one.
 
 Leaves of a store that are behind its newest checkpoint are checked as well, but
 nobody has signed yet that they are the log: how many is told.
+
+With --approvers the signatures of waivers, freezes and thaws are checked too:
+give the file with every key that ever approved, and when each signed.
 
 After a key was revoked, give all keys that ever were: `placet keys jwks
 --history` prints them; the set that a server publishes has no revoked ones.
@@ -86,6 +90,10 @@ pub(super) struct VerifyArgs {
     /// Who must have issued the decisions [default: the name of the log]
     #[arg(long, env = "PLACET_ISSUER", value_name = "NAME")]
     issuer: Option<String>,
+    /// File of all approvers that ever were: the signatures of waivers, freezes and thaws are
+    /// checked too
+    #[arg(long, env = "PLACET_APPROVERS", value_name = "FILE")]
+    approvers: Option<PathBuf>,
     /// A checkpoint that was seen before, which the log must continue: a file
     #[arg(long, value_name = "FILE")]
     seen: Vec<PathBuf>,
@@ -130,7 +138,8 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
         (Some(_), Err(_)) | (None, _) => None,
     };
     let issuer = args.issuer.clone().unwrap_or_else(|| origin.clone());
-    let expect = LogExpect { origin, keys, decisions, issuer, seen };
+    let approvers = args.approvers.as_deref().map(|path| approvers(path, &issuer)).transpose()?;
+    let expect = LogExpect { origin, keys, decisions, issuer, approvers, seen };
     let threads = args.threads.map_or_else(default_threads, usize::from);
     let bar = bar(source.size(), "leaves");
     let walked = verify_log(&source, expect, threads, |done| bar.set_position(done));
@@ -149,6 +158,15 @@ pub(super) fn verify(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, F
         printer.note("verified");
     }
     Ok(Exit::Done)
+}
+
+/// The keys of all approvers in a file.
+fn approvers(path: &Path, issuer: &str) -> Result<KeySet, Failure> {
+    let approvers = Approvers::load(path, issuer).map_err(|error| Failure::from_error(&error))?;
+    approvers.keys().cloned().ok_or_else(|| {
+        Failure::new(format!("`{}` names no approver", path.display()))
+            .hint("leave --approvers out if there never was one")
+    })
 }
 
 pub(super) fn export(args: &ExportArgs, printer: &mut Printer) -> Result<Exit, Failure> {

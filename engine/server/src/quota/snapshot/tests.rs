@@ -1,6 +1,6 @@
 //! A ledger that is written down and put together again behaves like the one that was not.
 
-use placet_core::{Digest, Extends, PreemptionRule};
+use placet_core::{Digest, Extends, PreemptionRule, ThawClaims};
 use proptest::prelude::*;
 
 use super::*;
@@ -48,6 +48,9 @@ enum Op {
     Release(usize),
     Advance(u64),
     Trees(u8),
+    Waive(u8),
+    Freeze(u8),
+    Thaw(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -66,6 +69,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..12_usize).prop_map(Op::Release),
         4 => (0..6_u64).prop_map(Op::Advance),
         1 => (0..3_u8).prop_map(Op::Trees),
+        3 => (0..4_u8).prop_map(Op::Waive),
+        1 => (0..3_u8).prop_map(Op::Freeze),
+        1 => (0..3_u8).prop_map(Op::Thaw),
     ]
 }
 
@@ -189,9 +195,43 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
             let (changed, removed) = trees(*which);
             Came::Set(ledger.set_quotas(&changed, &removed).is_ok())
         }
+        Op::Waive(which) => Came::Set(waive(ledger, *which)),
+        Op::Freeze(which) => Came::Set(freeze(ledger, *which)),
+        Op::Thaw(which) => Came::Set(ledger.thaw(&thaw_of(*which, now)).is_ok()),
     };
     ledger.keep();
     came
+}
+
+/// A permit that uses a waiver, which is logged where it is used first.
+fn waive(ledger: &mut Ledger, which: u8) -> bool {
+    let name = id(&format!("w-{which}"));
+    let (digest, exp) = (Digest::of(&[which]), NOW + 20 * u64::from(which + 1));
+    match ledger.check_waiver(&name, digest, exp) {
+        Ok(true) => ledger.begin_waiver(&name, (digest, exp, 3)).unwrap(),
+        Ok(false) => {}
+        Err(_) => return false,
+    }
+    ledger.use_waiver(&name).is_ok()
+}
+
+fn freeze_of(which: u8, iat: u64) -> FreezeClaims {
+    let scope = FreezeScope {
+        kinds: if which == 0 { [SubjectKind::Job].into() } else { BTreeSet::new() },
+        priority_classes: [PriorityClass::ExternalCommercial].into(),
+        ..FreezeScope::default()
+    };
+    let (jti, reason) = (id(&format!("f-{which}")), "INC-7".to_owned());
+    FreezeClaims { aud: "placet".to_owned(), by: id("duty"), iat, jti, placet: 1, reason, scope }
+}
+
+fn freeze(ledger: &mut Ledger, which: u8) -> bool {
+    ledger.freeze(freeze_of(which, ledger.now()), Digest::of(&[which])).is_ok()
+}
+
+fn thaw_of(which: u8, iat: u64) -> ThawClaims {
+    let FreezeClaims { aud, by, jti, placet, reason, .. } = freeze_of(which, iat);
+    ThawClaims { aud, by, iat, jti, placet, reason }
 }
 
 fn extend(ledger: &mut Ledger, id: &Id, length: u64) -> Came {
@@ -315,6 +355,12 @@ fn varied() -> Ledger {
         Op::Advance(3),
         Op::Release(0),
         Op::Preempt { grace: 4, length: 30, amount: 40, most: 4 },
+        Op::Waive(1),
+        Op::Waive(2),
+        Op::Waive(1),
+        Op::Freeze(0),
+        Op::Freeze(1),
+        Op::Thaw(0),
     ];
     after(&ops).0
 }
@@ -329,10 +375,12 @@ fn the_form_changes_only_with_its_number() {
     assert_eq!(told, (4, 5, 1, 1, 1), "a bit of everything");
     let longer = ledger.live.values().filter(|held| !held.extensions.is_empty()).count();
     assert_eq!((longer, ledger.inside.len()), (1, 1), "and of what goes on, and runs inside");
+    let Freezes { standing, lifted } = &*ledger.freezes;
+    assert_eq!((ledger.waivers.len(), standing.len(), lifted.len()), (2, 1, 1));
     let bytes = items(&ledger).concat();
     assert_eq!(
         (FORMAT, Digest::of(&bytes).to_string().as_str()),
-        (1, "sha256:df122ffcafedc36f3c792258cbebb657fd26e53f11c0bff216f5097202272e91"),
+        (2, "sha256:a17a642101d153ee59d7124dc31b0929c9f4609af75626b0cf837fcc51f341b8"),
         "whoever changes the form raises FORMAT: an old snapshot must not be read as a new one"
     );
 }
@@ -364,6 +412,7 @@ fn items_come_once_and_in_their_order() {
         let item: Item<'_> = postcard::from_bytes(&rows[at]).unwrap();
         let is_kept = match item {
             Item::Ended(_) | Item::Node(_) => true,
+            Item::Waiver(_) | Item::Freeze(_) | Item::Lifted { .. } => true,
             Item::Budget(budget) => budget.held == 0,
             Item::Level { .. } | Item::Change { .. } | Item::Live(_) => false,
         };
