@@ -19,7 +19,7 @@ const SEEDS: u64 = 1_000;
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 71] = [
+const REACHED: [&str; 80] = [
     "activated",
     "already ended",
     "another leaf",
@@ -43,6 +43,10 @@ const REACHED: [&str; 71] = [
     "evicted",
     "expired",
     "failed start",
+    "freeze is not theirs to lift",
+    "freeze refused",
+    "frozen",
+    "frozen or thawed",
     "gang denied",
     "gang permitted",
     "inspected",
@@ -56,6 +60,7 @@ const REACHED: [&str; 71] = [
     "permitted: inside a lease",
     "permitted: others make room",
     "permitted: to go on",
+    "permitted: under a waiver",
     "probed",
     "read again",
     "refunded",
@@ -63,6 +68,10 @@ const REACHED: [&str; 71] = [
     "refused: a lease that is not claimed",
     "refused: a start in the past",
     "refused: a start too far ahead",
+    "refused: a waiver that has expired",
+    "refused: a waiver that is used up",
+    "refused: another waiver of that name",
+    "refused: frozen",
     "refused: inside an unconfirmed lease",
     "refused: inside no lease",
     "refused: no room",

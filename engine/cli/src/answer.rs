@@ -310,7 +310,7 @@ fn charge_text(charge: &Charge) -> String {
 }
 
 /// The name that an enum has in JSON.
-fn json_name(value: &impl Serialize) -> String {
+pub(crate) fn json_name(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
         Ok(_) | Err(_) => String::new(),

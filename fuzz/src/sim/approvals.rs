@@ -1,17 +1,19 @@
-//! Waivers and freezes: what should become of them, as plain lists; and some of each for a run.
+//! What keeps a request from being tried at all: starts, freezes, and waivers that are not good; as
+//! plain lists. And some waivers and freezes for a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use placet_core::{
-    Digest, Effect, Event, FreezeClaims, FreezeScope, Id, Level, Lift, PriorityClass, SigningKey,
-    SubjectKind, ThawClaims, Waived, WaiverClaims, WaiverScope, sign_approval,
+    Digest, Effect, Event, FreezeClaims, FreezeScope, Id, Level, Lift, PriorityClass,
+    ReservationGrant, SigningKey, SubjectKind, ThawClaims, Waived, WaiverClaims, WaiverScope,
+    sign_approval,
 };
 use placet_policy::{FreezeGrant, Waiver};
 use placet_server::sequencer::{
     Candidate, FreezeError, FreezeOrder, Freezing, Proposal, SequencerError, SettleError, Step,
 };
 
-use super::model::{Answer, Denial, Held, Model, Predicted, Refused};
+use super::model::{Answer, Denial, Held, LEAD, Model, Predicted, Refused};
 use super::rng::Rng;
 use super::workload::digested;
 use super::world::{ISSUER, TENANTS, code, id, key_of};
@@ -97,6 +99,34 @@ impl Model {
             denials.push(Denial::own(code, &format!("waivers[{at}]"), false));
         }
         denials
+    }
+
+    /// Why nothing may begin at that second, if so.
+    pub(super) fn refused_start(&self, proposal: &Proposal, start: u64) -> Option<Denial> {
+        let field = format!("{}.start", proposal.request.subject.kind().as_str());
+        if start < self.now {
+            Some(match proposal.request.extends {
+                Some(_) => Denial::own("RESERVATION_ENDED", "extends.end", false),
+                None => Denial::own("START_IN_THE_PAST", &field, false),
+            })
+        } else if start > self.now + LEAD {
+            Some(Denial::own("START_TOO_FAR_AHEAD", &field, true))
+        } else {
+            None
+        }
+    }
+
+    /// Holds what a candidate charges, if the waivers that it needs can be used.
+    pub(super) fn try_hold(
+        &mut self,
+        proposal: &Proposal,
+        candidate: &Candidate,
+        start: u64,
+    ) -> Refused<Result<ReservationGrant, Vec<Denial>>> {
+        match self.not_waived(proposal, candidate) {
+            denials if denials.is_empty() => self.hold(proposal, candidate, start),
+            denials => Ok(Err(denials)),
+        }
     }
 
     /// A permit uses the waivers that its candidate needs: their names, and the leaves that come

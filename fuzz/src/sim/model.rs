@@ -497,8 +497,7 @@ impl Model {
         self.now = self.now.max(to);
     }
 
-    /// Ends a reservation now. Budgets get back what lies ahead of each stretch of its time,
-    /// and all
+    /// Ends a reservation now. Budgets get back what lies ahead of each stretch of its time, and all
     /// of it if it was not confirmed.
     fn end(
         &mut self,
@@ -672,34 +671,7 @@ impl Model {
         Ok(Verdict { denials, grant, gpu_model, evictions, waivers, preemption, too_long, is_open })
     }
 
-    /// Why nothing may begin at that second, if so.
-    fn refused_start(&self, proposal: &Proposal, start: u64) -> Option<Denial> {
-        let field = format!("{}.start", proposal.request.subject.kind().as_str());
-        if start < self.now {
-            Some(match proposal.request.extends {
-                Some(_) => Denial::own("RESERVATION_ENDED", "extends.end", false),
-                None => Denial::own("START_IN_THE_PAST", &field, false),
-            })
-        } else if start > self.now + LEAD {
-            Some(Denial::own("START_TOO_FAR_AHEAD", &field, true))
-        } else {
-            None
-        }
-    }
-
-    fn try_hold(
-        &mut self,
-        proposal: &Proposal,
-        candidate: &Candidate,
-        start: u64,
-    ) -> Refused<Result<ReservationGrant, Vec<Denial>>> {
-        match self.not_waived(proposal, candidate) {
-            denials if denials.is_empty() => self.hold(proposal, candidate, start),
-            denials => Ok(Err(denials)),
-        }
-    }
-
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         proposal: &Proposal,
         candidate: &Candidate,

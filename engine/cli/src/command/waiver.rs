@@ -34,6 +34,9 @@ Examples:
   placet waiver sign --help
   placet waiver show --approvers approvers.yaml w-2026-17.waiver";
 
+/// The one that clap makes does not fit a terminal.
+const SIGN_USAGE: &str = "placet waiver sign [OPTIONS] --key <FILE> --id <ID> --tenant <ID> ...";
+
 const SIGN_EXAMPLES: &str = "\
 The waiver is written to standard output: put it into `waivers` of the request,
 or give its file to `placet admit --waiver`. Who asked for it and who approves
@@ -95,7 +98,7 @@ impl From<Kind> for SubjectKind {
 
 /// Sign a waiver
 #[derive(Debug, Args)]
-#[command(after_help = SIGN_EXAMPLES)]
+#[command(after_help = SIGN_EXAMPLES, override_usage = SIGN_USAGE)]
 struct SignArgs {
     /// File of the approver's private key, as `placet keys generate` writes it
     #[arg(long, value_name = "FILE")]

@@ -47,6 +47,9 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   EXTENDED   a reservation goes on that may not, or otherwise than asked for, or was kept from it without reason
   INSIDE     a job inside a lease is not charged to it, not within it, or not over when it is; or was kept out of it
   GANG       members of a gang were not decided together, all alike
+  WAIVED     a waiver was used more often than it says, outside its time or scope, without having been logged, or for what
+             it does not lift or nobody may
+  FROZEN     work began that a freeze covers, was denied for one that does not, or a freeze is not as it was signed
   LOST       a client's answer is not in the log
   CHANGED    a client was given two answers, or another than the log has
   UNASKED    the log has a decision that no client asked for
@@ -85,6 +88,9 @@ ROOM = re.compile(
 TILE_PATH = re.compile(r"tile/(entries|\d{1,2})/((?:x\d{3}/)*)(\d{3})(?:\.p/(\d{1,3}))?")
 MOST_BYTES = 2**16 - 1
 DECISION, ORDER = "placet-decision+jwt", "placet-eviction+jwt"
+WAIVER, FREEZE, THAW = "placet-waiver+jwt", "placet-freeze+jwt", "placet-thaw+jwt"
+# Seconds within which a freeze or a thaw is carried out.
+FRESH = 300
 # Candidates up to which every set of victims is tried.
 TRIED = 8
 # One in how many denials is asked what would have been admitted instead: every answer takes dozens of tries.
@@ -120,6 +126,9 @@ class Audit:
         self.asked, self.callers = {}, set()
         # Up to when nothing is overdue.
         self.looked = None
+        # Keys of approvers by name, if somebody wrote them down; waivers that were used, and those that the next decision
+        # has to use; freezes that stand.
+        self.approvers, self.waivers, self.unused, self.freezes = {}, {}, set(), {}
         # The gang whose members are being decided, and the names of all gangs.
         self.gang, self.gangs = None, set()
         self.verified, self.root = 0, None
@@ -201,6 +210,8 @@ def read_runner(audit, line):
         audit.facts[line["revision"]] = Facts(line)
     elif line["event"] == "terms":
         audit.terms = line
+    elif line["event"] == "approvers":
+        audit.approvers.update({key["kid"]: key["x"] for key in line["keys"]})
     elif line["event"] == "ready":
         audit.counts["starts"] += 1
         audit.log_keys.add(line["log_key"])
@@ -288,8 +299,9 @@ def verify(key, token):
     Ed25519PublicKey.from_public_bytes(unpadded(key)).verify(unpadded(signature), signed.encode())
 
 
-def claims_of(audit, position, token, kind):
-    """The claims of a token, verified if there is a library for it."""
+def claims_of(audit, position, token, kind, keys=None):
+    """The claims of a token, verified if there is a library for it. `keys` are others than those of decisions."""
+    keys = audit.keys if keys is None else keys
     try:
         header, payload, _ = token.split(".")
         head = json.loads(unpadded(header))
@@ -301,7 +313,7 @@ def claims_of(audit, position, token, kind):
         audit.find("SIGNATURE", position, f"the token is of type {head.get('typ')}, not {kind}")
     if Ed25519PublicKey is not None:
         try:
-            verify(audit.keys[head["kid"]], token)
+            verify(keys[head["kid"]], token)
             audit.verified += 1
         except (InvalidSignature, KeyError, ValueError) as error:
             audit.find("SIGNATURE", position, f"{type(error).__name__} {error}")
@@ -323,7 +335,9 @@ def fold(audit, leaves, high_water):
         audit.counts[f"leaves: {kind}"] += 1
         if audit.orders and kind != "eviction_order":
             missing(audit, position)
-        if audit.gang is not None and kind not in ("decision", "eviction_order"):
+        if audit.unused and kind not in ("decision", "waiver"):
+            not_used(audit, position)
+        if audit.gang is not None and kind not in ("decision", "eviction_order", "waiver"):
             break_up(audit, position, f"a `{kind}` comes before its member {audit.gang['next']}")
         if audit.changing is not None and kind != "quotas":
             audit.find("FACTS", position, "a change of the trees is not complete")
@@ -340,6 +354,8 @@ def fold(audit, leaves, high_water):
             audit.find("LEAF", position, f"this auditor does not know a `{kind}`")
     if audit.orders:
         missing(audit, "the end")
+    if audit.unused:
+        not_used(audit, "the end")
     if audit.gang is not None:
         break_up(audit, "the end", f"its member {audit.gang['next']} is missing")
     if high_water < now:
@@ -410,6 +426,143 @@ def activate_facts(audit, position, time, event):
         audit.find("FACTS", position, f"the trees are not those of facts `{event['revision']}`")
 
 
+# --- Waivers and freezes ----------------------------------------------------------------------------------------
+
+
+def approved(audit, position, event, kind):
+    """What an approver signed, under the name that its leaf gives it."""
+    # Where nobody wrote down who approves, the signature is not looked at.
+    claims = claims_of(audit, position, event["token"], kind, audit.approvers or audit.keys)
+    code = "WAIVED" if kind == WAIVER else "FROZEN"
+    if claims is not None and claims["jti"] != event["id"]:
+        audit.find(code, position, f"`{claims['jti']}` is logged as `{event['id']}`")
+    return claims
+
+
+def waive(audit, position, time, event):
+    claims = approved(audit, position, event, WAIVER)
+    if claims is None:
+        return
+    name, known = event["id"], audit.waivers.get(event["id"])
+    if event["level"] != "overridable" or not claims["nbf"] <= time < claims["exp"]:
+        audit.find("WAIVED", position, f"`{name}` is good from {claims['nbf']} to {claims['exp']}, and logged at {time}")
+    if claims["requested_by"] == claims["approved_by"]:
+        audit.find("WAIVED", position, f"`{name}` was approved by who asked for it")
+    if known is not None and time < known["claims"]["exp"]:
+        audit.find("WAIVED", position, f"`{name}` is logged once more")
+    audit.waivers[name] = {"claims": claims, "used": 0}
+    audit.unused.add(name)
+
+
+def not_used(audit, position):
+    audit.find("WAIVED", position, f"{sorted(audit.unused)} are logged, and the decision behind does not use them")
+    audit.unused.clear()
+
+
+def check_approved(audit, position, claims):
+    """Waivers that a decision uses, and freezes that should have kept it from being a permit."""
+    names, is_permit = claims["waivers"], claims["effect"] == "PERMIT"
+    if names and (not is_permit or names != sorted(set(names))):
+        audit.find("WAIVED", position, f"{names} are not the waivers of a permit, each once")
+    for name in names:
+        known = audit.waivers.get(name)
+        audit.unused.discard(name)
+        if known is None:
+            audit.find("WAIVED", position, f"`{name}` was not logged before")
+            continue
+        known["used"] += 1
+        fault = not_good(known, claims)
+        if fault is not None:
+            audit.find("WAIVED", position, f"`{name}`: {fault}")
+    if audit.unused:
+        not_used(audit, position)
+    audit.counts["permits under a waiver"] += bool(names)
+    freeze = frozen(audit, claims, claims["workload"])
+    codes = {reason["code"] for reason in claims["reasons"]}
+    if is_permit and freeze is not None:
+        audit.find("FROZEN", position, f"it is admitted though `{freeze}` freezes it")
+    if not is_permit and (freeze is not None) != ("FROZEN" in codes) and "GANG_INCOMPLETE" not in codes:
+        audit.find("FROZEN", position, f"`{freeze}` freezes it, and it is denied for {sorted(codes)}")
+
+
+def not_good(known, decision):
+    """Why a waiver is not good for a decision."""
+    claims, work, scope = known["claims"], decision["workload"], known["claims"]["scope"]
+    if known["used"] > claims["uses"]:
+        return f"it is used for the {known['used']}th time of {claims['uses']}"
+    if not claims["nbf"] <= decision["iat"] < claims["exp"]:
+        return f"it is good from {claims['nbf']} to {claims['exp']}, and used at {decision['iat']}"
+    if decision["tenant_id"] not in scope["tenants"]:
+        return f"it is not for `{decision['tenant_id']}`"
+    if scope["clusters"] and work["cluster_id"] not in scope["clusters"]:
+        return f"it is not for `{work['cluster_id']}`"
+    if scope["kinds"] and decision["kind"] not in scope["kinds"]:
+        return f"it is not for a {decision['kind']}"
+    if work["gpu_count"] > claims.get("max_gpu_count", work["gpu_count"]):
+        return f"it is for at most {claims['max_gpu_count']} GPUs"
+    grant = decision["reservation"]
+    seconds = grant["end"] - grant["start"]
+    if seconds > claims.get("max_duration_seconds", seconds):
+        return f"it is for at most {claims['max_duration_seconds']} seconds"
+    return None
+
+
+def lifted_wrongly(audit, decision, evaluation):
+    """What an evaluation lifted that nothing lets it."""
+    for candidate in evaluation.get("candidates", []):
+        if candidate["gpu_model"] != decision["workload"]["gpu_model"] or decision["effect"] != "PERMIT":
+            continue
+        waived = candidate["outcome"].get("waived", [])
+        if sorted({one["waiver"] for one in waived}) != decision["waivers"]:
+            return f"{decision['waivers']} are not the waivers of its evaluation"
+        for one in waived:
+            known = audit.waivers.get(one["waiver"], {"claims": {"lifts": []}})
+            if {"code": one["code"], "policy": one["policy"]} not in known["claims"]["lifts"]:
+                return f"`{one['waiver']}` does not lift {one['code']} of `{one['policy']}`"
+        for verdict in candidate["verdicts"]:
+            counts = verdict["mode"] == "enforce" and verdict["level"] != "advisory"
+            lifted = {one["code"] for one in waived if one["policy"] == verdict["policy"]}
+            denied = {reason["code"] for reason in verdict["reasons"]}
+            if counts and verdict["verdict"] == "INDETERMINATE":
+                return f"`{verdict['policy']}` could not decide"
+            if counts and denied and (verdict["level"] != "overridable" or not denied <= lifted):
+                return f"`{verdict['policy']}`, which is {verdict['level']}, denies it for {sorted(denied - lifted or denied)}"
+    return None
+
+
+def frozen(audit, what, work):
+    """Name of the freeze that covers a decision or a reservation, if one does."""
+    own = {
+        "clusters": work["cluster_id"],
+        "kinds": what["kind"],
+        "priority_classes": what["priority_class"],
+        "tenants": what["tenant_id"],
+    }
+    for name, claims in sorted(audit.freezes.items()):
+        scope = claims["scope"]
+        if all(not scope[names] or value in scope[names] for names, value in own.items()):
+            return name
+    return None
+
+
+def freeze(audit, position, time, event):
+    claims = approved(audit, position, event, FREEZE)
+    if claims is None:
+        return
+    if abs(time - claims["iat"]) > FRESH or event["id"] in audit.freezes:
+        audit.find("FROZEN", position, f"`{event['id']}` was signed at {claims['iat']}, or stands already")
+    audit.freezes[event["id"]] = claims
+
+
+def thaw(audit, position, time, event):
+    claims = approved(audit, position, event, THAW)
+    if claims is None:
+        return
+    standing = audit.freezes.pop(event["id"], None)
+    if standing is None or abs(time - claims["iat"]) > FRESH or claims["iat"] < standing["iat"]:
+        audit.find("FROZEN", position, f"`{event['id']}` is lifted, and did not stand, or not by this order")
+
+
 # --- Decisions --------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +581,7 @@ def decide(audit, position, time, event):
         audit.find("CLAIMS", position, f"decided at {claims['iat']}, logged at {time}")
     if (claims["effect"] == "PERMIT") != (grant is not None) or (grant is None) == (not claims["reasons"]):
         audit.find("CLAIMS", position, "effect, reasons and reservation contradict each other")
+    check_approved(audit, position, claims)
     if {name: claims[name] for name in audit.digests} != audit.digests:
         audit.find("FACTS", position, "it was decided under another bundle or other facts than the active ones")
     what = audit.asked.get(claims["request_id"], {}).get("what")
@@ -455,6 +609,9 @@ def decide(audit, position, time, event):
 
 def check_denial(audit, position, claims, what, codes):
     """Where a denial says how much was free, that much was: no reservation leaked when the server died."""
+    if "FROZEN" in codes:
+        # Nothing else was looked at.
+        return
     start = what["start"] or claims["iat"]
     passed = start < claims["iat"]
     code = "RESERVATION_ENDED" if "extends" in what else "START_IN_THE_PAST"
@@ -1021,6 +1178,9 @@ def confirm(audit, position, time, event):
         return
     if held["confirmed"] is not None:
         audit.find("SETTLED", position, f"`{held['id']}` was confirmed before")
+    freeze = frozen(audit, held, held["work"])
+    if freeze is not None:
+        audit.find("FROZEN", position, f"`{held['id']}` is confirmed though `{freeze}` freezes it")
     held["confirmed"], held["settled_in"]["confirm"] = time, event["epoch"]
     audit.counts["preemptors: confirmed"] += bool(held["waits_for"])
     audit.counts["confirmations before the start"] += time < held["start"]
@@ -1105,6 +1265,9 @@ FOLDED = {
     "bundle_activation": activate_bundle,
     "facts_activation": activate_facts,
     "erasure": erase,
+    "waiver": waive,
+    "freeze": freeze,
+    "thaw": thaw,
 }
 
 
@@ -1172,7 +1335,12 @@ def check_tables(audit, store):
     evidence = {row[0]: row[1:] for row in store.execute("SELECT position, input, evaluation FROM evidence")}
     for decision in audit.decisions.values():
         position, claims = decision["position"], decision["claims"]
-        digests = [digest(part) for part in evidence.pop(position, (None, None))]
+        given, evaluation = evidence.pop(position, (None, None))
+        digests = [digest(given), digest(evaluation)]
+        if evaluation is not None and (claims["waivers"] or claims["effect"] == "PERMIT" and b'"DENY"' in evaluation):
+            fault = lifted_wrongly(audit, claims, json.loads(evaluation))
+            if fault is not None:
+                audit.find("WAIVED", position, fault)
         if digests != [claims.get("input_digest"), claims["evaluation_digest"]]:
             audit.find("EVIDENCE", position, "input or evaluation are not those of the token")
     for position in evidence:

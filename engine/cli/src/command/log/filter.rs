@@ -1,7 +1,12 @@
 //! Which events, and a line for each.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
-use placet_core::{Effect as CoreEffect, utc};
+use placet_core::{
+    Effect as CoreEffect, Event as Logged, FreezeClaims, Id, Leaf, ThawClaims, WaiverClaims,
+    read_approval, utc,
+};
 use placet_proto::admission::v1::Effect as ProtoEffect;
 use placet_proto::audit::v1::{Event, EventFilter, EventKind};
 use placet_proto::json;
@@ -124,6 +129,7 @@ pub(super) fn line(printer: &Printer, event: &Event) -> String {
         plain(&event.tenant_id),
         plain(&event.subject),
         plain(&event.codes.join(",")),
+        approved(event).map(|text| plain(&text)).unwrap_or_default(),
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     let line = format!(
@@ -133,6 +139,38 @@ pub(super) fn line(printer: &Printer, event: &Event) -> String {
         parts.join(" ")
     );
     line.trim_end().to_owned()
+}
+
+/// What an approver signed, in a few words, as far as it can be read.
+fn approved(event: &Event) -> Option<String> {
+    let names = |ids: &BTreeSet<Id>| ids.iter().map(Id::as_str).collect::<Vec<_>>().join(",");
+    let is_approved =
+        matches!(event.kind(), EventKind::Waiver | EventKind::Freeze | EventKind::Thaw);
+    let leaf: Leaf = serde_json::from_str(is_approved.then_some(event.leaf.as_str())?).ok()?;
+    match leaf.event {
+        Logged::Waiver { token, .. } => {
+            let WaiverClaims { approved_by, lifts, requested_by, scope, uses, .. } =
+                read_approval(&token).ok()?;
+            let lifts = lifts.iter().map(|lift| format!("{}/{}", lift.policy, lift.code));
+            let (lifts, tenants) = (lifts.collect::<Vec<_>>().join(","), names(&scope.tenants));
+            Some(format!("by {approved_by} for {requested_by}: {lifts} of {tenants}, {uses} uses"))
+        }
+        Logged::Freeze { token, .. } => {
+            let FreezeClaims { by, scope, .. } = read_approval(&token).ok()?;
+            let kinds = scope.kinds.iter().map(|kind| kind.as_str().to_owned());
+            let classes = scope.priority_classes.iter().map(answer::json_name);
+            let lists = [names(&scope.clusters), names(&scope.tenants)];
+            let what: Vec<String> = lists.into_iter().chain(kinds).chain(classes).collect();
+            let what: Vec<_> = what.iter().filter(|part| !part.is_empty()).cloned().collect();
+            let what = if scope.everything { "everything".to_owned() } else { what.join(" ") };
+            Some(format!("by {by}: {what}"))
+        }
+        Logged::Thaw { token, .. } => {
+            let ThawClaims { by, .. } = read_approval(&token).ok()?;
+            Some(format!("by {by}"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
