@@ -19,7 +19,7 @@ const SEEDS: u64 = 1_000;
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 80] = [
+const REACHED: [&str; 81] = [
     "activated",
     "already ended",
     "another leaf",
@@ -68,6 +68,7 @@ const REACHED: [&str; 80] = [
     "refused: a lease that is not claimed",
     "refused: a start in the past",
     "refused: a start too far ahead",
+    "refused: a waiver of a time to come",
     "refused: a waiver that has expired",
     "refused: a waiver that is used up",
     "refused: another waiver of that name",

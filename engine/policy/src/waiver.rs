@@ -136,10 +136,7 @@ impl Approvers {
             return Err(Refusal::new("WAIVER_SELF_APPROVED", message, OTHER_EYES));
         }
         if time < claims.nbf {
-            let message = format!("waiver `{name}` can be used from {} on", utc(claims.nbf));
-            let hint = "ask again then, under a new request id";
-            let refusal = Refusal::new("WAIVER_NOT_YET_VALID", message, hint);
-            return Err(Refusal { retry: true, ..refusal });
+            return Err(not_yet_valid(name, claims.nbf));
         }
         if time >= claims.exp {
             return Err(expired(name, claims.exp));
@@ -323,6 +320,14 @@ fn may_freeze<'a>(approver: &'a Approver, by: &Id) -> Result<&'a FreezeGrant, Re
         let message = format!("`{by}` may not freeze");
         Refusal::new("FREEZE_OVER_BROAD", message, "have who may freeze it sign")
     })
+}
+
+/// That a waiver's time has not begun.
+#[must_use]
+pub fn not_yet_valid(name: &Id, nbf: u64) -> Refusal {
+    let message = format!("waiver `{name}` can be used from {} on", utc(nbf));
+    let hint = "ask again then, under a new request id";
+    Refusal { retry: true, ..Refusal::new("WAIVER_NOT_YET_VALID", message, hint) }
 }
 
 /// That a waiver's time is over.

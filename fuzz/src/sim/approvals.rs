@@ -90,13 +90,15 @@ impl Model {
             let known = self.approvals.used.get(&claims.jti).filter(|known| known.exp > self.now);
             let code = match known {
                 _ if claims.exp <= self.now => "WAIVER_EXPIRED",
+                _ if claims.nbf > self.now => "WAIVER_NOT_YET_VALID",
                 Some(known) if known.digest != waiver.digest => "WAIVER_CHANGED",
                 Some(known) if known.by.len() >= usize::try_from(known.uses).unwrap_or(0) => {
                     "WAIVER_USED_UP"
                 }
                 Some(_) | None => continue,
             };
-            denials.push(Denial::own(code, &format!("waivers[{at}]"), false));
+            let retry = code == "WAIVER_NOT_YET_VALID";
+            denials.push(Denial::own(code, &format!("waivers[{at}]"), retry));
         }
         denials
     }

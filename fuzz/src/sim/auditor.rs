@@ -368,6 +368,7 @@ fn own_name(code: &str) -> &'static str {
         "FROZEN" => "refused: frozen",
         "WAIVER_CHANGED" => "refused: another waiver of that name",
         "WAIVER_EXPIRED" => "refused: a waiver that has expired",
+        "WAIVER_NOT_YET_VALID" => "refused: a waiver of a time to come",
         "WAIVER_USED_UP" => "refused: a waiver that is used up",
         _ => "refused: something else",
     }

@@ -4,12 +4,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use placet_core::{Decision, Effect};
 use serde_json::{Value, json};
 
 use crate::running::{Ran, run, run_with};
-use crate::server::{Server, claims};
+use crate::server::{Server, claims, root};
 
 /// When the stories begin: 2026-11-21T12:00:00Z, in seconds since 1970.
 const BEGIN: u64 = 1_795_262_400;
@@ -180,6 +181,7 @@ impl Scene {
         let approvers = self.path("approvers.json");
         let verified = run(args.iter().chain(&["--approvers", &approvers]));
         assert_eq!(verified.code, 0, "{}", verified.stderr);
+        self.lies();
         // With the keys of others, what they approved is nobody's.
         let approvers = std::fs::read_to_string(approvers).unwrap();
         let stranger = self.path("stranger");
@@ -193,6 +195,19 @@ impl Scene {
         let refused = run(args.iter().chain(&["--approvers", &others]));
         assert_eq!(refused.code, 1, "{}", refused.stdout);
         assert!(refused.stderr.contains("no approver"), "{}", refused.stderr);
+    }
+}
+
+impl Scene {
+    /// An auditor without any code of ours finds nothing wrong, and every lie that is told.
+    fn lies(&self) {
+        let interpreter = root().join("target/venv/bin/python");
+        assert!(interpreter.exists(), "{} is missing: run `make setup`", interpreter.display());
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/approvals.py");
+        let ran = Command::new(interpreter).arg("-B").arg(script).arg(self.folder.path()).output();
+        let ran = Ran::of(ran.unwrap());
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.lines().count() >= 5, "{}", ran.stdout);
     }
 }
 

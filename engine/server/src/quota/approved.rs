@@ -38,6 +38,9 @@ pub enum WaiverError {
     /// Its time is over.
     #[error("its time is over")]
     Expired,
+    /// Its time has not begun.
+    #[error("its time has not begun")]
+    NotYetValid,
     /// Another waiver was used under its name.
     #[error("another waiver was used under its name")]
     Changed,
@@ -115,13 +118,21 @@ impl Freezes {
 }
 
 impl Ledger {
-    /// Whether a waiver can be used now, and would be for the first time.
+    /// Whether a waiver can be used now, from `nbf` up to `exp`, and would be for the first time.
     ///
     /// # Errors
     /// [`WaiverError`].
-    pub fn check_waiver(&self, name: &Id, digest: Digest, exp: u64) -> Result<bool, WaiverError> {
+    pub fn check_waiver(
+        &self,
+        name: &Id,
+        digest: Digest,
+        (nbf, exp): (u64, u64),
+    ) -> Result<bool, WaiverError> {
         if exp <= self.now && !self.breaks(Defect::WaiverOutlivesItself) {
             return Err(WaiverError::Expired);
+        }
+        if nbf > self.now {
+            return Err(WaiverError::NotYetValid);
         }
         let Some(known) = self.waivers.get(name).filter(|known| known.exp > self.now) else {
             let has_lapsed = self.waivers_due.first().is_some_and(|(exp, _)| *exp <= self.now);
@@ -148,7 +159,7 @@ impl Ledger {
         name: &Id,
         (digest, exp, uses): (Digest, u64, u32),
     ) -> Result<(), WaiverError> {
-        if !self.check_waiver(name, digest, exp)? {
+        if !self.check_waiver(name, digest, (0, exp))? {
             return Err(WaiverError::Changed);
         }
         self.forget_lapsed();
@@ -340,28 +351,34 @@ mod tests {
     #[test]
     fn a_waiver_is_used_as_often_as_it_may_be_and_forgotten_after_its_time() {
         let (mut ledger, name, digest) = (at(1_000), id("w-1"), Digest::of(b"w-1"));
-        assert_eq!(ledger.check_waiver(&name, digest, 1_100), Ok(true));
+        assert_eq!(ledger.check_waiver(&name, digest, (900, 1_100)), Ok(true));
+        let early = ledger.check_waiver(&name, digest, (1_001, 1_100));
+        assert_eq!(early, Err(WaiverError::NotYetValid));
         assert_eq!(ledger.use_waiver(&name), Err(WaiverError::Unknown));
         ledger.begin_waiver(&name, (digest, 1_100, 2)).unwrap();
         assert!(ledger.audit().is_err(), "it is logged where it is used");
         ledger.use_waiver(&name).unwrap();
         let other = Digest::of(b"other");
-        assert_eq!(ledger.check_waiver(&name, other, 1_100), Err(WaiverError::Changed));
-        assert_eq!(ledger.check_waiver(&name, digest, 1_100), Ok(false));
+        assert_eq!(ledger.check_waiver(&name, other, (900, 1_100)), Err(WaiverError::Changed));
+        assert_eq!(ledger.check_waiver(&name, digest, (900, 1_100)), Ok(false));
         ledger.keep();
         let before = ledger.state_digest();
         let mark = ledger.mark();
         ledger.use_waiver(&name).unwrap();
         assert_eq!(ledger.use_waiver(&name), Err(WaiverError::UsedUp));
-        assert_eq!(ledger.check_waiver(&name, digest, 1_100), Err(WaiverError::UsedUp));
+        assert_eq!(ledger.check_waiver(&name, digest, (900, 1_100)), Err(WaiverError::UsedUp));
         ledger.undo(mark);
         assert_eq!(ledger.state_digest(), before, "what is undone was not used");
-        assert_eq!(ledger.check_waiver(&name, digest, 1_100), Ok(false));
+        assert_eq!(ledger.check_waiver(&name, digest, (900, 1_100)), Ok(false));
 
         ledger.advance(1_100).unwrap();
-        assert_eq!(ledger.check_waiver(&name, digest, 1_100), Err(WaiverError::Expired));
+        assert_eq!(ledger.check_waiver(&name, digest, (900, 1_100)), Err(WaiverError::Expired));
         assert_eq!(ledger.state_digest(), before, "time alone changes nothing");
-        assert_eq!(ledger.check_waiver(&name, other, 1_200), Ok(true), "nothing is known of it");
+        assert_eq!(
+            ledger.check_waiver(&name, other, (900, 1_200)),
+            Ok(true),
+            "nothing is known of it"
+        );
         ledger.begin_waiver(&id("w-2"), (digest, 1_200, 1)).unwrap();
         ledger.use_waiver(&id("w-2")).unwrap();
         assert_eq!((ledger.waivers.len(), ledger.waivers_due.len()), (1, 1), "it is forgotten");
@@ -383,10 +400,10 @@ mod tests {
             );
         }
         let digest = Digest::of(b"");
-        assert_eq!(ledger.check_waiver(&id("more"), digest, 1_500), Err(WaiverError::Full));
-        assert_eq!(ledger.check_waiver(&id("w-1"), digest, 2_000), Err(WaiverError::UsedUp));
+        assert_eq!(ledger.check_waiver(&id("more"), digest, (900, 1_500)), Err(WaiverError::Full));
+        assert_eq!(ledger.check_waiver(&id("w-1"), digest, (900, 2_000)), Err(WaiverError::UsedUp));
         ledger.advance(1_001).unwrap();
-        assert_eq!(ledger.check_waiver(&id("more"), digest, 1_500), Ok(true));
+        assert_eq!(ledger.check_waiver(&id("more"), digest, (900, 1_500)), Ok(true));
         ledger.begin_waiver(&id("more"), (digest, 1_500, 1)).unwrap();
         assert_eq!(ledger.waivers.len(), MAX_WAIVERS_IN_USE);
     }

@@ -251,7 +251,8 @@ fn check_waived(
     let mut reasons = Vec::new();
     for needed in needed(proposal, candidate)? {
         let claims = &needed.claims;
-        if let Err(error) = ledger.check_waiver(&claims.jti, needed.digest, claims.exp) {
+        let checked = ledger.check_waiver(&claims.jti, needed.digest, (claims.nbf, claims.exp));
+        if let Err(error) = checked {
             reasons.push(not_used(proposal, needed, error));
         }
     }
@@ -267,7 +268,7 @@ fn use_waivers(
     let mut first_uses = Vec::new();
     for Waiver { claims, digest, token } in needed(proposal, candidate)? {
         let name = &claims.jti;
-        let is_first = ledger.check_waiver(name, *digest, claims.exp);
+        let is_first = ledger.check_waiver(name, *digest, (claims.nbf, claims.exp));
         if is_first.map_err(|_counted| JudgeError::Broken)? {
             let begun = ledger.begin_waiver(name, (*digest, claims.exp, claims.uses));
             begun.map_err(|_counted| JudgeError::Broken)?;
@@ -288,6 +289,10 @@ fn not_used(proposal: &Proposal, needed: &Waiver, error: WaiverError) -> Reason 
     let (code, message, hint) = match error {
         WaiverError::Expired => {
             let refusal = waiver::expired(name, needed.claims.exp);
+            (refusal.code, refusal.message, refusal.hint)
+        }
+        WaiverError::NotYetValid => {
+            let refusal = waiver::not_yet_valid(name, needed.claims.nbf);
             (refusal.code, refusal.message, refusal.hint)
         }
         WaiverError::Changed | WaiverError::Unknown => {
@@ -313,7 +318,7 @@ fn not_used(proposal: &Proposal, needed: &Waiver, error: WaiverError) -> Reason 
         hint: Some(hint.to_owned()),
         message,
         policy: known_id(ENGINE),
-        retry: error == WaiverError::Full,
+        retry: matches!(error, WaiverError::Full | WaiverError::NotYetValid),
     }
 }
 

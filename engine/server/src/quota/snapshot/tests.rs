@@ -207,7 +207,7 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
 fn waive(ledger: &mut Ledger, which: u8) -> bool {
     let name = id(&format!("w-{which}"));
     let (digest, exp) = (Digest::of(&[which]), NOW + 20 * u64::from(which + 1));
-    match ledger.check_waiver(&name, digest, exp) {
+    match ledger.check_waiver(&name, digest, (0, exp)) {
         Ok(true) => ledger.begin_waiver(&name, (digest, exp, 3)).unwrap(),
         Ok(false) => {}
         Err(_) => return false,
