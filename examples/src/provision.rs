@@ -14,7 +14,8 @@ pub struct Capabilities(BTreeMap<String, BTreeMap<String, Option<Vec<String>>>>)
 
 impl Capabilities {
     /// What this example can do: build the isolation levels up to whole hosts, give each tenant a
-    /// network partition, choose its neighbours, pace and bound its traffic, encrypt, write audit records.
+    /// network partition, choose its neighbours, pace and bound its traffic, encrypt, write audit
+    /// records.
     #[must_use]
     pub fn of_this_example() -> Self {
         let values = |values: &[&str]| Some(values.iter().map(|&text| text.to_owned()).collect());

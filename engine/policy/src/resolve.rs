@@ -74,12 +74,7 @@ pub fn resolve(
         return Err(sorted(reasons));
     };
     let (principal, commitments) = commit(request, salt);
-    let mut workload = workload(asked, start, gpu_model, gpu_models);
-    workload.extends = request.extends.as_ref().map(|extends| input::Extends {
-        end: extends.end,
-        reservation_id: extends.reservation_id.clone(),
-        start: extends.start,
-    });
+    let workload = workload(request, start, gpu_model, gpu_models);
     let (lease, job) = match &request.subject {
         Subject::Lease(_) => (Some(workload), None),
         Subject::Job(_) => (None, Some(workload)),
@@ -167,11 +162,17 @@ fn did_you_mean<'a>(wrong: &Id, known: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 fn workload(
-    asked: &placet_core::Workload,
+    request: &AdmissionRequest,
     start: u64,
     gpu_model: Id,
     gpu_models: Vec<Id>,
 ) -> input::Workload {
+    let asked = request.subject.workload();
+    let extends = request.extends.as_ref().map(|extends| input::Extends {
+        end: extends.end,
+        reservation_id: extends.reservation_id.clone(),
+        start: extends.start,
+    });
     input::Workload {
         checkpoint_jurisdictions: asked.checkpoint_jurisdictions.clone(),
         duration_seconds: asked.duration_seconds,
@@ -185,7 +186,7 @@ fn workload(
         may_preempt: asked.may_preempt,
         milli_gpus: asked.milli_gpus(),
         start,
-        extends: None,
+        extends,
         lease_id: asked.lease_id.clone(),
         egress_bytes: asked.egress_bytes,
         egress_jurisdictions: asked.egress_jurisdictions.clone(),
@@ -209,8 +210,9 @@ fn commit(
     (Some(committed), vec![Commitment { path, salt: *salt, value: principal.subject.clone() }])
 }
 
-/// Calendar day and month of a time, as YYYY-MM-DD and YYYY-MM in UTC: the proleptic Gregorian calendar (ISO 8601),
-/// counted in eras of 400 years from March on, so that the leap day is the last of its year.
+/// Calendar day and month of a time, as YYYY-MM-DD and YYYY-MM in UTC: the proleptic Gregorian
+/// calendar (ISO 8601), counted in eras of 400 years from March on, so that the leap day is the last
+/// of its year.
 fn calendar(time: u64) -> (String, String) {
     /// Days from 0000-03-01 to 1970-01-01.
     const EPOCH: u64 = 719_468;

@@ -497,8 +497,8 @@ impl Model {
         self.now = self.now.max(to);
     }
 
-    /// Ends a reservation now. Budgets get back what lies ahead of each stretch of its time, and all
-    /// of it if it was not confirmed.
+    /// Ends a reservation now. Budgets get back what lies ahead of each stretch of its time, and
+    /// all of it if it was not confirmed.
     fn end(
         &mut self,
         number: usize,

@@ -213,10 +213,9 @@ impl Driver {
         let fabric = if self.rng.percent(60) { granted.fabric_gbps } else { 0 };
         let wrong = self.rng.below(40);
         let gpu_model = if wrong == 0 { id(MODELS[1]) } else { granted.gpu_model.clone() };
-        let mut models = vec![gpu_model];
-        if wrong == 1 && granted.gpu_model.as_str() != MODELS[2] {
-            models.insert(0, id(MODELS[2]));
-        }
+        let is_other = wrong == 1 && granted.gpu_model.as_str() != MODELS[2];
+        let other = is_other.then(|| id(MODELS[2]));
+        let gpu_models: Vec<Id> = other.into_iter().chain([gpu_model]).collect();
         let workload = Workload {
             checkpoint_jurisdictions: Vec::new(),
             cluster_id: if wrong == 2 { id("c-2") } else { granted.cluster_id.clone() },
@@ -227,7 +226,7 @@ impl Driver {
             fabric_gbps: fabric,
             gpu_count: u32::try_from(self.rng.within(1, granted.gpu_count.into())).unwrap_or(1),
             gpu_milli: granted.gpu_milli,
-            gpu_models: models,
+            gpu_models: gpu_models.clone(),
             isolation_level: match wrong {
                 3 => IsolationLevel::Confidential,
                 4 => IsolationLevel::Shared,
@@ -241,7 +240,6 @@ impl Driver {
             storage_io_bytes: 0,
         };
         let tenant = if wrong == 6 { id(self.rng.name(&TENANTS)) } else { lease.tenant.clone() };
-        let gpu_models = workload.gpu_models.clone();
         let request = AdmissionRequest {
             extends: None,
             gang: None,

@@ -177,5 +177,7 @@ fn the_shipped_component_says_what_it_should() {
     assert_eq!(decided.obligations[0].params["mode"], "time-slice");
 
     let failed = evaluate(&isolation("{}")).finding;
-    assert!(matches!(failed, Finding::Indeterminate(why) if why == "a param is no isolation level"));
+    assert!(
+        matches!(failed, Finding::Indeterminate(why) if why == "a param is no isolation level")
+    );
 }
