@@ -82,7 +82,7 @@ fn a_field_that_is_not_in_the_contract_is_named_with_those_that_are() {
     --- stdout
     --- stderr
     error: standard input: `tennant_id` is no field of the contract
-     hint: known here are request_id, tenant_id, principal, priority_class, lease, job, extends
+     hint: known here are request_id, tenant_id, principal, priority_class, lease, job, extends, waivers
     ");
 }
 

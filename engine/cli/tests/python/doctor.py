@@ -529,6 +529,17 @@ def a_permit_is_larger_than_what_was_asked(run):
     run.sign(run.decisions("PERMIT")[4], lambda claims: claims["workload"].update(gpu_count=9))
 
 
+@lie("WAIVED")
+def a_permit_names_a_waiver_that_was_never_logged(run):
+    run.sign(run.decisions("PERMIT")[4], lambda claims: claims.update(waivers=["w-never"]))
+
+
+@lie("FROZEN")
+def a_request_is_denied_for_a_freeze_that_does_not_stand(run):
+    denials = [p for p in run.decisions("DENY") if "gang" not in run.claims(p)]
+    run.sign(denials[2], lambda claims: claims["reasons"][0].update(code="FROZEN"))
+
+
 @lie("CLAIMS")
 def a_permit_charges_less_than_it_gives(run):
     def change(claims):
