@@ -48,13 +48,12 @@ impl Model {
     /// The freeze that covers it, the first by name.
     fn frozen(
         &self,
-        tenant: &Id,
+        (tenant, cluster): (&Id, &Id),
         kind: SubjectKind,
         class: PriorityClass,
     ) -> Option<&FreezeClaims> {
         let fits = |scope: &FreezeScope| {
-            // Everything is on one cluster here.
-            (scope.clusters.is_empty() || scope.clusters.contains(&id("c-1")))
+            (scope.clusters.is_empty() || scope.clusters.contains(cluster))
                 && (scope.tenants.is_empty() || scope.tenants.contains(tenant))
                 && (scope.kinds.is_empty() || scope.kinds.contains(&kind))
                 && (scope.priority_classes.is_empty() || scope.priority_classes.contains(&class))
@@ -66,7 +65,8 @@ impl Model {
     /// The denial of a request that a freeze covers.
     pub(super) fn refused_by_freeze(&self, proposal: &Proposal) -> Option<Denial> {
         let (request, kind) = (&proposal.request, proposal.request.subject.kind());
-        let claims = self.frozen(&request.tenant_id, kind, request.priority_class)?;
+        let place = (&request.tenant_id, &request.subject.workload().cluster_id);
+        let claims = self.frozen(place, kind, request.priority_class)?;
         let field = if claims.scope.clusters.is_empty() {
             if claims.scope.tenants.is_empty() { "priority_class" } else { "tenant_id" }.to_owned()
         } else {
@@ -77,7 +77,8 @@ impl Model {
 
     /// Why a reservation cannot be confirmed now, if a freeze is why.
     pub(super) fn kept_by_freeze(&self, held: &Held) -> Option<SettleError> {
-        let claims = self.frozen(&held.tenant, held.work.kind, held.class)?;
+        let place = (&held.tenant, &held.work.grant.cluster_id);
+        let claims = self.frozen(place, held.work.kind, held.class)?;
         let (name, reason) = (claims.jti.clone(), claims.reason.clone());
         Some(SettleError::Frozen { name, reason })
     }
