@@ -211,8 +211,8 @@ fn commit(
 }
 
 /// Calendar day and month of a time, as YYYY-MM-DD and YYYY-MM in UTC: the proleptic Gregorian
-/// calendar (ISO 8601), counted in eras of 400 years from March on, so that the leap day is the last
-/// of its year.
+/// calendar (ISO 8601), counted in eras of 400 years from March on, so that the leap day is the
+/// last of its year.
 fn calendar(time: u64) -> (String, String) {
     /// Days from 0000-03-01 to 1970-01-01.
     const EPOCH: u64 = 719_468;

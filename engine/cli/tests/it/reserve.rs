@@ -105,7 +105,7 @@ fn what_is_booked_ahead_is_kept_from_others() {
        holds        4838400 of 1327104000 GPU-seconds on
                     tenant/platform-tools/gpu-seconds/2026-11
        obligation   isolation level=PASSTHROUGH mode=pci-passthrough
-       obligation   network.partition tenant=platform-tools
+       obligation   network.partition kind=vxlan tenant=platform-tools
        decided      2026-11-22T00:00:00Z
        expires      2026-11-30T00:00:00Z
     ACTIVE
