@@ -451,7 +451,7 @@ mod tests {
             "line 3: `confirm_withn` is no setting\nhint: did you mean `confirm-within`?"
         );
         let failure = Given::parse("zzz = 1").unwrap_err();
-        assert!(failure.message().contains("settings are audience, bundle"));
+        assert!(failure.message().contains("settings are approvers, audience"));
     }
 
     #[test]
