@@ -37,7 +37,21 @@ pub(super) fn adapt(name: &str, arguments: &mut [Value]) -> Result<(), Inexact> 
         | "regex.split"
         | "regex.find_n"
         | "regex.find_all_string_submatch_n" => arguments.get_mut(0).map_or(Ok(()), pattern),
+        "time.parse_ns" => arguments.first().map_or(Ok(()), layout),
+        "time.format" => match arguments {
+            [Value::Array(parts)] => parts.get(2).map_or(Ok(()), layout),
+            _ => Ok(()),
+        },
         _ => Ok(()),
+    }
+}
+
+/// The interpreter cuts other letters of a layout in the middle, and panics.
+fn layout(value: &Value) -> Result<(), Inexact> {
+    let Value::String(text) = value else { return Ok(()) };
+    match text.chars().find(|c| !c.is_ascii()) {
+        Some(c) => Err(Inexact(format!("a layout of times has `{c}`: write it in ASCII"))),
+        None => Ok(()),
     }
 }
 
