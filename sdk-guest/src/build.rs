@@ -1,6 +1,9 @@
 //! Ways to build an answer that cannot forget a field.
 
-use crate::{Answer, Claim, Decided, Denial, Input, Obligation, PreemptionRule, Warning, Workload};
+use crate::{
+    Answer, Claim, Decided, Denial, Input, Obligation, PreemptionRule, PriorityClass, SlaTerms,
+    Warning, Workload,
+};
 
 impl Input {
     /// What is asked for, with the name of its field: `lease` or `job`.
@@ -43,6 +46,7 @@ impl Decided {
             obligations: Vec::new(),
             claims: Vec::new(),
             preemption: None,
+            terms: None,
         }
     }
 
@@ -74,6 +78,55 @@ impl Decided {
     /// Lets the request displace others.
     pub fn preempt(&mut self, rule: PreemptionRule) -> &mut Self {
         self.preemption = Some(rule);
+        self
+    }
+
+    /// Promises the request what it gets should it be displaced.
+    pub fn promise(&mut self, terms: SlaTerms) -> &mut Self {
+        self.terms = Some(terms);
+        self
+    }
+}
+
+impl PreemptionRule {
+    /// At most `max_victims` reservations of these classes, each after `grace_seconds` of notice
+    /// and `min_runtime_seconds` of run time.
+    #[must_use]
+    pub fn new(
+        victim_classes: Vec<PriorityClass>,
+        grace_seconds: u32,
+        min_runtime_seconds: u32,
+        max_victims: u32,
+    ) -> Self {
+        Self {
+            victim_classes,
+            grace_seconds,
+            min_runtime_seconds,
+            max_victims,
+            protected_tenants: Vec::new(),
+            cool_down_seconds: 0,
+            max_victims_per_tenant: None,
+        }
+    }
+
+    /// Spares a tenant. At most 256 are read, each once.
+    #[must_use]
+    pub fn protect(mut self, tenant: impl Into<String>) -> Self {
+        self.protected_tenants.push(tenant.into());
+        self
+    }
+
+    /// Spares who lost work by an eviction less than so many seconds before.
+    #[must_use]
+    pub fn cool_down(mut self, seconds: u32) -> Self {
+        self.cool_down_seconds = seconds;
+        self
+    }
+
+    /// Displaces at most so many reservations of one tenant.
+    #[must_use]
+    pub fn of_one_tenant(mut self, most: u32) -> Self {
+        self.max_victims_per_tenant = Some(most);
         self
     }
 }
@@ -159,12 +212,13 @@ mod tests {
             .warn("LATE", "the window closes soon")
             .oblige(Obligation::new("network.partition").param("tenant", "acme"))
             .claim(Claim::new("tenant/acme/gpu", 4_000).limit(8_000).code("TENANT_GPUS"))
-            .preempt(PreemptionRule {
-                victim_classes: vec![crate::PriorityClass::ExternalCommercial],
-                grace_seconds: 60,
-                min_runtime_seconds: 0,
-                max_victims: 1,
-            });
+            .preempt(
+                PreemptionRule::new(vec![PriorityClass::ExternalCommercial], 60, 0, 4)
+                    .protect("harbor")
+                    .cool_down(3_600)
+                    .of_one_tenant(1),
+            )
+            .promise(SlaTerms { min_runtime_seconds: 600, notice_seconds: 30 });
         let Answer::Decided(said) = Answer::from(decided) else { panic!("a decision was built") };
         let [denial] = said.denials.as_slice() else { panic!("one denial was added") };
         assert_eq!(denial.field.as_deref(), Some("lease.gpu_count"));
@@ -173,6 +227,9 @@ mod tests {
         assert_eq!(said.obligations[0].params, [("tenant".to_owned(), "acme".to_owned())]);
         assert_eq!(said.claims[0].limit, Some(8_000));
         assert_eq!(said.warnings.len(), 1);
-        assert!(said.preemption.is_some());
+        let rule = said.preemption.as_ref().expect("a rule was given");
+        assert_eq!((rule.cool_down_seconds, rule.max_victims_per_tenant), (3_600, Some(1)));
+        assert_eq!(rule.protected_tenants, ["harbor"]);
+        assert_eq!(said.terms.map(|terms| terms.notice_seconds), Some(30));
     }
 }

@@ -60,7 +60,7 @@ mod names;
 pub use bindings::placet::policy::types::{
     Answer, Attestation, Claim, Classification, Cluster, Dataset, Decided, Denial, FabricKind,
     GpuPool, Input, IsolationLevel, Licence, Model, ModelUse, Obligation, PartitionMode,
-    PreemptionRule, Principal, PriorityClass, Tenant, TenantKind, Warning, Workload,
+    PreemptionRule, Principal, PriorityClass, SlaTerms, Tenant, TenantKind, Warning, Workload,
 };
 
 /// Makes a function the policy of this component.

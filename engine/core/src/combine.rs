@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AccountPath, Code, Effect, Id, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict,
-    PreemptionRule, Reason, Verdict, Waived, Warning,
+    PreemptionRule, Reason, SlaTerms, Verdict, Waived, Warning,
 };
 
 /// Combines the verdicts of one input; `required` names the policies that must permit. The order of
@@ -18,6 +18,7 @@ use crate::{
 ///   limit wins and brings its code and its policy. Obligations are united; one id with different
 ///   params denies with `OBLIGATION_CONFLICT`. Two policies that give a preemption rule deny with
 ///   `PREEMPTION_CONFLICT`.
+/// - Of what policies promise a victim, the best of each number counts.
 /// - Advisory and shadow verdicts never change the effect. Their warnings are kept, and the denials
 ///   of an enforced advisory policy become warnings.
 #[must_use]
@@ -85,16 +86,17 @@ pub fn combine_waived(verdicts: &[PolicyVerdict], required: &[Id], lifts: &[Waiv
     let claims = merge_claims(&permits, &mut reasons);
     let obligations = unite_obligations(&permits, &mut reasons);
     let preemption = only_rule(&permits, &mut reasons);
+    let terms = SlaTerms::strictest(permits.iter().map(|verdict| verdict.terms));
     let warnings = warnings(verdicts);
     let reasons: Vec<_> = reasons.into_iter().collect();
     if reasons.is_empty() {
         let effect = Effect::Permit;
         let waived = waived.into_iter().collect();
-        Outcome { claims, effect, obligations, preemption, reasons, waived, warnings }
+        Outcome { claims, effect, obligations, preemption, reasons, terms, waived, warnings }
     } else {
         let (claims, obligations, effect) = (Vec::new(), Vec::new(), Effect::Deny);
-        let waived = Vec::new();
-        Outcome { claims, effect, obligations, preemption: None, reasons, waived, warnings }
+        let (preemption, terms, waived) = (None, None, Vec::new());
+        Outcome { claims, effect, obligations, preemption, reasons, terms, waived, warnings }
     }
 }
 
@@ -217,6 +219,7 @@ mod tests {
             policy: id(policy),
             preemption: None,
             reasons: vec![],
+            terms: None,
             verdict: Verdict::Permit,
             warnings: vec![],
         }
@@ -295,9 +298,12 @@ mod tests {
     #[test]
     fn only_one_policy_gives_a_preemption_rule() {
         let rule = PreemptionRule {
+            cool_down_seconds: 0,
             grace_seconds: 1,
             max_victims: 1,
+            max_victims_per_tenant: None,
             min_runtime_seconds: 1,
+            protected_tenants: vec![],
             victim_classes: vec![PriorityClass::ExternalCommercial],
         };
         let one = PolicyVerdict { preemption: Some(rule.clone()), ..permit("a") };
@@ -351,6 +357,40 @@ mod tests {
         let shadow = PolicyVerdict { mode: Mode::Shadow, ..denies("b", &["LATE"]) };
         let outcome = combine_waived(&[permit("a"), shadow], &[], &[lift("b", "LATE", "w")]);
         assert!(outcome.waived.is_empty(), "a shadow denies nothing");
+    }
+
+    #[test]
+    fn of_each_promise_the_best_counts() {
+        let terms = |min_runtime_seconds, notice_seconds| {
+            Some(SlaTerms { min_runtime_seconds, notice_seconds })
+        };
+        let one = PolicyVerdict { terms: terms(60, 5), ..permit("a") };
+        let two = PolicyVerdict { terms: terms(30, 10), ..permit("b") };
+        assert_eq!(combine(&[permit("c"), one.clone()], &[]).terms, terms(60, 5));
+        assert_eq!(combine(&[one.clone(), two.clone()], &[]).terms, terms(60, 10));
+        let shadow = PolicyVerdict { mode: Mode::Shadow, ..two.clone() };
+        let advice = PolicyVerdict { level: Level::Advisory, ..two.clone() };
+        let idle = PolicyVerdict { verdict: Verdict::NotApplicable, ..two };
+        assert_eq!(combine(&[one.clone(), shadow, advice, idle], &[]).terms, terms(60, 5));
+        let denies =
+            PolicyVerdict { verdict: Verdict::Deny, reasons: vec![denial("d", "NO")], ..one };
+        assert_eq!(combine(&[denies], &[]).terms, None, "what is denied is promised nothing");
+    }
+
+    #[test]
+    fn what_is_absent_or_has_its_default_is_left_out() {
+        let numbers = r#""grace_seconds":1,"max_victims":2,"min_runtime_seconds":3"#;
+        let rule = &*format!(r#"{{{numbers},"victim_classes":["EXTERNAL_COMMERCIAL"]}}"#);
+        let read: PreemptionRule = serde_json::from_str(rule).expect("a rule of an older engine");
+        assert_eq!(serde_json::to_string(&read).expect("a rule"), rule);
+        let whole = PreemptionRule {
+            cool_down_seconds: 4,
+            max_victims_per_tenant: Some(1),
+            protected_tenants: vec![id("acme")],
+            ..read
+        };
+        let text = serde_json::to_string(&whole).expect("a rule");
+        assert_eq!(serde_json::from_str::<PreemptionRule>(&text).expect("a rule"), whole);
     }
 
     #[test]

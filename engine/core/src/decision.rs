@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Charge, Digest, Effect, Extends, GangPlace, Id, IsolationLevel, Obligation, PreemptionRule,
-    PriorityClass, Reason, SubjectKind, Warning,
+    PriorityClass, Reason, SlaTerms, SubjectKind, Warning,
 };
 
 /// `typ` of the token's header (RFC 8725 §3.11: explicit typing).
@@ -129,6 +129,10 @@ pub struct Decision {
     pub sub: String,
     /// Who pays.
     pub tenant_id: Id,
+    /// What the subject is promised should it be displaced; what a reservation that goes on is
+    /// promised is the best of all that its decisions say. Left out if nothing was promised.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub terms: Option<SlaTerms>,
     /// Names of the waivers that were used, in their order, each once; empty unless permitted.
     pub waivers: Vec<Id>,
     /// What a person should know.

@@ -84,7 +84,7 @@ pub use token::{
 pub use utc::utc;
 pub use verdict::{
     Cost, Counterfactual, Effect, Level, Mode, Obligation, Outcome, PolicyClaim, PolicyVerdict,
-    PreemptionRule, Reason, Verdict, Warning,
+    PreemptionRule, Reason, SlaTerms, Verdict, Warning,
 };
 pub use waiver::{
     Lift, MAX_LIFTS, MAX_WAIVER_SECONDS, MAX_WAIVER_USES, WAIVER_TYP, Waived, WaiverClaims,

@@ -116,18 +116,63 @@ pub struct Obligation {
     pub params: BTreeMap<String, String>,
 }
 
-/// Whom a request may displace. Recorded in the decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Whom a request may displace; by default nobody. Recorded in the decision. Fields that are left
+/// out of signed bytes at their default came later: what was signed without them stays what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreemptionRule {
+    /// Seconds, 0..=31,622,400: a tenant that lost work by an eviction that took effect less than
+    /// so long before the next one would is spared. 0, the default, spares nobody.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub cool_down_seconds: u32,
     /// Seconds that a victim keeps running after its eviction order.
     pub grace_seconds: u32,
     /// Most victims of one request.
     pub max_victims: u32,
+    /// Most victims of one tenant, 1..=1,000; no bound of its own by default.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_victims_per_tenant: Option<u32>,
     /// Seconds that a victim must have had before it may be displaced.
     pub min_runtime_seconds: u32,
+    /// Tenants that nobody may displace, in their order, each once; at most 256. None by default.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub protected_tenants: Vec<Id>,
     /// Classes that may be displaced.
     pub victim_classes: Vec<PriorityClass>,
+}
+
+/// What a request, once admitted, is promised should it be displaced, beyond what the preemptor's
+/// rule says. Recorded in the decision and held with the reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlaTerms {
+    /// Seconds that it has had when it has to be gone, 0..=31,622,400.
+    pub min_runtime_seconds: u32,
+    /// Seconds between the eviction order and the second at which it has to be gone,
+    /// 0..=31,622,400.
+    pub notice_seconds: u32,
+}
+
+impl SlaTerms {
+    /// Of two promises the better one, number by number: whoever was given both is held to both.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        Self {
+            min_runtime_seconds: self.min_runtime_seconds.max(other.min_runtime_seconds),
+            notice_seconds: self.notice_seconds.max(other.notice_seconds),
+        }
+    }
+
+    /// The same of promises that may be absent: absent only if both are.
+    #[must_use]
+    pub fn strictest(promises: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        promises.into_iter().flatten().reduce(Self::stricter)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What an evaluation used of its deterministic budget. Same bundle and input, same cost.
@@ -164,6 +209,9 @@ pub struct PolicyVerdict {
     pub preemption: Option<PreemptionRule>,
     /// Its denials, sorted; not empty exactly if the verdict is `Deny`.
     pub reasons: Vec<Reason>,
+    /// What the request is promised should it be displaced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub terms: Option<SlaTerms>,
     /// The verdict.
     pub verdict: Verdict,
     /// Its warnings, sorted.
@@ -203,6 +251,10 @@ pub struct Outcome {
     pub preemption: Option<PreemptionRule>,
     /// Every denial; empty exactly if permitted.
     pub reasons: Vec<Reason>,
+    /// What the request is promised should it be displaced, the best of all promises; absent unless
+    /// permitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub terms: Option<SlaTerms>,
     /// The denials that waivers lifted, sorted; left out if none: always where it denies.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub waived: Vec<Waived>,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use placet_core::{
     AccountPath, Claim, Code, Cost, Id, MAX_AMOUNT, MAX_DURATION_SECONDS, Obligation,
-    PreemptionRule, PriorityClass,
+    PreemptionRule, PriorityClass, SlaTerms,
 };
 
 /// Most denials, and most warnings, of one answer: more would tell a reader nothing.
@@ -29,6 +29,8 @@ pub(crate) const MAX_NAME_BYTES: usize = 256;
 pub(crate) const MAX_ANSWER_BYTES: usize = 8_192;
 /// Most victims that a rule may allow: each is an eviction order in the same commit.
 pub(crate) const MAX_VICTIMS: u32 = 1_000;
+/// Most tenants that a rule may protect by name: they stand in every decision that may displace.
+pub(crate) const MAX_PROTECTED: usize = 256;
 /// Longest error of an `INDETERMINATE` verdict in bytes; the rest is cut.
 const MAX_ERROR_BYTES: usize = 512;
 
@@ -89,6 +91,7 @@ pub(crate) struct Decided {
     pub(crate) obligations: Vec<Obligation>,
     pub(crate) claims: Vec<Claim>,
     pub(crate) preemption: Option<PreemptionRule>,
+    pub(crate) terms: Option<SlaTerms>,
 }
 
 /// A denial before the policy's name is added to make it a `Reason`.
@@ -115,7 +118,20 @@ pub(crate) struct RawDecided {
     pub(crate) warnings: Vec<RawWarning>,
     pub(crate) obligations: Vec<RawObligation>,
     pub(crate) claims: Vec<RawClaim>,
-    pub(crate) preemption: Option<PreemptionRule>,
+    pub(crate) preemption: Option<RawRule>,
+    pub(crate) terms: Option<SlaTerms>,
+}
+
+/// A rule of preemption as a policy gave it.
+#[derive(Debug, Clone)]
+pub(crate) struct RawRule {
+    pub(crate) cool_down_seconds: u32,
+    pub(crate) grace_seconds: u32,
+    pub(crate) max_victims: u32,
+    pub(crate) max_victims_per_tenant: Option<u32>,
+    pub(crate) min_runtime_seconds: u32,
+    pub(crate) protected_tenants: Vec<String>,
+    pub(crate) victim_classes: Vec<PriorityClass>,
 }
 
 /// A denial as a policy gave it.
@@ -164,7 +180,8 @@ impl RawDecided {
             warnings: collect(self.warnings, RawWarning::check)?,
             obligations: collect(self.obligations, RawObligation::check)?,
             claims: collect(self.claims, RawClaim::check)?,
-            preemption: self.preemption.map(check_rule).transpose()?,
+            preemption: self.preemption.map(RawRule::check).transpose()?,
+            terms: self.terms.map(check_terms).transpose()?,
         };
         decided.denials.sort();
         decided.denials.dedup();
@@ -196,7 +213,9 @@ impl RawDecided {
             obligation.id.len() + params.sum::<usize>()
         });
         let claims = self.claims.iter().map(|claim| claim.account.len() + optional(&claim.code));
-        denials.chain(warnings).chain(obligations).chain(claims).sum()
+        let protected = self.preemption.iter().flat_map(|rule| &rule.protected_tenants);
+        let protected = protected.map(String::len);
+        denials.chain(warnings).chain(obligations).chain(claims).chain(protected).sum()
     }
 }
 
@@ -263,23 +282,60 @@ impl RawClaim {
     }
 }
 
-fn check_rule(mut rule: PreemptionRule) -> Result<PreemptionRule, String> {
-    rule.victim_classes.sort();
-    let twice = pairs(&rule.victim_classes).any(|(a, b): (&PriorityClass, _)| a == b);
-    if rule.victim_classes.is_empty() || twice {
-        return Err("victim_classes of preemption are not one or more classes, each once".into());
-    }
-    if !(1..=MAX_VICTIMS).contains(&rule.max_victims) {
-        return Err(format!("max_victims of preemption is not 1 to {MAX_VICTIMS}"));
-    }
-    for (name, seconds) in
-        [("grace_seconds", rule.grace_seconds), ("min_runtime_seconds", rule.min_runtime_seconds)]
-    {
-        if u64::from(seconds) > MAX_DURATION_SECONDS {
-            return Err(format!("{name} of preemption is not 0 to {MAX_DURATION_SECONDS}"));
+impl RawRule {
+    fn check(self) -> Result<PreemptionRule, String> {
+        let Self { mut victim_classes, cool_down_seconds, grace_seconds, .. } = self;
+        let (max_victims, min_runtime_seconds) = (self.max_victims, self.min_runtime_seconds);
+        victim_classes.sort();
+        let twice = pairs(&victim_classes).any(|(a, b)| a == b);
+        if victim_classes.is_empty() || twice {
+            let what = "victim_classes of preemption are not one or more classes, each once";
+            return Err(what.into());
         }
+        let of_tenant = self.max_victims_per_tenant;
+        for (name, most) in
+            [("max_victims", Some(max_victims)), ("max_victims_per_tenant", of_tenant)]
+        {
+            if most.is_some_and(|most| !(1..=MAX_VICTIMS).contains(&most)) {
+                return Err(format!("{name} of preemption is not 1 to {MAX_VICTIMS}"));
+            }
+        }
+        in_range("cool_down_seconds of preemption", cool_down_seconds)?;
+        in_range("grace_seconds of preemption", grace_seconds)?;
+        in_range("min_runtime_seconds of preemption", min_runtime_seconds)?;
+        at_most(self.protected_tenants.len(), MAX_PROTECTED, "protected_tenants of preemption")?;
+        let tenant = |text: String| {
+            Id::new(text).map_err(|error| format!("one of protected_tenants of preemption {error}"))
+        };
+        let tenants = self.protected_tenants.into_iter().map(tenant);
+        let mut protected_tenants = tenants.collect::<Result<Vec<_>, _>>()?;
+        protected_tenants.sort();
+        if let Some((one, _)) = pairs(&protected_tenants).find(|(a, b)| a == b) {
+            return Err(format!("protected_tenants of preemption has `{one}` twice"));
+        }
+        Ok(PreemptionRule {
+            cool_down_seconds,
+            grace_seconds,
+            max_victims,
+            max_victims_per_tenant: of_tenant,
+            min_runtime_seconds,
+            protected_tenants,
+            victim_classes,
+        })
     }
-    Ok(rule)
+}
+
+fn check_terms(terms: SlaTerms) -> Result<SlaTerms, String> {
+    in_range("min_runtime_seconds of terms", terms.min_runtime_seconds)?;
+    in_range("notice_seconds of terms", terms.notice_seconds)?;
+    Ok(terms)
+}
+
+fn in_range(name: &str, seconds: u32) -> Result<(), String> {
+    if u64::from(seconds) > MAX_DURATION_SECONDS {
+        return Err(format!("{name} is not 0 to {MAX_DURATION_SECONDS}"));
+    }
+    Ok(())
 }
 
 fn code(text: String, of: &str) -> Result<Code, String> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use placet_core::{
-    AccountPath, AdmissionRequest, Code, Digest, Effect, Id, PolicyVerdict, Verdict,
+    AccountPath, AdmissionRequest, Code, Digest, Effect, Id, PolicyVerdict, SlaTerms, Verdict,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -74,6 +74,8 @@ struct Expect {
     claims: Option<Vec<ExpectedClaim>>,
     verdicts: Option<BTreeMap<Id, Verdict>>,
     preemption: Option<bool>,
+    /// Of what is promised nothing, zeros.
+    terms: Option<SlaTerms>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -323,6 +325,8 @@ impl Expect {
         same("obligations", self.obligations.as_ref(), &obligations, &mut failures);
         let preemption = outcome.is_some_and(|outcome| outcome.preemption.is_some());
         same("preemption", self.preemption.as_ref(), &preemption, &mut failures);
+        let terms = outcome.and_then(|outcome| outcome.terms).unwrap_or_default();
+        same("terms", self.terms.as_ref(), &terms, &mut failures);
         self.compare_claims(told, &mut failures);
         for (policy, expected) in self.verdicts.iter().flatten() {
             let verdicts = told.candidate.iter().flat_map(|candidate| &candidate.verdicts);

@@ -459,6 +459,7 @@ fn verdict(policy: &Policy, answer: Answer) -> PolicyVerdict {
         policy: name(),
         preemption: decided.preemption,
         reasons: reasons.collect(),
+        terms: decided.terms,
         verdict,
         warnings: warnings.collect(),
     }

@@ -158,10 +158,8 @@ impl RegoPolicy {
 
     /// Has the interpreter analyse the rules now, and not at the first request.
     fn prepare(&mut self) -> Result<(), String> {
-        let sets = self.declared.sets.iter().copied();
-        let rules = sets.chain(self.declared.preemption.then_some(check::PREEMPTION));
         let mut rule = format!("data.{}", path_of(&self.package));
-        if let Some(name) = rules.take(1).next() {
+        if let Some(name) = self.declared.rules().next() {
             rule.push_str(&format!(".{name}"));
         }
         match self.engine.compile_with_entrypoint(&rule.into()) {

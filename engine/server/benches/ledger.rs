@@ -86,6 +86,7 @@ fn lease(number: u64, start: u64, cluster_limit: u64) -> Booking {
             charge(&format!("tenant/tenant-{tenant}/gpu"), level, 1_000, MAX_AMOUNT),
             charge(&format!("tenant/tenant-{tenant}/gpu-seconds"), budget, length, MAX_AMOUNT),
         ],
+        terms: None,
     }
 }
 
@@ -209,6 +210,7 @@ fn preempted(ledger: &mut Ledger, live: u64) {
             max_victims: 8,
             min_runtime_seconds: 60,
             victim_classes: vec![PriorityClass::ExternalCommercial],
+            ..PreemptionRule::default()
         };
         let id = booking.id.clone();
         ledger.preempt(&booking, &rule).unwrap();

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use placet_core::{
     AccountPath, Approval, CheckpointError, CosignatureError, Decision, Digest, Effect, Event,
     Eviction, EvictionOrder, FreezeClaims, Id, LEAF_VERSION, Leaf, Level, MAX_LEAF_BYTES,
-    QuotaNode, ThawClaims, WaiverClaims, canonical_json,
+    PreemptionRule, QuotaNode, ThawClaims, WaiverClaims, canonical_json,
     merkle::{self, Tree},
     read_approval,
 };
@@ -521,6 +521,7 @@ impl Folded {
                     end: grant.end,
                     confirm_by: grant.confirm_by,
                     charges: grant.charges,
+                    terms: decision.terms,
                 };
                 // INVARIANT: what was admitted once is admitted again by the fold: the rules depend
                 // on nothing else.
@@ -531,7 +532,12 @@ impl Folded {
                     return is_next.then_some(()).ok_or_else(|| "it extends nothing".to_owned());
                 }
                 let names = decision.evictions.iter().map(|victim| victim.reservation.clone());
-                let reserved = self.ledger.displace(booking, &names.collect());
+                let names = names.collect();
+                let allows = |rule: &PreemptionRule| self.ledger.allows(rule, &booking, &names);
+                if !names.is_empty() && !decision.preemption.as_ref().is_some_and(allows) {
+                    return Err("its rule does not allow its evictions".to_owned());
+                }
+                let reserved = self.ledger.displace(booking, &names);
                 let reserved = reserved.map_err(|error| error.to_string())?;
                 let (id, start) = (reserved.booking.id, reserved.booking.start);
                 for eviction in decision.evictions {

@@ -32,6 +32,7 @@ mod preempt;
 mod report;
 mod reserve;
 mod snapshot;
+mod spared;
 mod timeline;
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ use std::sync::Arc;
 
 use placet_core::{
     AccountKind, AccountPath, Charge, ExpiryCause, Grant, Id, PriorityClass, Refund,
-    ReservationState, SubjectKind, Unit,
+    ReservationState, SlaTerms, SubjectKind, Unit,
 };
 
 use approved::WaiverUse;
@@ -63,6 +64,8 @@ pub use report::{
     MAX_RESERVATIONS_PAGE, MAX_USAGE_PAGE,
 };
 pub(crate) use snapshot::{FORMAT, ItemError, MAX_ITEM_BYTES, Restoring, VisitError, subject};
+use spared::LastEvictions;
+pub use spared::MAX_STARTS_TRIED;
 use timeline::{Broken, Timeline};
 
 /// Ended reservations that are remembered, the latest to end: enough for every retry that is still
@@ -95,6 +98,8 @@ pub struct Booking {
     pub confirm_by: u64,
     /// What is held: 0..=256 charges, each account once. `limit` is what use may come up to.
     pub charges: Vec<Charge>,
+    /// What it is promised should it be displaced; absent if nothing.
+    pub terms: Option<SlaTerms>,
 }
 
 /// What runs on what is held: it stays the same when a reservation goes on.
@@ -384,6 +389,7 @@ pub struct Ledger {
     /// When the time of each of them is over.
     waivers_due: BTreeSet<(u64, Id)>,
     freezes: Arc<Freezes>,
+    evicted: LastEvictions,
     /// The rule that is broken on purpose.
     #[cfg(feature = "defects")]
     defect: Option<Defect>,

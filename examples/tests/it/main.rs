@@ -233,6 +233,7 @@ fn displacing(name: &str, victim: &str, later: u64) -> Decision {
         max_victims: 1,
         min_runtime_seconds: 1_800,
         victim_classes: vec![PriorityClass::ExternalCommercial],
+        ..PreemptionRule::default()
     });
     decision.evictions = vec![Eviction {
         epoch: 2,

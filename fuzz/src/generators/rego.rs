@@ -149,7 +149,7 @@ const OPERATORS: [&str; 16] =
     ["+", "-", "*", "/", "%", "&", "|", "==", "!=", "<", "<=", ">", ">=", "in", ":=", "="];
 
 /// Words that take the place of others in the shipped policies.
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 41] = [
     "if",
     "contains",
     "not",
@@ -167,6 +167,7 @@ const WORDS: [&str; 40] = [
     "claims",
     "obligations",
     "preemption",
+    "terms",
     "applicable",
     "input",
     "data",
@@ -261,7 +262,7 @@ fn rule() -> impl Strategy<Value = String> {
         format!("{{\n\t{lines}\n}}")
     });
     let body = body.boxed();
-    (0..14, entry(), body.clone(), body, term()).prop_map(|(kind, entry, body, other, term)| {
+    (0..15, entry(), body.clone(), body, term()).prop_map(|(kind, entry, body, other, term)| {
         match kind {
             0..=3 => format!("deny contains {entry} if {body}"),
             4 => format!("warn contains {entry} if {body}"),
@@ -277,6 +278,9 @@ fn rule() -> impl Strategy<Value = String> {
             10 => format!("f(x) := {term} if {body}\n\nelse := 1 if {other}"),
             11 => format!("f(x) := y if {{\n\ty := f(x)\n\t{term}\n}}"),
             12 => format!("helping := {term}"),
+            13 => format!(
+                "terms := {{\"min_runtime_seconds\": 0, \"notice_seconds\": {term}}} if {body}"
+            ),
             _ => format!("table[x] := y if {body}"),
         }
     })

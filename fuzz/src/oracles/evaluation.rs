@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use placet_core::{Effect, MAX_AMOUNT, PolicyVerdict, Verdict, canonical_json};
+use placet_core::{
+    Effect, MAX_AMOUNT, MAX_DURATION_SECONDS, PolicyVerdict, Verdict, canonical_json,
+};
 use placet_policy::{Evaluation, Evaluator, Input, PolicySet};
 
 /// Evaluates on an evaluator, on the same again and on a fresh one: the same bytes each time, the
@@ -49,7 +51,8 @@ fn check_verdict(verdict: &PolicyVerdict) {
     let empty = verdict.warnings.is_empty()
         && verdict.obligations.is_empty()
         && verdict.claims.is_empty()
-        && verdict.preemption.is_none();
+        && verdict.preemption.is_none()
+        && verdict.terms.is_none();
     let (reasons, failed) = (verdict.reasons.len(), verdict.error.is_some());
     let fits = match verdict.verdict {
         Verdict::Permit => reasons == 0 && !failed,
@@ -67,6 +70,13 @@ fn check_verdict(verdict: &PolicyVerdict) {
     if let Some(rule) = &verdict.preemption {
         assert!((1..=1_000).contains(&rule.max_victims), "{rule:?}");
         assert!((1..=2).contains(&rule.victim_classes.len()), "{rule:?}");
+        assert!(rule.max_victims_per_tenant.is_none_or(|most| most >= 1), "{rule:?}");
+        assert!(rule.protected_tenants.is_sorted_by(|one, next| one < next), "{rule:?}");
+        assert!(rule.protected_tenants.len() <= 256, "{rule:?}");
+    }
+    if let Some(terms) = &verdict.terms {
+        let longest = terms.min_runtime_seconds.max(terms.notice_seconds);
+        assert!(u64::from(longest) <= MAX_DURATION_SECONDS, "{terms:?}");
     }
     let reasons = verdict.reasons.iter().flat_map(|reason| {
         [Some(&reason.message), reason.hint.as_ref(), reason.field.as_ref()].into_iter().flatten()

@@ -150,6 +150,7 @@ fn decision() -> Decision {
             start: NOW,
         }),
         sub: "lease/d-1".to_owned(),
+        terms: None,
         tenant_id: id("acme"),
         waivers: vec![],
         warnings: vec![],

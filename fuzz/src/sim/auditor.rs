@@ -298,7 +298,9 @@ impl Auditor {
                 if let Leaf { event: Event::Decision { caller, token }, .. } = leaf {
                     let decision = self.verify(&token)?;
                     let victims = decision.evictions.into_iter().map(|one| one.reservation);
-                    named.insert((caller, decision.request_id), victims.collect());
+                    let start = decision.reservation.map_or(0, |grant| grant.start);
+                    let victims = (start, victims.collect());
+                    named.insert((caller, decision.request_id), victims);
                 }
             }
         }
@@ -415,6 +417,8 @@ fn check_decision(decision: &Decision, asked: &Asked) -> Result<(), Wrong> {
     same("the waivers", &decision.waivers, &verdict.waivers.0)?;
     let class = (&decision.preemption, decision.priority_class);
     same("the rule of preemption", &class, &(&verdict.preemption, request.priority_class))?;
+    let terms = decision.terms.map(|terms| [terms.min_runtime_seconds, terms.notice_seconds]);
+    same("what is promised", &terms, &verdict.promised)?;
     same("the time", &decision.iat, &asked.time)?;
     let end = verdict.grant.as_ref().map_or(asked.time + 300, |grant| grant.end);
     same("the time up to which it holds", &decision.exp, &end)?;

@@ -75,6 +75,7 @@ impl Model {
                     evictions: Vec::new(),
                     waivers: (Vec::new(), Vec::new()),
                     preemption: None,
+                    promised: None,
                     ..verdict.clone()
                 };
             }

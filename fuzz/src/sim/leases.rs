@@ -72,12 +72,22 @@ impl Model {
     }
 
     /// Makes a reservation longer.
-    pub(super) fn go_on(&mut self, number: usize, grant: &ReservationGrant) {
+    pub(super) fn go_on(
+        &mut self,
+        number: usize,
+        grant: &ReservationGrant,
+        promised: Option<[u32; 2]>,
+    ) {
         self.know(&grant.charges);
         let held = Rc::make_mut(&mut self.held[number]);
         let (start, end, charges) = (grant.start, grant.end, grant.charges.clone());
         held.terms.push(Term { start, end, charges });
         (held.grant.end, held.grant.epoch) = (end, grant.epoch);
+        // What was promised once stays so, and can only get better.
+        held.promised = match (held.promised, promised) {
+            (Some(old), Some(new)) => Some([old[0].max(new[0]), old[1].max(new[1])]),
+            (old, new) => old.or(new),
+        };
     }
 
     /// The lease inside which a job is to run, if it names one, or what speaks against it.

@@ -19,6 +19,7 @@ use placet_server::sequencer::{
 
 use super::approvals::Approvals;
 use super::books::{Books, Fit, Holding, Obstacle, Trees, Wanted};
+use super::eviction::promised;
 use super::leases::granted_of;
 use super::world::{ISSUER, Revisions, Rules, activation};
 
@@ -94,6 +95,8 @@ pub(super) struct Held {
     pub(super) told: Option<(u64, bool)>,
     /// Who was told to make room for it, while it is not confirmed.
     pub(super) victims: Vec<Id>,
+    /// What it was promised: run time and notice.
+    pub(super) promised: Option<[u32; 2]>,
 }
 
 impl Held {
@@ -185,6 +188,8 @@ pub(super) struct Verdict {
     pub(super) waivers: (Vec<Id>, Vec<Event>),
     /// The rule that the policies gave.
     pub(super) preemption: Option<PreemptionRule>,
+    /// What is promised: run time and notice.
+    pub(super) promised: Option<[u32; 2]>,
     /// Whether the decision is longer than a leaf can be.
     pub(super) too_long: bool,
     /// Whether the reasons cannot be foretold: they depend on who would have made room for another
@@ -256,7 +261,10 @@ pub(super) struct Model {
     pub(super) log: Vec<Rc<Entry>>,
     /// Decisions whose personal values were erased, and how long the log was then, by position.
     pub(super) erased: BTreeMap<u64, u64>,
-    /// Whom decisions name as victims: where several sets are as good, the model takes that one.
+    /// Whose work was lost, and from when on.
+    pub(super) lost: Vec<(Id, u64)>,
+    /// Whom decisions name as victims, and from when on: where several sets are as good, the model
+    /// takes that one.
     pub(super) named: Rc<Named>,
     /// Most candidates that one choice of victims ever had, for all copies.
     pub(super) widest: Rc<Cell<usize>>,
@@ -266,7 +274,7 @@ pub(super) struct Model {
 }
 
 /// Victims by the caller and the request of their preemptor.
-pub(super) type Named = BTreeMap<(Id, Id), BTreeSet<Id>>;
+pub(super) type Named = BTreeMap<(Id, Id), (u64, BTreeSet<Id>)>;
 
 pub(super) type Refused<T> = Result<T, SequencerError>;
 
@@ -284,6 +292,7 @@ impl Model {
             asked: BTreeMap::new(),
             log: Vec::new(),
             erased: BTreeMap::new(),
+            lost: Vec::new(),
             named: Rc::default(),
             widest: Rc::default(),
             is_open: Rc::default(),
@@ -644,7 +653,7 @@ impl Model {
                 (Effect::Permit, true) => match self.try_hold(proposal, candidate, start)? {
                     Ok(grant) => {
                         let waivers = self.use_waivers(proposal, candidate);
-                        return Ok(admitted(candidate, grant, Vec::new(), waivers));
+                        return Ok(self.admitted(candidate, grant, Vec::new(), waivers));
                     }
                     Err(refused) => refused,
                 },
@@ -657,18 +666,26 @@ impl Model {
                 }
             }
         }
-        for candidate in candidates {
-            if let Some((grant, victims)) = self.displace(proposal, candidate)? {
-                let waivers = self.use_waivers(proposal, candidate);
-                return Ok(admitted(candidate, grant, victims, waivers));
-            }
+        if let Some((candidate, grant, victims)) = self.displace(proposal, candidates)? {
+            let waivers = self.use_waivers(proposal, candidate);
+            return Ok(self.admitted(candidate, grant, victims, waivers));
         }
         if denials.is_empty() {
             return Err(SequencerError::Malformed("says nothing"));
         }
-        let (grant, evictions, preemption) = (None, Vec::new(), None);
+        let (grant, evictions, preemption, promised) = (None, Vec::new(), None, None);
         let (is_open, waivers) = (false, (Vec::new(), Vec::new()));
-        Ok(Verdict { denials, grant, gpu_model, evictions, waivers, preemption, too_long, is_open })
+        Ok(Verdict {
+            denials,
+            grant,
+            gpu_model,
+            evictions,
+            waivers,
+            preemption,
+            promised,
+            too_long,
+            is_open,
+        })
     }
 
     pub(super) fn hold(
@@ -696,7 +713,7 @@ impl Model {
             return Ok(Err(refused));
         }
         match goes_on {
-            Some(number) => self.go_on(number, &grant),
+            Some(number) => self.go_on(number, &grant, promised(candidate)),
             None => self.book(proposal, candidate, grant.clone(), Vec::new()),
         }
         Ok(Ok(grant))
@@ -831,6 +848,7 @@ impl Model {
             cut: None,
             told: None,
             victims,
+            promised: promised(candidate),
         }));
     }
 
@@ -936,6 +954,7 @@ impl Model {
         self.tell(&victims, Some((start, true)));
         for held in self.held.iter_mut().filter(|held| victims.contains(&held.grant.id)) {
             Rc::make_mut(held).grant.epoch += 1;
+            self.lost.push((held.tenant.clone(), start));
         }
         Ok(())
     }
@@ -977,24 +996,6 @@ pub(super) fn first_model(proposal: &Proposal) -> Refused<Id> {
 }
 
 /// Whether what is said of a candidate is longer than a leaf can be.
-fn is_giant(candidate: &Candidate) -> bool {
+pub(super) fn is_giant(candidate: &Candidate) -> bool {
     candidate.outcome.warnings.iter().any(|warning| warning.message.len() >= GIANT)
-}
-
-fn admitted(
-    candidate: &Candidate,
-    grant: ReservationGrant,
-    evictions: Vec<Eviction>,
-    waivers: (Vec<Id>, Vec<Event>),
-) -> Verdict {
-    Verdict {
-        waivers,
-        denials: Vec::new(),
-        grant: Some(grant),
-        gpu_model: candidate.gpu_model.clone(),
-        evictions,
-        preemption: candidate.outcome.preemption.clone(),
-        too_long: is_giant(candidate),
-        is_open: false,
-    }
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use placet_core::{
     AccountKind, AdmissionRequest, Charge, Claim, Digest, Effect, GangPlace, Id, IsolationLevel,
-    Outcome, PolicyClaim, PreemptionRule, PriorityClass, Reason, ReservationState, Subject,
-    Warning, Workload, canonical_json,
+    Outcome, PolicyClaim, PreemptionRule, PriorityClass, Reason, ReservationState, SlaTerms,
+    Subject, Warning, Workload, canonical_json,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
@@ -643,7 +643,7 @@ impl Driver {
             claims.push(PolicyClaim { claim, policy: id(self.rng.name(&["quota", "fabric"])) });
             limits.push(Some((account.kind, account.unit, account.limit)));
         }
-        let outcome = Outcome { claims, preemption, ..permit() };
+        let outcome = Outcome { claims, preemption, terms: self.terms(), ..permit() };
         let mut candidate = Candidate { gpu_model: id(gpu_model), limits, outcome };
         self.spoil(&mut candidate);
         candidate
@@ -665,7 +665,38 @@ impl Driver {
         ];
         let [grace_seconds, max_victims, min_runtime_seconds] =
             numbers.map(|number| u32::try_from(number).unwrap_or(0));
-        PreemptionRule { grace_seconds, max_victims, min_runtime_seconds, victim_classes }
+        let cool_down = match self.rng.below(4) {
+            0 => self.rng.within(1, 40),
+            1 => self.rng.within(40, 400),
+            _ => 0,
+        };
+        let protected = TENANTS.iter().filter(|_| self.rng.percent(8)).map(|name| id(name));
+        let protected_tenants: std::collections::BTreeSet<Id> = protected.collect();
+        PreemptionRule {
+            cool_down_seconds: u32::try_from(cool_down).unwrap_or(0),
+            grace_seconds,
+            max_victims,
+            max_victims_per_tenant: match self.rng.below(6) {
+                0 => Some(1),
+                1 => Some(2),
+                _ => None,
+            },
+            min_runtime_seconds,
+            protected_tenants: protected_tenants.into_iter().collect(),
+            victim_classes,
+        }
+    }
+
+    /// What is promised to one that may be displaced: mostly nothing, or less than rules do.
+    fn terms(&mut self) -> Option<SlaTerms> {
+        let number = |driver: &mut Self, most| {
+            let number = if driver.rng.percent(40) { 0 } else { driver.rng.within(1, most) };
+            u32::try_from(number).unwrap_or(0)
+        };
+        self.rng.percent(40).then(|| SlaTerms {
+            min_runtime_seconds: number(self, 12),
+            notice_seconds: number(self, 20),
+        })
     }
 
     /// How much is claimed: often exactly what is left, or one more.
@@ -753,6 +784,7 @@ fn permit() -> Outcome {
         obligations: Vec::new(),
         preemption: None,
         reasons: Vec::new(),
+        terms: None,
         waived: Vec::new(),
         warnings: Vec::new(),
     }

@@ -3,8 +3,9 @@
 # description: |
 #   Says in which class a tenant may ask, who may displace others, where, and on what terms. Only
 #   the house's own research may displace, and only sold work, within the grace and the least run
-#   time that its contracts promise; a site may promise more. Whom the engine chooses is the fewest
-#   GPU-seconds lost.
+#   time that its contracts promise; a site may promise more, and so may the service level of the
+#   tenant: that promise stands in the decision that admits the work, and stays when the params
+#   change. Whom the engine chooses is the fewest GPU-seconds lost.
 # custom:
 #   owner: platform-scheduling
 #   controls: ["SOC2:CC6.3", "SOC2:A1.1", "ISO27001:A.5.15"]
@@ -126,23 +127,23 @@ min_gain_seconds := object.get(params, "min_gain_seconds", 0)
 # --- terms
 
 # What the site promises beyond the terms for all.
-site_terms := [terms |
+site_terms := [promise |
 	subject.may_preempt
-	some terms in object.get(params, "terms", [])
-	input.cluster.id in terms.clusters
+	some promise in object.get(params, "terms", [])
+	input.cluster.id in promise.clusters
 ]
 
 # Of each term the one that is best for the victim.
-of_site(name) := [terms[name] | some terms in site_terms]
+of_site(name) := [promise[name] | some promise in site_terms]
 
 # METADATA
 # title: Whom own research may displace
 # description: |
 #   Terms for the victims, from the params. A param left out leaves no rule, and so nobody to
-#   displace.
+#   displace; but for whom else the rule spares, whom it names if the params do.
 # custom:
 #   controls: ["SOC2:A1.1"]
-preemption := {
+preemption := object.union(object.filter(params, sparing), {
 	"victim_classes": params.victim_classes,
 	"grace_seconds": max(array.concat([params.grace_seconds], of_site("grace_seconds"))),
 	"min_runtime_seconds": max(array.concat(
@@ -150,28 +151,72 @@ preemption := {
 		of_site("min_runtime_seconds"),
 	)),
 	"max_victims": min(array.concat([params.max_victims], of_site("max_victims"))),
-} if {
+}) if {
 	subject.may_preempt
 	preemptor
+}
+
+sparing := {"cool_down_seconds", "max_victims_per_tenant", "protected_tenants"}
+
+# --- service levels
+
+# Work that may be displaced, by whomever.
+sold if input.priority_class in params.victim_classes
+
+sla := object.get(input.tenant, "sla", "default")
+
+# METADATA
+# title: What sold work is promised should it be displaced
+# description: |
+#   By the service level of the tenant's contract; that of the params named default without one.
+#   Who displaces it later is held to it, and to the terms of the day if these are better.
+# custom:
+#   controls: ["SOC2:A1.1"]
+terms := params.sla[sla] if sold
+
+# METADATA
+# title: A service level that nobody wrote down
+# description: What the contract promises is not known, so that it could not be kept.
+# custom:
+#   code: SLA_UNKNOWN
+#   controls: ["SOC2:A1.1"]
+deny contains {
+	"code": "SLA_UNKNOWN",
+	"message": sprintf("service level %s of tenant %s is not known", [sla, input.tenant.id]),
+	"hint": "have it added to the params of policy preemption, or mended in the facts",
+} if {
+	sold
+	input.tenant.sla
+	not params.sla[sla]
 }
 
 # --- params
 
 # What no schema can tell; asked once, when the bundle is loaded. A grace above the minimum run time
-# would let a victim go that never had the time it was promised.
+# would let a victim go that never had the time it was promised; so would a notice.
 params_wrong(given) := {wrong |
-	some path, terms in all_terms(given)
-	grace := max([given.grace_seconds, object.get(terms, "grace_seconds", 0)])
-	least := max([given.min_runtime_seconds, object.get(terms, "min_runtime_seconds", 0)])
+	some path, promise in all_terms(given)
+	grace := max([given.grace_seconds, object.get(promise, "grace_seconds", 0)])
+	least := max([given.min_runtime_seconds, object.get(promise, "min_runtime_seconds", 0)])
 	grace > least
 	wrong := {
 		"path": path,
 		"message": sprintf("comes to %d, above a min_runtime_seconds of %d", [grace, least]),
 	}
+} | {wrong |
+	some level, promise in given.sla
+	promise.notice_seconds > promise.min_runtime_seconds
+	wrong := {
+		"path": sprintf("sla.%s.notice_seconds", [level]),
+		"message": sprintf(
+			"is %d, above a min_runtime_seconds of %d",
+			[promise.notice_seconds, promise.min_runtime_seconds],
+		),
+	}
 }
 
 # The terms for all, and those of each site, by their paths.
-all_terms(given) := object.union({"grace_seconds": {}}, {path: terms |
-	some at, terms in given.terms
+all_terms(given) := object.union({"grace_seconds": {}}, {path: promise |
+	some at, promise in given.terms
 	path := sprintf("terms[%d].grace_seconds", [at])
 })

@@ -135,3 +135,68 @@ test_the_terms_of_a_site_are_held_to_the_same if {
 		{"clusters": ["fra"], "grace_seconds": 3600, "min_runtime_seconds": 3600},
 	]}) == set()
 }
+
+test_a_notice_is_no_longer_than_the_run_it_ends if {
+	kept := {"default": {"notice_seconds": 60, "min_runtime_seconds": 60}}
+	wrong_params({"sla": kept}) == set()
+	broken := {"gold": {"notice_seconds": 61, "min_runtime_seconds": 60}}
+	wrong_params({"sla": broken}) == {"sla.gold.notice_seconds"}
+}
+
+test_the_rule_spares_whom_the_params_spare if {
+	sparing := {
+		"protected_tenants": ["acme"],
+		"cool_down_seconds": 60,
+		"max_victims_per_tenant": 2,
+	}
+	rule := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, sparing)
+	rule == object.union(base, sparing)
+	one := preemption.preemption with input as asking_in("fra")
+		with data.params as object.union(base, {"cool_down_seconds": 60})
+	one == object.union(base, {"cool_down_seconds": 60})
+}
+
+levels := {"sla": {
+	"default": {"notice_seconds": 1, "min_runtime_seconds": 2},
+	"gold": {"notice_seconds": 3, "min_runtime_seconds": 4},
+}}
+
+# Sold work of a tenant.
+sold_to(tenant) := {
+	"priority_class": "EXTERNAL_COMMERCIAL",
+	"tenant": object.union({"id": "acme", "priority_classes": ["EXTERNAL_COMMERCIAL"]}, tenant),
+	"cluster": {"id": "fra"},
+	"lease": {"may_preempt": false, "duration_seconds": 600},
+}
+
+test_sold_work_is_promised_what_its_service_level_says if {
+	over := object.union(base, levels)
+	gold := preemption.terms with input as sold_to({"sla": "gold"}) with data.params as over
+	gold == levels.sla.gold
+	none := preemption.terms with input as sold_to({}) with data.params as over
+	none == levels.sla["default"]
+}
+
+test_a_service_level_that_nobody_wrote_down_is_refused if {
+	over := object.union(base, levels)
+	refuses({"SLA_UNKNOWN"}) with input as sold_to({"sla": "bronze"}) with data.params as over
+	refuses({"SLA_UNKNOWN"}) with input as sold_to({"sla": "gold"}) with data.params as base
+	not is_promised with input as sold_to({"sla": "bronze"}) with data.params as over
+}
+
+test_without_service_levels_nothing_is_promised if {
+	refuses(set()) with input as sold_to({}) with data.params as base
+	not is_promised with input as sold_to({}) with data.params as base
+}
+
+test_what_nobody_may_displace_is_promised_nothing if {
+	over := object.union(base, levels)
+	own := object.union(sold_to({"sla": "bronze", "priority_classes": ["INTERNAL_RESEARCH"]}), {
+		"priority_class": "INTERNAL_RESEARCH",
+	})
+	refuses(set()) with input as own with data.params as over
+	not is_promised with input as own with data.params as over
+}
+
+is_promised if preemption.terms

@@ -40,6 +40,9 @@ A finding is `CODE position-or-request: what is wrong`. The codes:
   START      a reservation begins at another second than it may, or a start that has passed was not denied
   DENIAL     a denial says that less was free than there was, or more
   VICTIM     somebody was told to go who may not be, or need not be
+  PROMISE    somebody was told to go before it had the run time or the notice that its own decisions promised
+  PROTECTED  somebody was told to go whom the rule spares: of a protected tenant, of one that lost work shortly
+             before, or one more of a tenant than may go
   SPARED     nobody was told to go, or others, although it would have cost less
   ORDER      an order of eviction is missing, or not the one that the decision asks for
   EVICTED    a reservation was evicted that nobody displaced, or not when it had to go
@@ -93,6 +96,8 @@ WAIVER, FREEZE, THAW = "placet-waiver+jwt", "placet-freeze+jwt", "placet-thaw+jw
 FRESH = 300
 # Candidates up to which every set of victims is tried.
 TRIED = 8
+# Longer notices that are tried.
+LATER = 7
 # One in how many denials is asked what would have been admitted instead: every answer takes dozens of tries.
 SAMPLED = 4
 # Findings that are printed in full; a broken store has one for nearly every leaf.
@@ -122,6 +127,8 @@ class Audit:
         self.decisions, self.reservations = {}, {}
         # What is held now, and orders of eviction that have to follow.
         self.books, self.orders = books.Books(), collections.deque()
+        # When each tenant last lost work by an eviction that took effect.
+        self.lost = {}
         # What clients asked, by request id, and the callers that the log names.
         self.asked, self.callers = {}, set()
         # Up to when nothing is overdue.
@@ -593,8 +600,8 @@ def decide(audit, position, time, event):
     if grant is None:
         codes = {reason["code"] for reason in claims["reasons"]}
         audit.codes.update(codes)
-        if claims.get("evictions"):
-            audit.find("CLAIMS", position, "a denial sends others away")
+        if claims.get("evictions") or "terms" in claims:
+            audit.find("CLAIMS", position, "a denial sends others away, or promises something")
         if what is not None and is_sure:
             check_denial(audit, position, claims, what, codes)
     elif "extends" in claims:
@@ -677,6 +684,7 @@ def reserve(audit, position, claims, grant, what):
     if what is not None:
         check_start(audit, position, claims, grant, what)
     check_place(audit, position, claims, grant, what)
+    check_promise(audit, position, claims, {})
     victims = check_victims(audit, position, claims, grant)
     check_charges(audit, position, claims, grant, victims)
     held = new_held(audit, position, claims, grant)
@@ -701,6 +709,7 @@ def new_held(audit, position, claims, grant):
     held.update(lease_id=claims.get("lease_id"), lease_over=None)
     held.update(milli=claims["workload"]["gpu_count"] * claims["workload"]["gpu_milli"])
     held.update(confirmed=None, over=None, ended=None, refunds={}, refunded_gpu_seconds=0, settled_in={})
+    held.update(promise=claims.get("terms", {}))
     held.update(until=grant["end"], cut=False, told_by=None, waits_for=[])
     return held
 
@@ -741,6 +750,8 @@ def go_on(audit, position, claims, grant, what):
     if claims.get("evictions") or claims.get("preemption"):
         audit.find("EXTENDED", position, "it displaces others")
     check_place(audit, position, claims, grant, what)
+    check_promise(audit, position, claims, held["promise"])
+    held["promise"] = claims.get("terms", {})
     check_charges(audit, position, claims, grant, [])
     term = {"start": grant["start"], "end": grant["end"], "charges": grant["charges"], "trees": audit.books.trees}
     audit.books.go_on(held, term)
@@ -937,8 +948,9 @@ def check_start(audit, position, claims, grant, what):
     begins = what["start"] or now
     at = {(begins, min(begins + within, grant["end"]))}
     if asks and rule is not None and not what["start"]:
-        later = now + max(1, rule["grace_seconds"])
-        displaces = {(later, min(now + within, later))}
+        starts = starts_tried(audit, rule, now, grant["charges"])
+        displaces = {(start, min(now + within, start)) for start in starts}
+        check_sooner(audit, position, claims, grant, rule, [start for start in starts if start < grant["start"]])
         at = displaces if claims.get("evictions") else at | displaces
     audit.counts["permits in advance"] += begins > now
     if (grant["start"], grant["confirm_by"]) not in at:
@@ -953,6 +965,41 @@ def check_start(audit, position, claims, grant, what):
 # --- Preemption -------------------------------------------------------------------------------------------------
 
 
+def check_promise(audit, position, claims, before):
+    """What a reservation is promised is what the policy says for its tenant, and never less than it was before. Without
+    records of the run nobody knows what the policy says."""
+    said, promises = claims.get("terms"), audit.terms.get("promises")
+    policy = (said or {}) if promises is None else promises.get(claims["tenant_id"])
+    best = {name: max(before.get(name, 0), own) for name, own in policy.items()} if policy else before or None
+    if said != best:
+        audit.find("CLAIMS", position, f"it is promised {said}, not {best}")
+    audit.counts["permits with a promise"] += said is not None
+
+
+def starts_tried(audit, rule, now, charges):
+    """When a preemptor may begin: after the grace, or the longer notice of somebody whom the rule names."""
+    accounts = {charge["account"] for charge in books.levels(charges)}
+    first = now + max(1, rule["grace_seconds"])
+    notices = {
+        now + held["promise"].get("notice_seconds", 0)
+        for held in audit.books.live.values()
+        if is_named(rule, held) and charges_one_of(held, accounts)
+    }
+    return [first, *sorted(start for start in notices if start > first)[:LATER]]
+
+
+def check_sooner(audit, position, claims, grant, rule, starts):
+    """What begins after a longer notice could not have begun sooner, at anybody's expense."""
+    length = grant["end"] - grant["start"]
+    for start in starts:
+        stop = start + length
+        if claims.get("lease_id") is None and audit.books.fits(grant["charges"], start, stop):
+            audit.find("START", position, f"it would have fitted at {start}")
+        candidates = those_who_may_go(audit, rule, start, no_room(audit, grant["charges"], start, stop), claims["iat"])
+        check_cheapest(audit, position, (grant["charges"], start, stop), rule, candidates, [])
+    audit.counts["permits that wait for a longer notice"] += bool(starts) and bool(claims.get("evictions"))
+
+
 def check_victims(audit, position, claims, grant):
     """Whether those may be told to go that are, and have to be; the victims."""
     victims, rule, start = [], claims.get("preemption"), grant["start"]
@@ -960,7 +1007,7 @@ def check_victims(audit, position, claims, grant):
     if not evictions:
         return []
     accounts = no_room(audit, grant["charges"], start, grant["end"])
-    candidates = {held["id"]: held for held in those_who_may_go(audit, rule, start, accounts)}
+    candidates = {held["id"]: held for held in those_who_may_go(audit, rule, start, accounts, claims["iat"])}
     if rule is None or claims["priority_class"] != "INTERNAL_RESEARCH" or len(evictions) > rule["max_victims"]:
         audit.find("VICTIM", position, f"it may not displace {len(evictions)} others")
     names = [eviction["reservation"] for eviction in evictions]
@@ -968,7 +1015,10 @@ def check_victims(audit, position, claims, grant):
         audit.find("VICTIM", position, "victims are named twice, or not in order")
     for eviction in evictions:
         held = audit.books.live.get(eviction["reservation"])
-        if eviction["reservation"] not in candidates:
+        why = None if held is None or rule is None else why_spared(audit, rule, held, start, claims["iat"])
+        if why is not None:
+            audit.find(why[0], position, f"`{held['id']}` of `{held['tenant_id']}` {why[1]}: {held['promise']}, {rule}")
+        elif eviction["reservation"] not in candidates:
             audit.find("VICTIM", position, f"`{eviction['reservation']}` may not be told to go: {held}")
         if held is None:
             continue
@@ -977,6 +1027,9 @@ def check_victims(audit, position, claims, grant):
         if eviction["epoch"] != held["epoch"] + 1:
             audit.find("EPOCH", position, f"`{held['id']}` is in {held['epoch']}, not before {eviction['epoch']}")
         victims.append(held)
+    for tenant, count in collections.Counter(victim["tenant_id"] for victim in victims).items():
+        if rule is not None and count > rule.get("max_victims_per_tenant", count):
+            audit.find("PROTECTED", position, f"{count} of `{tenant}` go, at most {rule['max_victims_per_tenant']} may")
     for spared in victims:
         others = [victim for victim in victims if victim is not spared]
         if audit.books.fits(grant["charges"], start, grant["end"], others):
@@ -992,19 +1045,47 @@ def no_room(audit, charges, start, stop):
     return {charge["account"] for charge, _ in found} if direct else set()
 
 
-def those_who_may_go(audit, rule, start, accounts):
-    """Confirmed reservations of the rule's classes that charge an account without room and ran long enough."""
-    return [
-        held
-        for held in audit.books.live.values()
-        if rule is not None
-        and held["confirmed"] is not None
+def is_named(rule, held):
+    """Whether a rule lets a reservation be displaced at all, whenever."""
+    return (
+        held["confirmed"] is not None
         and held["told_by"] is None
         and held["lease_id"] is None
         and held["priority_class"] == "EXTERNAL_COMMERCIAL"
         and held["priority_class"] in rule["victim_classes"]
+        and held["tenant_id"] not in rule.get("protected_tenants", ())
+    )
+
+
+def charges_one_of(held, accounts):
+    return any(charge["account"] in accounts for term in held["terms"] for charge in books.levels(term["charges"]))
+
+
+def why_spared(audit, rule, held, start, now):
+    """What a reservation was promised, or its tenant is granted, that keeps it from going; with the code of it."""
+    promise, tenant = held["promise"], held["tenant_id"]
+    if start < held["start"] + promise.get("min_runtime_seconds", 0):
+        return "PROMISE", "has not run as long as it was promised"
+    if start < now + promise.get("notice_seconds", 0):
+        return "PROMISE", "has less notice than it was promised"
+    if tenant in rule.get("protected_tenants", ()):
+        return "PROTECTED", "is protected"
+    cool_down = rule.get("cool_down_seconds", 0)
+    if cool_down and tenant in audit.lost and start < audit.lost[tenant] + cool_down:
+        return "PROTECTED", f"lost work at {audit.lost[tenant]}"
+    return None
+
+
+def those_who_may_go(audit, rule, start, accounts, now):
+    """Whom the rule names that charge an account without room, ran long enough, and are not spared."""
+    return [
+        held
+        for held in audit.books.live.values()
+        if rule is not None
+        and is_named(rule, held)
         and held["start"] + rule["min_runtime_seconds"] <= start < held["end"]
-        and any(charge["account"] in accounts for term in held["terms"] for charge in books.levels(term["charges"]))
+        and why_spared(audit, rule, held, start, now) is None
+        and charges_one_of(held, accounts)
     ]
 
 
@@ -1024,6 +1105,9 @@ def check_cheapest(audit, position, asked, rule, candidates, victims):
         return
     for size in range(1, min(len(candidates), rule["max_victims"]) + 1):
         for others in itertools.combinations(candidates, size):
+            tenants = collections.Counter(other["tenant_id"] for other in others)
+            if max(tenants.values()) > rule.get("max_victims_per_tenant", size):
+                continue
             cheaper = not victims or work_lost(others, start) < work_lost(victims, start)
             if cheaper and audit.books.fits(charges, start, stop, others):
                 names = [other["id"] for other in others]
@@ -1040,15 +1124,16 @@ def check_spared(audit, position, claims, what):
         # What runs inside a lease makes no room.
         return
     audit.counts["denials of who may displace others"] += 1
-    start = claims["iat"] + max(1, rule["grace_seconds"])
-    stop = start + what["duration_seconds"]
+    now = claims["iat"]
     if any(ROOM.match(reason["message"])[1] in audit.books.budgets for reason in claims["reasons"]):
         return
     for model in what["gpu_models"]:
-        charges = books.levels(charges_of(audit, what, model, start))
-        without = no_room(audit, charges, start, stop)
-        candidates = those_who_may_go(audit, rule, start, without)
-        check_cheapest(audit, position, (charges, start, stop), rule, candidates, [])
+        charges = books.levels(charges_of(audit, what, model, now))
+        for start in starts_tried(audit, rule, now, charges):
+            stop = start + what["duration_seconds"]
+            without = no_room(audit, charges, start, stop)
+            candidates = those_who_may_go(audit, rule, start, without, now)
+            check_cheapest(audit, position, (charges, start, stop), rule, candidates, [])
 
 
 def charges_of(audit, what, model, start):
@@ -1185,6 +1270,9 @@ def confirm(audit, position, time, event):
     audit.counts["preemptors: confirmed"] += bool(held["waits_for"])
     audit.counts["confirmations before the start"] += time < held["start"]
     audit.looked = None
+    for victim in audit.books.victims(held):
+        tenant = victim["tenant_id"]
+        audit.lost[tenant] = max(held["start"], audit.lost.get(tenant, 0))
     audit.books.cut(held)
 
 

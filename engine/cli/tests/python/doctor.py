@@ -743,6 +743,86 @@ def a_request_is_denied_although_others_could_make_room(run):
         line["effect"] = json.loads(audit.unpadded(line["token"].split(".")[1]))["effect"]
 
 
+# --- Lies of promises, and of whom rules spare ------------------------------------------------------------------
+
+
+def victims_of(run):
+    """Decisions that displace others, with the tenants of each one's victims."""
+    return [(claims, [one["tenant_id"] for one in claims["evictions"]]) for _, claims in run.displacing()]
+
+
+def promised_victim(run):
+    """The tenant of a victim that was promised something."""
+    named = {run.claims(p)["tenant_id"] for p in run.decisions("PERMIT") if "terms" in run.claims(p)}
+    return next(tenant for _, tenants in victims_of(run) for tenant in tenants if tenant in named)
+
+
+def says(run, tenant, name, change):
+    """The policy says something else for a tenant, and so do all of its decisions."""
+    of = {"preemption": "rules", "terms": "promises"}[name]
+    for line in run.lines():
+        if line.get("event") == "terms":
+            change(line[of][tenant])
+    for position in run.decisions("PERMIT"):
+        claims = run.claims(position)
+        if claims["tenant_id"] == tenant and name in claims:
+            run.sign(position, lambda claims: change(claims[name]))
+
+
+@lie("CLAIMS")
+def a_permit_promises_less_than_the_policy(run):
+    position = next(p for p in run.decisions("PERMIT") if "terms" in run.claims(p))
+    run.sign(position, lambda claims: claims.pop("terms"))
+
+
+@lie("CLAIMS")
+def a_permit_promises_what_no_policy_says(run):
+    position = next(p for p in run.decisions("PERMIT") if "terms" not in run.claims(p))
+    run.sign(position, lambda claims: claims.update(terms={"min_runtime_seconds": 0, "notice_seconds": 0}))
+
+
+@lie("CLAIMS")
+def an_extension_forgets_what_was_promised(run):
+    position = next(p for p, claims in run.extending() if "terms" in claims)
+    run.sign(position, lambda claims: claims["terms"].update(notice_seconds=0))
+
+
+@lie("PROMISE")
+def a_victim_goes_before_its_notice_is_over(run):
+    says(run, promised_victim(run), "terms", lambda terms: terms.update(notice_seconds=1000))
+
+
+@lie("PROMISE")
+def a_victim_goes_before_it_ran_as_promised(run):
+    says(run, promised_victim(run), "terms", lambda terms: terms.update(min_runtime_seconds=1000))
+
+
+@lie("PROTECTED")
+def a_protected_tenant_is_displaced(run):
+    claims, (tenant, *_) = victims_of(run)[0]
+    says(run, claims["tenant_id"], "preemption", lambda rule: rule.update(protected_tenants=[tenant]))
+
+
+@lie("PROTECTED")
+def a_tenant_that_lost_work_is_displaced_again(run):
+    lost = {}
+    for claims, tenants in victims_of(run):
+        start, named = claims["reservation"]["start"], claims["reservation"]["id"]
+        if any(lost.get(tenant, start) < start for tenant in tenants):
+            says(run, claims["tenant_id"], "preemption", lambda rule: rule.update(cool_down_seconds=1000))
+            return
+        if any(event["reservation"] == named for _, event in run.events("confirmation")):
+            lost.update(dict.fromkeys(tenants, start))
+    raise StopIteration
+
+
+@lie("PROTECTED")
+def more_of_a_tenant_go_than_may(run):
+    claims, tenants = victims_of(run)[0]
+    most = max(collections.Counter(tenants).values()) - 1
+    says(run, claims["tenant_id"], "preemption", lambda rule: rule.update(max_victims_per_tenant=most))
+
+
 @lie("ORDER")
 def an_order_is_missing(run):
     run.forget(run.events("eviction_order")[0][0])

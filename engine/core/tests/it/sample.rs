@@ -90,6 +90,7 @@ pub(crate) fn decision() -> Decision {
         }),
         sub: "lease/d-1".to_owned(),
         tenant_id: id("acme"),
+        terms: None,
         waivers: vec![],
         warnings: vec![],
         workload: Grant {

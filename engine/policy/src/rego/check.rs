@@ -30,13 +30,26 @@ pub(super) const SETS: [&str; 4] = ["claims", "deny", "obligations", "warn"];
 pub(super) const APPLICABLE: &str = "applicable";
 /// Says whom the request may displace.
 pub(super) const PREEMPTION: &str = "preemption";
+/// Says what the request is promised should it be displaced.
+pub(super) const TERMS: &str = "terms";
 
 /// Which of the contract's rules a policy has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Declared {
     pub(super) sets: Vec<&'static str>,
     pub(super) preemption: bool,
+    pub(super) terms: bool,
     pub(super) applicable: bool,
+}
+
+impl Declared {
+    /// The names of all of them: what an evaluation asks for.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &'static str> {
+        let single =
+            [(self.applicable, APPLICABLE), (self.preemption, PREEMPTION), (self.terms, TERMS)];
+        let single = single.into_iter().filter_map(|(is_there, rule)| is_there.then_some(rule));
+        self.sets.iter().copied().chain(single)
+    }
 }
 
 /// What a policy may read below `data.params`.
@@ -186,6 +199,8 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
                     }
                 } else if name == PREEMPTION {
                     declared.preemption = true;
+                } else if name == TERMS {
+                    declared.terms = true;
                 } else if name == APPLICABLE {
                     declared.applicable = true;
                     if !always_false(head, bodies) {
@@ -196,6 +211,7 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
             Rule::Default { refr, span, .. } => match path(refr).as_deref() {
                 Some(APPLICABLE) => (default, declared.applicable) = (true, true),
                 Some(PREEMPTION) => declared.preemption = true,
+                Some(TERMS) => declared.terms = true,
                 Some(set) if SETS.contains(&set) => {
                     let message = format!("`{set}` has a default");
                     let hint = "a set without entries is empty: remove the default";
@@ -210,8 +226,9 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
         let hint = "add `default applicable := false`";
         return Err(Wrong { message, hint: hint.into() }.place(file, span));
     }
-    if declared.sets.is_empty() && !declared.preemption {
-        let hint = "a policy has at least one of deny, warn, obligations, claims, preemption";
+    if declared.sets.is_empty() && !declared.preemption && !declared.terms {
+        let hint =
+            "a policy has at least one of deny, warn, obligations, claims, preemption, terms";
         return Err(Fault::new(file, "no rule of the contract is defined").hint(hint));
     }
     Ok(declared)

@@ -6,7 +6,7 @@
 use regorus::Engine;
 use regorus::unstable::{Module, Ref, Rule};
 
-use super::check::{APPLICABLE, Declared, PREEMPTION};
+use super::check::Declared;
 use super::path_of;
 
 /// The engine's own rule.
@@ -27,11 +27,8 @@ pub(super) fn add(
     package: &[String],
     declared: &Declared,
 ) -> Result<Entry, Error> {
-    let rules = [(declared.applicable, APPLICABLE), (declared.preemption, PREEMPTION)];
-    let rules = rules.into_iter().filter_map(|(is_there, rule)| is_there.then_some(rule));
-    let rules = declared.sets.iter().copied().chain(rules);
     // A comprehension has a value whether or not the rule has one.
-    let read: Vec<String> = rules.map(|rule| format!("[1 | {rule}]")).collect();
+    let read: Vec<String> = declared.rules().map(|rule| format!("[1 | {rule}]")).collect();
     let text = format!("package {}\n\n{ANSWER} := [{}]\n", path_of(package), read.join(", "));
     engine.add_policy(ANSWER.to_owned(), text)?;
     let module = engine.get_modules().last().expect("the module was just added").clone();

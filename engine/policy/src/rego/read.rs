@@ -1,14 +1,14 @@
 //! From the documents that a Rego policy's rules give to an answer: strictly, and never an empty
 //! list for what cannot be read.
 
-use placet_core::{Cost, PreemptionRule, PriorityClass};
+use placet_core::{Cost, PriorityClass, SlaTerms};
 use regorus::Value;
 use regorus::value::Object;
 
-use super::check::{APPLICABLE, Declared, PREEMPTION};
+use super::check::{APPLICABLE, Declared, PREEMPTION, TERMS};
 use crate::answer::{
-    Answer, MAX_ANSWER_BYTES, MAX_REASONS, RawClaim, RawDecided, RawDenial, RawObligation,
-    RawWarning,
+    Answer, MAX_ANSWER_BYTES, MAX_PROTECTED, MAX_REASONS, RawClaim, RawDecided, RawDenial,
+    RawObligation, RawRule, RawWarning,
 };
 
 /// Most entries of one rule that are looked at; the exact limits are those of answers.
@@ -58,6 +58,10 @@ fn decided(declared: &Declared, rules: &Object) -> Result<Option<RawDecided>, St
     raw.preemption = match rules.get(&Value::from(PREEMPTION)) {
         Some(Value::Undefined) | None => None,
         Some(value) => Some(preemption(value)?),
+    };
+    raw.terms = match rules.get(&Value::from(TERMS)) {
+        Some(Value::Undefined) | None => None,
+        Some(value) => Some(terms(value)?),
     };
     Ok(Some(raw))
 }
@@ -114,29 +118,51 @@ fn claim(entry: &Fields<'_>) -> Result<RawClaim, String> {
     })
 }
 
-fn preemption(value: &Value) -> Result<PreemptionRule, String> {
+fn terms(value: &Value) -> Result<SlaTerms, String> {
+    let entry = Fields { rule: TERMS, fields: object(TERMS, value)? };
+    entry.only(&["min_runtime_seconds", "notice_seconds"])?;
+    Ok(SlaTerms {
+        min_runtime_seconds: entry.small("min_runtime_seconds")?,
+        notice_seconds: entry.small("notice_seconds")?,
+    })
+}
+
+fn preemption(value: &Value) -> Result<RawRule, String> {
     let entry = Fields { rule: PREEMPTION, fields: object(PREEMPTION, value)? };
-    entry.only(&["grace_seconds", "max_victims", "min_runtime_seconds", "victim_classes"])?;
-    let small = |name: &str| {
-        let number = entry.number(name)?;
-        u32::try_from(number).map_err(|_too_large| entry.wrong(name, "too large"))
-    };
+    entry.only(&[
+        "cool_down_seconds",
+        "grace_seconds",
+        "max_victims",
+        "max_victims_per_tenant",
+        "min_runtime_seconds",
+        "protected_tenants",
+        "victim_classes",
+    ])?;
+    let optional = |name: &str| entry.get(name).map(|_| entry.small(name)).transpose();
     let wrong = || entry.wrong("victim_classes", "not a list of priority classes");
-    let items: Vec<&Value> = match entry.get("victim_classes") {
-        Some(Value::Array(items)) if items.len() <= MAX_ENTRIES => items.iter().collect(),
-        Some(Value::Set(items)) if items.len() <= MAX_ENTRIES => items.iter().collect(),
-        Some(_) | None => return Err(wrong()),
-    };
+    let items = entry.list("victim_classes", MAX_ENTRIES).ok_or_else(wrong)?;
     let classes = items.into_iter().map(|item| match item.as_string().map(AsRef::as_ref) {
         Ok("INTERNAL_RESEARCH") => Ok(PriorityClass::InternalResearch),
         Ok("EXTERNAL_COMMERCIAL") => Ok(PriorityClass::ExternalCommercial),
         Ok(_) | Err(_) => Err(wrong()),
     });
     let victim_classes = classes.collect::<Result<_, _>>()?;
-    Ok(PreemptionRule {
-        grace_seconds: small("grace_seconds")?,
-        max_victims: small("max_victims")?,
-        min_runtime_seconds: small("min_runtime_seconds")?,
+    let wrong = || entry.wrong("protected_tenants", "not a list of texts, or too long");
+    let protected = match entry.get("protected_tenants") {
+        None => Vec::new(),
+        Some(_) => entry.list("protected_tenants", 2 * MAX_PROTECTED).ok_or_else(wrong)?,
+    };
+    let text = |item: &Value| {
+        let text = item.as_string().map_err(|_error| wrong())?;
+        bounded(text)
+    };
+    Ok(RawRule {
+        cool_down_seconds: optional("cool_down_seconds")?.unwrap_or(0),
+        grace_seconds: entry.small("grace_seconds")?,
+        max_victims: entry.small("max_victims")?,
+        max_victims_per_tenant: optional("max_victims_per_tenant")?,
+        min_runtime_seconds: entry.small("min_runtime_seconds")?,
+        protected_tenants: protected.into_iter().map(text).collect::<Result<_, _>>()?,
         victim_classes,
     })
 }
@@ -192,6 +218,19 @@ impl Fields<'_> {
 
     fn text(&self, name: &str) -> Result<String, String> {
         self.optional_text(name)?.ok_or_else(|| self.wrong(name, "missing"))
+    }
+
+    /// The members of a list or a set; `None` if it is neither, or longer.
+    fn list(&self, name: &str, most: usize) -> Option<Vec<&Value>> {
+        match self.get(name) {
+            Some(Value::Array(items)) if items.len() <= most => Some(items.iter().collect()),
+            Some(Value::Set(items)) if items.len() <= most => Some(items.iter().collect()),
+            Some(_) | None => None,
+        }
+    }
+
+    fn small(&self, name: &str) -> Result<u32, String> {
+        u32::try_from(self.number(name)?).map_err(|_too_large| self.wrong(name, "too large"))
     }
 
     fn number(&self, name: &str) -> Result<u64, String> {

@@ -62,7 +62,81 @@ preemption := {"victim_classes": ["EXTERNAL_COMMERCIAL"], "grace_seconds": 1,
     assert!(decided.denials[1].retry);
     assert_eq!(decided.warnings.len() + decided.obligations.len(), 2);
     assert_eq!((decided.claims[0].amount, decided.claims[0].limit), (5, Some(6)));
-    assert_eq!(decided.preemption.expect("a rule").max_victims, 3);
+    let rule = decided.preemption.expect("a rule");
+    assert_eq!((rule.max_victims, rule.cool_down_seconds), (3, 0));
+    assert_eq!((rule.max_victims_per_tenant, rule.protected_tenants), (None, vec![]));
+    assert_eq!(decided.terms, None);
+}
+
+/// A rule with more in it, and nothing but terms.
+fn rule_with(more: &str) -> String {
+    format!(
+        r#"preemption := {{"victim_classes": ["EXTERNAL_COMMERCIAL"], "grace_seconds": 1,
+    "min_runtime_seconds": 2, "max_victims": 3, {more}}}"#
+    )
+}
+
+#[test]
+fn whom_a_rule_spares_is_read() {
+    let more = r#""cool_down_seconds": 31622400, "max_victims_per_tenant": 1000,
+        "protected_tenants": {"b", "a"}"#;
+    let rule = decided(&rule_with(more)).preemption.expect("a rule");
+    assert_eq!((rule.cool_down_seconds, rule.max_victims_per_tenant), (31_622_400, Some(1_000)));
+    let names: Vec<_> = rule.protected_tenants.iter().map(placet_core::Id::as_str).collect();
+    assert_eq!(names, ["a", "b"], "in their order");
+    let many =
+        r#""protected_tenants": [x | some n in numbers.range(1, 257); x := sprintf("t%d", [n])]"#;
+    for (more, expected) in [
+        (
+            r#""cool_down_seconds": 31622401"#,
+            "cool_down_seconds of preemption is not 0 to 31622400",
+        ),
+        (r#""max_victims_per_tenant": 0"#, "max_victims_per_tenant of preemption is not 1 to 1000"),
+        (r#""max_victims_per_tenant": 1001"#, "max_victims_per_tenant of preemption is not"),
+        (r#""protected_tenants": "a""#, "not a list of texts"),
+        (r#""protected_tenants": [1]"#, "not a list of texts"),
+        (
+            r#""protected_tenants": ["a", "b", "a"]"#,
+            "protected_tenants of preemption has `a` twice",
+        ),
+        (r#""protected_tenants": ["a b"]"#, "one of protected_tenants of preemption"),
+        (many, "257 protected_tenants of preemption, at most 256 are allowed"),
+    ] {
+        let error = indeterminate(&rule_with(more));
+        assert!(error.contains(expected), "{more} gave: {error}");
+    }
+}
+
+#[test]
+fn what_is_promised_is_read() {
+    let terms = decided(r#"terms := {"min_runtime_seconds": 31622400, "notice_seconds": 0}"#).terms;
+    assert_eq!(terms.map(|it| (it.min_runtime_seconds, it.notice_seconds)), Some((31_622_400, 0)));
+    let absent = r#"terms := {"min_runtime_seconds": 1, "notice_seconds": 1} if input.x == 1"#;
+    let absent = absent.replace("input.x == 1", "input.time < 0");
+    assert_eq!(decided(&absent).terms, None);
+    for (rules, expected) in [
+        (
+            r#"terms := {"min_runtime_seconds": 1}"#,
+            "`notice_seconds` in an entry of `terms` is missing",
+        ),
+        (
+            r#"terms := {"min_runtime_seconds": 31622401, "notice_seconds": 1}"#,
+            "min_runtime_seconds of terms is not 0 to 31622400",
+        ),
+        (
+            r#"terms := {"min_runtime_seconds": 1, "notice_seconds": 31622401}"#,
+            "notice_seconds of terms is not 0 to 31622400",
+        ),
+        (
+            r#"terms := {"min_runtime_seconds": 1, "notice": 1, "notice_seconds": 1}"#,
+            "`terms` has no field `notice`",
+        ),
+        (r#"terms := {"min_runtime_seconds": -1, "notice_seconds": 1}"#, "out of range"),
+        ("terms := 1", "is not an object"),
+    ] {
+        let error = indeterminate(rules);
+        assert!(error.contains(expected), "{rules} gave: {error}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use placet_core::Id;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-use crate::answer::{RawClaim, RawDecided, RawDenial, RawObligation, RawWarning};
+use crate::answer::{RawClaim, RawDecided, RawDenial, RawObligation, RawRule, RawWarning};
 use crate::input;
 
 /// An enum of the contract, with the core's type that it mirrors.
@@ -414,6 +414,7 @@ pub(super) struct Decided {
     obligations: Vec<Obligation>,
     claims: Vec<Claim>,
     preemption: Option<PreemptionRule>,
+    terms: Option<SlaTerms>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
@@ -460,11 +461,27 @@ pub(super) struct PreemptionRule {
     min_runtime_seconds: u32,
     #[component(name = "max-victims")]
     max_victims: u32,
+    #[component(name = "protected-tenants")]
+    protected_tenants: Vec<String>,
+    #[component(name = "cool-down-seconds")]
+    cool_down_seconds: u32,
+    #[component(name = "max-victims-per-tenant")]
+    max_victims_per_tenant: Option<u32>,
+}
+
+/// `sla-terms`: what the request is promised should it be displaced.
+#[derive(Debug, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct SlaTerms {
+    #[component(name = "min-runtime-seconds")]
+    min_runtime_seconds: u32,
+    #[component(name = "notice-seconds")]
+    notice_seconds: u32,
 }
 
 impl From<Decided> for RawDecided {
     fn from(decided: Decided) -> Self {
-        let Decided { denials, warnings, obligations, claims, preemption } = decided;
+        let Decided { denials, warnings, obligations, claims, preemption, terms } = decided;
         Self {
             denials: denials.into_iter().map(RawDenial::from).collect(),
             warnings: warnings
@@ -476,7 +493,11 @@ impl From<Decided> for RawDecided {
                 .map(|Obligation { id, params }| RawObligation { id, params })
                 .collect(),
             claims: claims.into_iter().map(RawClaim::from).collect(),
-            preemption: preemption.map(placet_core::PreemptionRule::from),
+            preemption: preemption.map(RawRule::from),
+            terms: terms.map(|terms| placet_core::SlaTerms {
+                min_runtime_seconds: terms.min_runtime_seconds,
+                notice_seconds: terms.notice_seconds,
+            }),
         }
     }
 }
@@ -495,14 +516,16 @@ impl From<Claim> for RawClaim {
     }
 }
 
-impl From<PreemptionRule> for placet_core::PreemptionRule {
+impl From<PreemptionRule> for RawRule {
     fn from(rule: PreemptionRule) -> Self {
-        let PreemptionRule { victim_classes, grace_seconds, min_runtime_seconds, max_victims } =
-            rule;
+        let PreemptionRule { victim_classes, grace_seconds, min_runtime_seconds, .. } = rule;
         Self {
+            cool_down_seconds: rule.cool_down_seconds,
             grace_seconds,
-            max_victims,
+            max_victims: rule.max_victims,
+            max_victims_per_tenant: rule.max_victims_per_tenant,
             min_runtime_seconds,
+            protected_tenants: rule.protected_tenants,
             victim_classes: victim_classes.into_iter().map(Into::into).collect(),
         }
     }

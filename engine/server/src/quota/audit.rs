@@ -224,6 +224,9 @@ impl Ledger {
         for (number, id) in &self.ended_order {
             lines.push(format!("ended {number} {id} {:?}", self.ended.get(id)));
         }
+        for (tenant, at) in self.evicted.iter() {
+            lines.push(format!("evicted {tenant} {at}"));
+        }
         for (path, node) in &self.nodes {
             lines.push(format!("node {path} {:?}", node.own));
         }

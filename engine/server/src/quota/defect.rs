@@ -110,6 +110,24 @@ pub enum Defect {
     ToldTwice,
     /// As many make room as it takes.
     MaxVictimsIgnored,
+    /// As many of one tenant make room as it takes.
+    TenantVictimsIgnored,
+    /// Victims need not have had the run time that they were promised.
+    PromisedRuntimeIgnored,
+    /// Victims go before the notice that they were promised is over.
+    NoticeIgnored,
+    /// Who is promised a longer notice than the rule's makes no room at all.
+    LongerNoticeNotTried,
+    /// What goes on is promised what the latest decision says, whatever it was promised before.
+    ExtensionForgetsTerms,
+    /// Tenants are displaced that the rule protects.
+    ProtectedDisplaced,
+    /// Tenants are displaced again however shortly ago they lost work.
+    CoolDownIgnored,
+    /// The eviction of a tenant counts from when it is told, whether or not it takes effect.
+    CoolDownFromOrder,
+    /// Undoing leaves what tenants lost.
+    UndoForgetsEvictions,
     /// Those with the most GPUs go, whatever is lost.
     BiggestVictims,
     /// The limit of a claim is not looked at where victims leave all that is needed.
@@ -194,7 +212,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 90] = [
+    pub const ALL: [Self; 99] = [
         Self::LimitOffByOne,
         Self::SecondAccountNotChecked,
         Self::RefusedBookingHalfHeld,
@@ -245,6 +263,15 @@ impl Defect {
         Self::AnyClassDisplaced,
         Self::ToldTwice,
         Self::MaxVictimsIgnored,
+        Self::TenantVictimsIgnored,
+        Self::PromisedRuntimeIgnored,
+        Self::NoticeIgnored,
+        Self::LongerNoticeNotTried,
+        Self::ExtensionForgetsTerms,
+        Self::ProtectedDisplaced,
+        Self::CoolDownIgnored,
+        Self::CoolDownFromOrder,
+        Self::UndoForgetsEvictions,
         Self::BiggestVictims,
         Self::LowerLimitIgnored,
         Self::OrderNotLogged,

@@ -1,7 +1,7 @@
 //! A reservation that goes on: what it is to hold from its end on is held like anything new, under
 //! its own name and without a break.
 
-use placet_core::{Extends, ReservationState};
+use placet_core::{Extends, ReservationState, SlaTerms};
 
 use super::preempt::Parts;
 use super::reserve::check_booking;
@@ -95,6 +95,7 @@ impl Ledger {
 
     /// Makes a confirmed reservation longer: from its end on it holds the charges of `booking`, all
     /// of them or none. It has the next epoch from now on, and nothing of it has to be confirmed.
+    /// It is promised what it was and what is promised now, the better of each number.
     ///
     /// # Errors
     /// [`ExtendError`]; nothing has changed then.
@@ -111,7 +112,11 @@ impl Ledger {
         }
         let booking = self.spoil_extension(booking);
         self.hold(&booking, &Parts::new(), true)?;
-        let Booking { start, end, charges, .. } = booking;
+        let Booking { start, end, charges, terms, .. } = booking;
+        held.booking.terms = match held.booking.terms {
+            _ if self.breaks(Defect::ExtensionForgetsTerms) => terms,
+            first => SlaTerms::strictest([first, terms]),
+        };
         held.extensions.push(Term { start, end, charges });
         self.set_live(held.booking.id.clone(), Some(held.clone()));
         Ok(held)

@@ -161,6 +161,7 @@ mod tests {
             end,
             confirm_by: end,
             charges: charges.iter().map(charge).collect(),
+            terms: None,
         }
     }
 

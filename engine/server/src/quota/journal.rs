@@ -32,6 +32,8 @@ pub(super) enum Undo {
     Waiver(Id, Option<WaiverUse>),
     /// The freezes were these.
     Freezes(Arc<Freezes>),
+    /// The tenant last lost work then, or never.
+    Evicted(Id, Option<u64>),
 }
 
 /// The changes since the last [`Ledger::keep`].
@@ -114,6 +116,10 @@ impl Ledger {
                 self.replace_waiver(name, waiver);
             }
             Undo::Freezes(freezes) => self.freezes = freezes,
+            Undo::Evicted(..) if self.breaks(Defect::UndoForgetsEvictions) => {}
+            Undo::Evicted(tenant, at) => {
+                self.evicted.replace(tenant, at);
+            }
         }
     }
 
@@ -132,6 +138,11 @@ impl Ledger {
     pub(super) fn set_ended(&mut self, id: Id, ended: Option<Ended>) {
         let old = self.replace_ended(id.clone(), ended);
         self.journal.push(Undo::Ended(id, old));
+    }
+
+    pub(super) fn set_evicted(&mut self, tenant: Id, at: Option<u64>) {
+        let old = self.evicted.replace(tenant.clone(), at);
+        self.journal.push(Undo::Evicted(tenant, old));
     }
 
     // INVARIANT: a live reservation is due exactly once: both sets change here and nowhere else.

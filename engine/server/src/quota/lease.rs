@@ -194,6 +194,7 @@ mod tests {
             end: 200,
             confirm_by: 200,
             charges: vec![charge],
+            terms: None,
         }
     }
 

@@ -26,8 +26,11 @@ pub const MAX_VICTIMS: usize = 64;
 /// Most reservations that are looked at as victims: those that began last, which have the least
 /// work to lose.
 const MAX_CANDIDATES: usize = 512;
+/// Most of them that are of one tenant, where only so many of a tenant may go: they must not hide
+/// those of others.
+const MAX_CANDIDATES_OF_TENANT: usize = 64;
 /// Most reservations that are looked at on one account for whether they may go at all.
-const MAX_LOOKED_AT: usize = 4_096;
+pub(super) const MAX_LOOKED_AT: usize = 4_096;
 /// Most work of one search, in what victims charge that is tried on the books, stretch by stretch:
 /// a few milliseconds of the one writer.
 const MAX_WORK: usize = 8_192;
@@ -78,6 +81,8 @@ pub(super) struct Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
     id: Id,
+    /// Number of its tenant among those of the candidates.
+    tenant: usize,
     /// Work that would be lost: thousandths of a GPU times seconds since its start.
     lost: u128,
 }
@@ -100,8 +105,9 @@ impl Ledger {
     /// Of all sets of victims that the rule allows, the one with the least work lost (GPUs times
     /// seconds since the start, up to when they have to be gone), then the fewest victims. The
     /// search is cut short after a few milliseconds' work; what is found then may not be the best.
-    /// Victims are confirmed reservations of the rule's classes that have had the minimum run time
-    /// when they have to be gone.
+    /// Victims are confirmed reservations that the rule names: of its classes, of tenants that it
+    /// does not protect and that did not lose work shortly before, that have had the minimum run
+    /// time when they have to be gone, and their notice, both as they were promised at least.
     ///
     /// # Errors
     /// As [`Ledger::reserve`]: `Refused` if no set of victims makes room.
@@ -115,8 +121,7 @@ impl Ledger {
             other => return other,
         };
         let candidates = self.candidates(booking, rule, &refusals);
-        let most = usize::try_from(rule.max_victims).unwrap_or(MAX_VICTIMS).min(MAX_VICTIMS);
-        let most = if self.breaks(Defect::MaxVictimsIgnored) { MAX_VICTIMS } else { most };
+        let most = (self.most(rule), self.most_of_tenant(rule));
         let Some(victims) = self.choose(booking, &candidates, most)? else {
             return Err(ReserveError::Refused(refusals));
         };
@@ -148,6 +153,9 @@ impl Ledger {
         self.hold(&booking, &parts, true)?;
         for id in victims {
             let Some(mut victim) = self.live.get(id).cloned() else { continue };
+            if self.breaks(Defect::CoolDownFromOrder) {
+                self.note_eviction(&victim.booking.tenant, booking.start);
+            }
             let order =
                 Order { preemptor: booking.id.clone(), at: booking.start, effective: false };
             victim.order = Some(order);
@@ -203,6 +211,7 @@ impl Ledger {
         order.effective = true;
         victim.epoch = victim.epoch.checked_add(1).ok_or(Broken)?;
         let at = order.at;
+        self.note_eviction(&victim.booking.tenant, at);
         let is_short = self.breaks(Defect::EvictionOfFirstTerm);
         let first = victim.booking.start;
         for (start, end, charges) in victim.terms().filter(|term| term.0 == first || !is_short) {
@@ -292,9 +301,8 @@ impl Ledger {
         if !direct {
             return Vec::new();
         }
-        let latest = booking.start.saturating_sub(u64::from(rule.min_runtime_seconds));
-        let latest = self.spoil_began(booking, latest);
-        let any = self.breaks(Defect::VictimClassesIgnored);
+        let latest = self.latest_start(rule, booking);
+        let mut tenants: BTreeMap<&Id, (usize, usize)> = BTreeMap::new();
         for refusal in refusals {
             let Some(those) = self.displaceable.get(&refusal.account) else { continue };
             // The first name that there can be, so that none of the next second is among them.
@@ -305,13 +313,21 @@ impl Ledger {
                     break;
                 }
                 let Some(held) = self.live.get(id) else { continue };
-                let class = any || rule.victim_classes.contains(&held.booking.class);
-                if class && self.may_go(held, booking) {
-                    let seconds = booking.start.saturating_sub(*start);
-                    let lost = u128::from(held.booking.work.milli_gpus())
-                        .saturating_mul(u128::from(seconds));
-                    found.insert(id, Candidate { id: id.clone(), lost });
+                let own = &held.booking.tenant;
+                let is_named = self.names(rule, held) && !self.is_spared(rule, own, booking.start);
+                if !is_named || !self.may_go(held, booking) || found.contains_key(id) {
+                    continue;
                 }
+                let next = tenants.len();
+                let (tenant, count) = tenants.entry(own).or_insert((next, 0));
+                if rule.max_victims_per_tenant.is_some() && *count == MAX_CANDIDATES_OF_TENANT {
+                    continue;
+                }
+                *count = count.saturating_add(1);
+                let seconds = booking.start.saturating_sub(*start);
+                let lost =
+                    u128::from(held.booking.work.milli_gpus()).saturating_mul(u128::from(seconds));
+                found.insert(id, Candidate { id: id.clone(), tenant: *tenant, lost });
             }
         }
         let mut all: Vec<Candidate> = found.into_values().collect();
@@ -319,12 +335,32 @@ impl Ledger {
         all
     }
 
-    /// The best set of at most `most` candidates that makes room.
+    /// The latest start of a reservation that has had the rule's minimum run time when it has to
+    /// make room for a booking.
+    pub(super) fn latest_start(&self, rule: &PreemptionRule, booking: &Booking) -> u64 {
+        let latest = booking.start.saturating_sub(u64::from(rule.min_runtime_seconds));
+        self.spoil_began(booking, latest)
+    }
+
+    /// Most victims of one preemption.
+    pub(super) fn most(&self, rule: &PreemptionRule) -> usize {
+        let most = usize::try_from(rule.max_victims).unwrap_or(MAX_VICTIMS).min(MAX_VICTIMS);
+        if self.breaks(Defect::MaxVictimsIgnored) { MAX_VICTIMS } else { most }
+    }
+
+    /// Most victims of one tenant.
+    pub(super) fn most_of_tenant(&self, rule: &PreemptionRule) -> usize {
+        let is_ignored = self.breaks(Defect::TenantVictimsIgnored);
+        let most = rule.max_victims_per_tenant.filter(|_| !is_ignored);
+        most.map_or(MAX_VICTIMS, |most| usize::try_from(most).unwrap_or(MAX_VICTIMS))
+    }
+
+    /// The best set of at most so many candidates, and of so many of one tenant, that makes room.
     fn choose(
         &mut self,
         booking: &Booking,
         candidates: &[Candidate],
-        most: usize,
+        (most, of_tenant): (usize, usize),
     ) -> Result<Option<BTreeSet<Id>>, ReserveError> {
         let places = places(booking);
         let (mut rests, mut work) = (Vec::with_capacity(candidates.len()), 0_usize);
@@ -339,7 +375,8 @@ impl Ledger {
         }
         let candidates = candidates.get(..rests.len()).unwrap_or_default();
         let all: Vec<usize> = (0..candidates.len()).collect();
-        let mut search = Search { booking, candidates, rests, most, work: 0, best: None };
+        let mut search =
+            Search { booking, candidates, rests, most, of_tenant, work: 0, best: None };
         if candidates.is_empty() || most == 0 || !search.fits(self, &all)? {
             return Ok(None);
         }
@@ -368,6 +405,7 @@ impl Ledger {
         self.may_displace(booking.class, held)
             && held.booking.start <= booking.start
             && held.end() > booking.start
+            && self.keeps_promise(held, booking)
     }
 
     /// Whether a reservation is of a class that anybody may displace, and could be now.
@@ -376,7 +414,7 @@ impl Ledger {
     }
 
     /// What runs inside a lease holds nothing but the lease: it makes no room.
-    fn may_displace(&self, class: PriorityClass, held: &Reservation) -> bool {
+    pub(super) fn may_displace(&self, class: PriorityClass, held: &Reservation) -> bool {
         (class.may_displace(held.booking.class) || self.breaks(Defect::AnyClassDisplaced))
             && held.state == ReservationState::Active
             && (held.order.is_none() || self.breaks(Defect::ToldTwice))
@@ -505,6 +543,8 @@ struct Search<'a> {
     /// What each of them would leave, worked out once: they may have many stretches of time.
     rests: Vec<Rests>,
     most: usize,
+    /// Most of one tenant.
+    of_tenant: usize,
     work: usize,
     /// Work lost and number of victims, and who they are, in the order of the candidates.
     best: Option<((u128, usize), Vec<usize>)>,
@@ -538,13 +578,38 @@ impl Search<'_> {
         chosen.sort_unstable();
         let cost = self.cost(&chosen);
         let better = self.best.as_ref().is_none_or(|(best, own)| (cost, &chosen) < (*best, own));
-        if chosen.len() <= self.most && better {
+        if chosen.len() <= self.most && better && self.first_of_tenants(&chosen) == chosen {
             self.best = Some((cost, chosen));
         }
     }
 
+    /// How many of these are of the tenant of another.
+    fn of_tenant_of(&self, chosen: &[usize], one: usize) -> usize {
+        let tenant = |at: usize| self.candidates.get(at).map(|one| one.tenant);
+        chosen.iter().filter(|at| tenant(**at) == tenant(one)).count()
+    }
+
+    /// Of an order, those that may go together: the first so many of each tenant.
+    fn first_of_tenants(&self, order: &[usize]) -> Vec<usize> {
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut first = order.to_vec();
+        first.retain(|at| {
+            let Some(one) = self.candidates.get(*at) else { return false };
+            let count = counts.entry(one.tenant).or_default();
+            *count = count.saturating_add(1);
+            *count <= self.of_tenant
+        });
+        first
+    }
+
     /// Takes them in an order until there is room, then spares whom it can.
     fn greedy(&mut self, ledger: &mut Ledger, order: &[usize]) -> Result<(), ReserveError> {
+        let all = order.len();
+        let order = &*self.first_of_tenants(order);
+        // That all together make room says nothing of the first of each tenant.
+        if order.len() < all && !self.fits(ledger, order)? {
+            return Ok(());
+        }
         // The shortest start of the order that makes room: adding one never takes room away.
         let (mut none, mut enough) = (0, order.len());
         while enough.saturating_sub(none) > 1 {
@@ -609,9 +674,13 @@ impl Search<'_> {
             return Ok(());
         }
         let mut rest = chosen.clone();
-        rest.extend(next..self.candidates.len());
+        let more = next..self.candidates.len();
+        rest.extend(more.filter(|one| self.of_tenant_of(chosen, *one) < self.of_tenant));
         if !self.fits(ledger, &rest)? {
             return Ok(());
+        }
+        if self.of_tenant_of(chosen, next) >= self.of_tenant {
+            return self.descend(ledger, chosen, next.saturating_add(1));
         }
         chosen.push(next);
         if self.fits(ledger, chosen)? {

@@ -274,6 +274,7 @@ mod tests {
             end: now + 100,
             confirm_by: now + 10,
             charges: accounts.iter().map(charge).collect(),
+            terms: None,
         };
         let charges = ledger.reserve(booking).unwrap().booking.charges;
         names.note(ledger, &charges);

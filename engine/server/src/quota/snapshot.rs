@@ -17,13 +17,14 @@ use std::sync::Arc;
 use placet_core::{
     APPROVAL_VERSION, AccountKind, AccountPath, Charge, Digest, ExpiryCause, FreezeClaims,
     FreezeScope, Grant, Id, IsolationLevel, MAX_AMOUNT, PriorityClass, QuotaNode, ReservationState,
-    SubjectKind, Unit,
+    SlaTerms, SubjectKind, Unit,
 };
 use serde::{Deserialize, Serialize};
 
 use super::approved::{Freeze, Freezes, MAX_FREEZES, MAX_WAIVERS_IN_USE, WaiverUse};
 use super::cohorts::forest;
 use super::preempt::{Order, Part, Parts, Plan};
+use super::spared::MAX_TENANTS_EVICTED;
 use super::timeline::Timeline;
 use super::{
     Account, Booking, Budget, Defect, Ended, Ledger, MAX_CHARGES, MAX_ENDED, MAX_TERMS,
@@ -73,6 +74,8 @@ enum Item<'a> {
     Freeze(Box<FreezeRow<'a>>),
     /// A name that was lifted, and until when it is remembered; by name.
     Lifted { name: Cow<'a, Id>, until: u64 },
+    /// When a tenant last lost work by an eviction; by tenant.
+    Evicted { tenant: Cow<'a, Id>, at: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +108,8 @@ struct LiveRow<'a> {
     end: u64,
     confirm_by: u64,
     charges: Vec<ChargeRow<'a>>,
+    /// Least run time and notice.
+    terms: Option<(u32, u32)>,
     extensions: Vec<TermRow<'a>>,
     epoch: u64,
     state: ReservationState,
@@ -248,7 +253,12 @@ impl<'a> Item<'a> {
     fn live(reservation: &'a Reservation) -> Self {
         let Reservation { booking, extensions, epoch, state, since, order, plan, cut } =
             reservation;
-        let Booking { id, tenant, caller, class, work, start, end, confirm_by, charges } = booking;
+        let Booking { id, tenant, caller, class, work, start, end, confirm_by, charges, terms } =
+            booking;
+        let terms = terms.map(|terms| {
+            let SlaTerms { min_runtime_seconds, notice_seconds } = terms;
+            (min_runtime_seconds, notice_seconds)
+        });
         Self::Live(Box::new(LiveRow {
             id: Cow::Borrowed(id),
             tenant: Cow::Borrowed(tenant),
@@ -259,6 +269,7 @@ impl<'a> Item<'a> {
             end: *end,
             confirm_by: *confirm_by,
             charges: charges.iter().map(ChargeRow::of).collect(),
+            terms,
             extensions: extensions.iter().map(TermRow::of).collect(),
             epoch: *epoch,
             state: *state,
@@ -417,6 +428,10 @@ impl LiveRow<'_> {
             end: self.end,
             confirm_by: self.confirm_by,
             charges: self.charges.into_iter().map(ChargeRow::charge).collect(),
+            terms: self.terms.map(|(min_runtime_seconds, notice_seconds)| SlaTerms {
+                min_runtime_seconds,
+                notice_seconds,
+            }),
         };
         Reservation {
             booking,
@@ -459,6 +474,7 @@ pub(crate) fn subject(bytes: &[u8]) -> String {
         Ok(Item::Waiver(waiver)) => format!("the waiver `{}`", waiver.name),
         Ok(Item::Freeze(freeze)) => format!("the freeze `{}`", freeze.name),
         Ok(Item::Lifted { name, .. }) => format!("the freeze `{name}`, which was lifted"),
+        Ok(Item::Evicted { tenant, .. }) => format!("what the tenant `{tenant}` lost"),
         Err(_) => "what is no item".to_owned(),
     }
 }
@@ -536,6 +552,9 @@ impl Ledger {
         for (name, until) in &self.freezes.lifted {
             rows.put(&Item::Lifted { name: Cow::Borrowed(name), until: *until })?;
         }
+        for (tenant, at) in self.evicted.iter() {
+            rows.put(&Item::Evicted { tenant: Cow::Borrowed(tenant), at })?;
+        }
         Ok(())
     }
 }
@@ -550,6 +569,7 @@ enum Place {
     Waiver(Id),
     Freeze(Id),
     Lifted(Id),
+    Evicted(Id),
 }
 
 /// A ledger that is put together from its items.
@@ -618,6 +638,7 @@ impl Restoring {
             Item::Waiver(waiver) => Place::Waiver(waiver.name.clone().into_owned()),
             Item::Freeze(freeze) => Place::Freeze(freeze.name.clone().into_owned()),
             Item::Lifted { name, .. } => Place::Lifted(name.clone().into_owned()),
+            Item::Evicted { tenant, .. } => Place::Evicted(tenant.clone().into_owned()),
         })
     }
 
@@ -675,6 +696,12 @@ impl Restoring {
             }
             Item::Lifted { name, until } => {
                 self.freezes.lifted.insert(name.into_owned(), until);
+            }
+            Item::Evicted { tenant, at } => {
+                if self.ledger.evicted.len() >= MAX_TENANTS_EVICTED {
+                    return Err("is one tenant too many");
+                }
+                self.ledger.evicted.replace(tenant.into_owned(), Some(at));
             }
         }
         Ok(())

@@ -175,6 +175,7 @@ fn apply(ledger: &mut Ledger, op: &Op) -> Got {
                 end: start + length,
                 confirm_by: (ledger.now() + within).min(start + length),
                 charges: charges.iter().copied().map(charge).collect(),
+                terms: None,
             };
             match ledger.reserve(booking.clone()) {
                 Ok(reservation) => {
@@ -572,6 +573,7 @@ fn booking(name: u16, charges: Vec<Charge>) -> Booking {
         end: 200,
         confirm_by: 150,
         charges,
+        terms: None,
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use placet_core::{
     AccountKind, Charge, Code, Counterfactual, DECISION_VERSION, Decision, Effect, Event, Eviction,
     EvictionOrder, Extends, Grant, Id, Level, MAX_LEAD_SECONDS, Obligation, PreemptionRule, Reason,
-    ReservationGrant, Unit, Waived, Warning, utc,
+    ReservationGrant, SlaTerms, Unit, Waived, Warning, utc,
 };
 use placet_policy::{Waiver, waiver};
 
 use super::{Candidate, DENIAL_SECONDS, Evidence, Options, Proposal, SequencerError};
 use crate::quota::{
-    Booking, Defect, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, Refusal, Reservation,
-    ReserveError, WaiverError, Work,
+    Booking, Defect, ExtendError, Fit, LEASE_ACCOUNTS, LeaseError, Ledger, MAX_STARTS_TRIED,
+    Refusal, Reservation, ReserveError, WaiverError, Work,
 };
 
 /// Name under which the engine itself denies.
@@ -53,6 +53,7 @@ pub(super) struct Judged {
     pub(super) waived: Vec<Waived>,
     /// The waivers that are used for the first time, as they are to be logged.
     pub(super) first_uses: Vec<Event>,
+    terms: Option<SlaTerms>,
     warnings: Vec<Warning>,
 }
 
@@ -73,6 +74,7 @@ impl Judged {
             reservation: None,
             waived: Vec::new(),
             first_uses: Vec::new(),
+            terms: None,
             ..self
         }
     }
@@ -122,6 +124,7 @@ pub(super) fn judge(
         reservation: None,
         waived: Vec::new(),
         first_uses: Vec::new(),
+        terms: None,
         warnings: Vec::new(),
     };
     // Ahead of everything: what is frozen touches no quota and displaces nobody.
@@ -159,13 +162,11 @@ pub(super) fn judge(
             }
         }
     }
-    // Only where none fits, others have to make room: for the first of which policies say so.
-    for candidate in candidates {
-        if let Some(held) =
-            preempt(ledger, proposal, candidate, confirm_within_seconds, reservation)?
-        {
-            return admitted(ledger, proposal, candidate, held);
-        }
+    // Only where none fits, others have to make room.
+    if let Some((candidate, held)) =
+        preempt(ledger, proposal, candidates, confirm_within_seconds, reservation)?
+    {
+        return admitted(ledger, proposal, candidate, held);
     }
     if denial.reasons.is_empty() {
         return Err(JudgeError::Malformed("has neither candidates nor reasons"));
@@ -187,6 +188,8 @@ fn admitted(
         obligations: candidate.outcome.obligations.clone(),
         preemption: candidate.outcome.preemption.clone(),
         reasons: Vec::new(),
+        // Of what goes on, all that it was promised.
+        terms: ledger.held(&held.id).and_then(|held| held.booking.terms),
         reservation: Some(held),
         waived: candidate.outcome.waived.clone(),
         first_uses,
@@ -322,36 +325,73 @@ fn not_used(proposal: &Proposal, needed: &Waiver, error: WaiverError) -> Reason 
     }
 }
 
-/// Holds the charges of one candidate at the expense of others, if it asks for that, policies allow
-/// it, and somebody can make room.
-fn preempt(
+/// Holds the charges of a candidate at the expense of others, if it asks for that, policies allow
+/// it, and somebody can make room: of the first one where that is so after the grace of its rule,
+/// else of the one where those who were promised a longer notice can make room the soonest.
+fn preempt<'a>(
+    ledger: &mut Ledger,
+    proposal: &Proposal,
+    candidates: &'a [Candidate],
+    confirm_within_seconds: u64,
+    reservation: &Id,
+) -> Result<Option<(&'a Candidate, ReservationGrant)>, JudgeError> {
+    let workload = proposal.request.subject.workload();
+    // What is booked in advance waits for its turn, and what goes on begins at its own end.
+    if !workload.may_preempt || workload.start.is_some() || proposal.request.extends.is_some() {
+        return Ok(None);
+    }
+    let within = confirm_within_seconds;
+    let mut later = BTreeSet::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        let Some(rule) = rule_of(candidate) else { continue };
+        // Victims have a second at least: nobody is gone before they are told.
+        let grace = ledger.spoil_grace(rule.grace_seconds).max(1);
+        let start = ledger.now().saturating_add(u64::from(grace));
+        match preempt_at(ledger, proposal, candidate, (start, within), reservation)? {
+            Ok(held) => return Ok(Some((candidate, held))),
+            Err(Some(refused)) => {
+                let starts = ledger.later_starts(rule, &refused);
+                later.extend(starts.into_iter().map(|start| (start, index)));
+            }
+            Err(None) => {}
+        }
+    }
+    for (start, index) in later.into_iter().take(MAX_STARTS_TRIED - 1) {
+        let Some(candidate) = candidates.get(index) else { continue };
+        if let Ok(held) = preempt_at(ledger, proposal, candidate, (start, within), reservation)? {
+            return Ok(Some((candidate, held)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whom a candidate may displace.
+fn rule_of(candidate: &Candidate) -> Option<&PreemptionRule> {
+    let outcome = &candidate.outcome;
+    outcome.preemption.as_ref().filter(|_| outcome.effect == Effect::Permit)
+}
+
+/// Holds the charges of one candidate from `start` on at the expense of others: they have to be
+/// gone by then. Otherwise what was refused, if another start may help.
+fn preempt_at(
     ledger: &mut Ledger,
     proposal: &Proposal,
     candidate: &Candidate,
-    confirm_within_seconds: u64,
+    (start, confirm_within_seconds): (u64, u64),
     reservation: &Id,
-) -> Result<Option<ReservationGrant>, JudgeError> {
-    let outcome = &candidate.outcome;
-    let workload = proposal.request.subject.workload();
-    // What is booked in advance waits for its turn, and what goes on begins at its own end.
-    let is_new = workload.start.is_none() && proposal.request.extends.is_none();
-    let asked = workload.may_preempt && is_new;
-    let Some(rule) = outcome.preemption.as_ref().filter(|_| asked) else {
-        return Ok(None);
-    };
-    if outcome.effect != Effect::Permit || check_waived(ledger, proposal, candidate)?.is_err() {
-        return Ok(None);
+) -> Result<Result<ReservationGrant, Option<Booking>>, JudgeError> {
+    let Some(rule) = rule_of(candidate) else { return Ok(Err(None)) };
+    if check_waived(ledger, proposal, candidate)?.is_err() {
+        return Ok(Err(None));
     }
-    // Victims have a second at least: nobody is gone before they are told.
-    let grace = ledger.spoil_grace(rule.grace_seconds).max(1);
-    let start = ledger.now().saturating_add(u64::from(grace));
     let booking = booking(proposal, candidate, reservation, start, 0);
-    let Ok(charges) = charges(ledger, candidate, &booking)? else { return Ok(None) };
+    let Ok(charges) = charges(ledger, candidate, &booking)? else { return Ok(Err(None)) };
     let confirm_by = ledger.now().saturating_add(confirm_within_seconds).min(start);
     let booking = Booking { confirm_by, charges, ..booking };
     match ledger.preempt(&booking, rule) {
-        Ok(held) => Ok(Some(granted(held))),
-        Err(ReserveError::Refused(_) | ReserveError::Mismatch { .. }) => Ok(None),
+        Ok(held) => Ok(Ok(granted(held))),
+        Err(ReserveError::Refused(_)) => Ok(Err(Some(booking))),
+        Err(ReserveError::Mismatch { .. }) => Ok(Err(None)),
         Err(ReserveError::Malformed(what)) => Err(JudgeError::Malformed(what)),
         Err(ReserveError::Broken) => Err(JudgeError::Broken),
     }
@@ -382,6 +422,7 @@ fn booking(
         end,
         confirm_by: start.saturating_add(confirm_within_seconds).min(end),
         charges: Vec::new(),
+        terms: candidate.outcome.terms,
     }
 }
 
@@ -759,6 +800,7 @@ pub(super) fn decision(
         reservation: judged.reservation,
         sub: format!("{}/{jti}", kind.as_str()),
         tenant_id: request.tenant_id.clone(),
+        terms: judged.terms,
         waivers: waivers.into_iter().collect(),
         warnings: judged.warnings,
         workload: grant(proposal, judged.gpu_model),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use placet_core::{
-    Effect, Event, EvictionOrder, Expect, KeySet, Leaf, PreemptionRule, PriorityClass, Subject,
-    Verifier,
+    Effect, Event, EvictionOrder, Expect, Id, KeySet, Leaf, PreemptionRule, PriorityClass,
+    SlaTerms, Subject, Verifier,
 };
 use placet_server::sequencer::{
     Options, Proposal, SequencerError, SequencerHandle, SettleError, SettleKind,
@@ -46,6 +46,7 @@ pub(crate) fn burst(name: &str, gpus: u32, time: u64) -> Box<Proposal> {
         max_victims: 4,
         min_runtime_seconds: 30,
         victim_classes: vec![PriorityClass::ExternalCommercial],
+        ..PreemptionRule::default()
     });
     asked
 }
@@ -123,6 +124,93 @@ fn an_order_that_is_too_long_fails_its_own_request_only() {
         assert_eq!(refused.await, Err(SequencerError::TooLong));
         assert_eq!(sequencer.inspect().await.unwrap().usage, before.usage, "nothing is held");
         assert_eq!(beside.await.unwrap().effect, Effect::Deny, "another is decided");
+        sequencer.close().await;
+    });
+}
+
+fn on_terms(
+    mut asked: Box<Proposal>,
+    min_runtime_seconds: u32,
+    notice_seconds: u32,
+) -> Box<Proposal> {
+    asked.candidates[0].outcome.terms = Some(SlaTerms { min_runtime_seconds, notice_seconds });
+    asked
+}
+
+fn with_rule(mut asked: Box<Proposal>, change: impl Fn(&mut PreemptionRule)) -> Box<Proposal> {
+    change(asked.candidates[0].outcome.preemption.as_mut().unwrap());
+    asked
+}
+
+#[test]
+fn a_promise_is_signed_and_the_preemptor_waits_for_it() {
+    let world = World::new();
+    run(async {
+        let sequencer = world.start();
+        // Both fill the account; who was promised little would do for a small one.
+        for (name, gpus, notice) in [("e-1", 30, 400), ("e-2", 10, 60)] {
+            let decided =
+                decide(&sequencer, on_terms(sold(name, gpus), 400, notice)).await.unwrap();
+            let terms = SlaTerms { min_runtime_seconds: 400, notice_seconds: notice };
+            assert_eq!(verified(&world, &decided, 1_000).terms, Some(terms));
+            settled(&sequencer, settle(SettleKind::Confirm, name, 1_000)).await.unwrap();
+        }
+        let decided = decide(&sequencer, burst("i-0", 8, 1_030)).await.unwrap();
+        let decision = verified(&world, &decided, 1_030);
+        assert_eq!(decision.reservation.map(|held| held.start), Some(1_430), "and no sooner");
+        let release = settle(SettleKind::Release, "i-0", 1_030);
+        settled(&sequencer, release).await.unwrap();
+        let decided = decide(&sequencer, burst("i-1", 8, 1_450)).await.unwrap();
+        let decision = verified(&world, &decided, 1_450);
+        assert_eq!((decision.evictions.len(), decision.terms), (1, None));
+        assert_eq!(decision.reservation.map(|held| held.start), Some(1_510));
+        let large = decide(&sequencer, burst("i-2", 20, 1_450)).await.unwrap();
+        let decision = verified(&world, &large, 1_450);
+        assert_eq!(decision.reservation.map(|held| held.start), Some(1_850));
+        assert_eq!(decision.evictions.len(), 1, "the other was told to go before");
+        let before = sequencer.inspect().await.unwrap();
+        sequencer.close().await;
+        let sequencer = world.start();
+        assert_eq!(sequencer.inspect().await.unwrap(), before, "and so the log says");
+        sequencer.close().await;
+    });
+}
+
+#[test]
+fn who_lost_work_is_spared_after_a_restart_too() {
+    let world = World::new();
+    run(async {
+        let sequencer = world.start();
+        for (name, gpus) in [("e-1", 20), ("e-2", 20)] {
+            decide(&sequencer, sold(name, gpus)).await.unwrap();
+            settled(&sequencer, settle(SettleKind::Confirm, name, 1_000)).await.unwrap();
+        }
+        let spare = |protected: &str, seconds: u32| {
+            let protected = Id::new(protected).unwrap();
+            move |rule: &mut PreemptionRule| {
+                rule.protected_tenants = vec![protected.clone()];
+                rule.cool_down_seconds = seconds;
+            }
+        };
+        let asked = with_rule(burst("i-0", 18, 1_100), spare("acme", 0));
+        assert_eq!(decide(&sequencer, asked).await.unwrap().effect, Effect::Deny);
+        let asked = with_rule(burst("i-1", 18, 1_100), spare("other", 600));
+        assert_eq!(decide(&sequencer, asked).await.unwrap().effect, Effect::Permit);
+        settled(&sequencer, settle(SettleKind::Confirm, "i-1", 1_100)).await.unwrap();
+        let before = sequencer.inspect().await.unwrap();
+        sequencer.close().await;
+
+        let sequencer = world.start();
+        assert_eq!(sequencer.inspect().await.unwrap(), before);
+        // It has to be gone at 1,160: until 1,760 nobody else of it goes.
+        for (name, time, effect) in [
+            ("i-2", 1_600, Effect::Deny),
+            ("i-3", 1_699, Effect::Deny),
+            ("i-4", 1_700, Effect::Permit),
+        ] {
+            let asked = with_rule(burst(name, 22, time), spare("other", 600));
+            assert_eq!(decide(&sequencer, asked).await.unwrap().effect, effect, "at {time}");
+        }
         sequencer.close().await;
     });
 }

@@ -503,6 +503,7 @@ fn a_rule_of_who_may_displace_is_not_asked_under_a_freeze() {
             max_victims: 1,
             min_runtime_seconds: 0,
             victim_classes: vec![PriorityClass::ExternalCommercial],
+            ..PreemptionRule::default()
         });
         frozen(&sequencer, asked).await;
         sequencer.close().await;

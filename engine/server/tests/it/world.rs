@@ -140,6 +140,7 @@ pub(crate) fn proposal(request_id: &str, gpus: u32, seconds: u64, time: u64) -> 
         effect: Effect::Permit,
         obligations: Vec::new(),
         preemption: None,
+        terms: None,
         reasons: Vec::new(),
         waived: Vec::new(),
         warnings: Vec::new(),

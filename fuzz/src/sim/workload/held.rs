@@ -140,6 +140,7 @@ impl Driver {
         if self.rng.percent(20) {
             outcome.preemption = Some(self.rule());
         }
+        outcome.terms = self.terms();
         let mut candidate = Candidate { gpu_model: id(gpu_model), limits: Vec::new(), outcome };
         let account = |ending: &str, unit, limit| Account {
             path: path(&format!("lease/{lease}{ending}")),

@@ -39,6 +39,19 @@ const TENANTS: [(&str, bool); 4] =
 /// For each of the house's own, the terms on which it displaces others: seconds of grace, least
 /// seconds of run time, most victims. All of it short and small, so that it happens often.
 const RULES: [(&str, u64, u64, u64); 2] = [("research", 1, 1, 3), ("laboratory", 2, 2, 2)];
+/// What tenants to whom is sold are promised should they be displaced: service level, least run
+/// time and notice in seconds. Longer than some of the rules above, so that it counts.
+const PROMISES: [(&str, &str, u64, u64); 2] = [("customer", "gold", 1, 3), ("partner", "", 2, 1)];
+/// Says what its own params promise, and nothing else.
+const PROMISE: &str = "# METADATA
+# title: Service levels
+# description: What sold work is promised should it be displaced.
+package placet.promise
+
+import rego.v1
+
+terms := data.params[object.get(input.tenant, \"sla\", \"none\")]
+";
 
 /// GPUs of one model in a cluster: model, how many, and how many of them are the safety buffer.
 type Pool = (&'static str, u64, u64);
@@ -115,6 +128,7 @@ pub(super) fn write_world(folder: &Path) {
             std::fs::copy(shipped.join(&path), bundle.join(&path)).unwrap();
         }
     }
+    std::fs::write(bundle.join("promise.rego"), PROMISE).unwrap();
     // JSON is YAML.
     std::fs::write(bundle.join("bundle.yaml"), manifest().to_string()).unwrap();
 }
@@ -149,18 +163,37 @@ fn manifest() -> Value {
         own["select"] = json!({"tenants": [tenant]});
         policies.push(own);
     }
+    let promised = |(_, sla, least, notice): (&str, &str, u64, u64)| {
+        let sla = if sla.is_empty() { "none" } else { sla };
+        (sla.to_owned(), promise(least, notice))
+    };
+    let params: serde_json::Map<String, Value> = PROMISES.map(promised).into_iter().collect();
+    let tenants = PROMISES.map(|(tenant, ..)| tenant);
+    policies.push(json!({
+        "name": "promise", "source": "promise.rego", "params": params,
+        "select": {"tenants": tenants},
+    }));
     json!({
         "schema": "placet.bundle/v1", "revision": "soak", "policies": policies,
         "required": {"lease": ["capacity", "quota"], "job": ["capacity", "quota"]},
     })
 }
 
+fn promise(least: u64, notice: u64) -> Value {
+    json!({"min_runtime_seconds": least, "notice_seconds": notice})
+}
+
 fn rules() -> serde_json::Map<String, Value> {
     let rule = |(tenant, grace, least, most): (&str, u64, u64, u64)| {
-        let rule = json!({
+        let mut rule = json!({
             "grace_seconds": grace, "min_runtime_seconds": least, "max_victims": most,
-            "victim_classes": ["EXTERNAL_COMMERCIAL"],
+            "victim_classes": ["EXTERNAL_COMMERCIAL"], "cool_down_seconds": grace,
         });
+        if tenant == "research" {
+            rule["max_victims_per_tenant"] = 2.into();
+        } else {
+            rule["protected_tenants"] = json!(["partner"]);
+        }
         (tenant.to_owned(), rule)
     };
     RULES.map(rule).into_iter().collect()
@@ -172,11 +205,16 @@ fn facts(number: u64) -> Value {
         let mut classes: Vec<&str> =
             ASKERS.iter().filter(|(asker, _)| asker == id).map(|asker| class(&asker)).collect();
         classes.dedup();
-        json!({
+        let mut tenant = json!({
             "id": id, "kind": if *own { "OWN" } else { "CUSTOMER" },
             "allowed_jurisdictions": [], "attestations": [], "licensed_models": [],
             "min_isolation": "SHARED", "priority_classes": classes,
-        })
+        });
+        let sla = PROMISES.iter().find(|one| one.0 == *id).map_or("", |one| one.1);
+        if !sla.is_empty() {
+            tenant["sla"] = sla.into();
+        }
+        tenant
     };
     let pool = |pool: &Pool| {
         let (model, count, buffer) = pool;
@@ -254,7 +292,12 @@ pub(super) fn terms() -> Value {
             limits.insert(format!("cluster/{id}/gpu/{model}"), ((count - buffer) * 1_000).into());
         }
     }
+    let promised = |(tenant, _, least, notice): (&str, &str, u64, u64)| {
+        (tenant.to_owned(), promise(least, notice))
+    };
+    let promises: serde_json::Map<String, Value> = PROMISES.map(promised).into_iter().collect();
     json!({
+        "promises": promises,
         "event": "terms", "confirm_within": CONFIRM_WITHIN, "rules": rules(),
         "limits": {"EXTERNAL_COMMERCIAL": limits},
     })

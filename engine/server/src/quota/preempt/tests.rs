@@ -1,7 +1,7 @@
 //! Victims against all sets of them, and long sequences in which internal work displaces what was
 //! sold.
 
-use placet_core::{ExpiryCause, Unit};
+use placet_core::{ExpiryCause, SlaTerms, Unit};
 use proptest::prelude::*;
 
 use super::*;
@@ -48,6 +48,7 @@ fn booking(name: &str, class: PriorityClass, start: u64, length: u64, amount: u6
             level(&format!("tenant/{tenant}/gpu"), amount, CLUSTER),
             budget(&format!("tenant/{tenant}/gpu-seconds"), amount * length),
         ],
+        terms: None,
     }
 }
 
@@ -60,19 +61,62 @@ fn internal(name: &str, now: u64, grace: u64, length: u64, amount: u64) -> Booki
 
 fn rule(min_runtime_seconds: u32, max_victims: u32) -> PreemptionRule {
     let victim_classes = vec![PriorityClass::ExternalCommercial];
-    PreemptionRule { grace_seconds: 0, max_victims, min_runtime_seconds, victim_classes }
+    PreemptionRule { max_victims, min_runtime_seconds, victim_classes, ..PreemptionRule::default() }
+}
+
+/// Who buys, and what was promised: least run time and notice.
+type Promise = (u8, u32, u32);
+
+/// Bought by one of several tenants, on terms.
+fn bought((tenant, min_runtime_seconds, notice_seconds): Promise, own: Booking) -> Booking {
+    let terms = SlaTerms { min_runtime_seconds, notice_seconds };
+    let terms = Some(terms).filter(|terms| *terms != SlaTerms::default());
+    Booking { tenant: tenant_id(tenant), terms, ..own }
+}
+
+fn tenant_id(number: u8) -> Id {
+    id(&format!("t{number}"))
+}
+
+fn tenant() -> impl Strategy<Value = u8> {
+    0..3_u8
+}
+
+fn promise() -> impl Strategy<Value = Promise> {
+    let seconds = |most: u32| prop_oneof![2 => Just(0), 1 => 0..most];
+    (tenant(), seconds(50), seconds(9))
+}
+
+/// What a rule says beyond classes and numbers of its own.
+fn more_rule() -> impl Strategy<Value = (Vec<u8>, u32, Option<u32>)> {
+    let protected = proptest::sample::subsequence(vec![0_u8, 1, 2], 0..2);
+    (protected, prop_oneof![Just(0), 0..40_u32], proptest::option::of(1..3_u32))
+}
+
+fn with_more(
+    rule: PreemptionRule,
+    (protected, cool_down_seconds, max_victims_per_tenant): (Vec<u8>, u32, Option<u32>),
+) -> PreemptionRule {
+    let protected_tenants = protected.into_iter().map(tenant_id).collect();
+    PreemptionRule { protected_tenants, cool_down_seconds, max_victims_per_tenant, ..rule }
 }
 
 /// A ledger with confirmed external reservations: start, length and amount of each.
 fn sold(all: &[(u64, u64, u64)]) -> Ledger {
+    let plain = |(start, length, amount): &(u64, u64, u64)| (*start, *length, *amount, (0, 0, 0));
+    sold_on_terms(&all.iter().map(plain).collect::<Vec<_>>())
+}
+
+fn sold_on_terms(all: &[(u64, u64, u64, Promise)]) -> Ledger {
     let mut ledger = Ledger::default();
     let mut all: Vec<_> = all.iter().enumerate().collect();
     all.sort_by_key(|(_, one)| one.0);
-    for (number, (start, length, amount)) in all {
+    for (number, (start, length, amount, promise)) in all {
         ledger.advance(NOW - 50 + start).unwrap();
         let (name, start) = (format!("e{number}"), ledger.now());
         let class = PriorityClass::ExternalCommercial;
-        if ledger.reserve(booking(&name, class, start, 50 + length, *amount)).is_ok() {
+        let own = bought(*promise, booking(&name, class, start, 50 + length, *amount));
+        if ledger.reserve(own).is_ok() {
             ledger.confirm(&id(&name), 1).unwrap();
         }
     }
@@ -86,9 +130,25 @@ fn least(ledger: &Ledger, booking: &Booking, rule: &PreemptionRule) -> Option<(u
     let those: Vec<&Reservation> = ledger.live.values().collect();
     let may = |held: &Reservation| {
         let ran = booking.start.checked_sub(held.booking.start);
-        ran.is_some_and(|ran| ran >= u64::from(rule.min_runtime_seconds))
+        let terms = held.booking.terms.unwrap_or_default();
+        let least = rule.min_runtime_seconds.max(terms.min_runtime_seconds);
+        let tenant = &held.booking.tenant;
+        let lost = ledger.evicted.iter().find(|(other, _)| *other == tenant);
+        let is_spared = lost.is_some_and(|(_, at)| {
+            rule.cool_down_seconds > 0 && booking.start < at + u64::from(rule.cool_down_seconds)
+        });
+        ran.is_some_and(|ran| ran >= u64::from(least))
             && held.until() > booking.start
+            && booking.start - NOW >= u64::from(terms.notice_seconds)
+            && !rule.protected_tenants.contains(tenant)
+            && !is_spared
     };
+    let of_tenant = |set: u32, tenant: &Id| {
+        let chosen = those.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0);
+        chosen.filter(|(_, held)| held.booking.tenant == *tenant).count()
+    };
+    let most =
+        rule.max_victims_per_tenant.map_or(usize::MAX, |most| usize::try_from(most).unwrap());
     let amount = booking.charges[0].amount;
     let fits = |set: u32| {
         let chosen = |at: usize| set & (1 << at) != 0;
@@ -101,7 +161,9 @@ fn least(ledger: &Ledger, booking: &Booking, rule: &PreemptionRule) -> Option<(u
     };
     let sets = (0..1_u32 << those.len()).filter(|set| {
         let chosen = || those.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0);
-        set.count_ones() <= rule.max_victims && chosen().all(|(_, held)| may(held)) && fits(*set)
+        let all_may =
+            chosen().all(|(_, held)| may(held) && of_tenant(*set, &held.booking.tenant) <= most);
+        set.count_ones() <= rule.max_victims && all_may && fits(*set)
     });
     let cost = |set: u32| {
         let chosen = those.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0);
@@ -118,13 +180,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn the_victims_are_the_best(
-        all in proptest::collection::vec((0..45_u64, 1..40_u64, 1..30_u64), 1..8),
+        all in proptest::collection::vec((0..45_u64, 1..40_u64, 1..30_u64, promise()), 1..8),
         (grace, length, amount) in (0..10_u64, 1..50_u64, 1..=CLUSTER),
         (min_runtime, most) in (0..40_u32, 1..6_u32),
+        more in more_rule(),
+        evicted in proptest::collection::vec((tenant(), NOW - 40..NOW + 12), 0..3),
     ) {
-        let mut ledger = sold(&all);
+        let mut ledger = sold_on_terms(&all);
+        for (tenant, at) in evicted {
+            ledger.note_eviction(&tenant_id(tenant), at);
+        }
+        ledger.keep();
         let booking = internal("i", NOW, grace, length, amount);
-        let rule = rule(min_runtime, most);
+        let rule = with_more(rule(min_runtime, most), more);
         let expected = least(&ledger, &booking, &rule);
         let before = ledger.state_digest();
         let held = ledger.preempt(&booking, &rule);
@@ -132,6 +200,10 @@ proptest! {
         match held {
             Ok(_) => {
                 let victims = ledger.victims(&id("i"));
+                let names: BTreeSet<Id> = victims.iter().cloned().collect();
+                ledger.undo_all();
+                prop_assert_eq!(ledger.state_digest(), before);
+                prop_assert!(ledger.allows(&rule, &booking, &names), "so does the fold");
                 let lost = victims.iter().map(|victim| {
                     let held = &ledger.live[victim].booking;
                     u128::from(held.work.milli_gpus()) * u128::from(booking.start - held.start)
@@ -149,8 +221,9 @@ proptest! {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Sell { length: u64, amount: u64 },
-    Preempt { grace: u64, length: u64, amount: u64, min_runtime: u32, most: u32 },
+    Sell { length: u64, amount: u64, promise: Promise },
+    Preempt { grace: u64, length: u64, amount: u64, rule: PreemptionRule },
+    Extend { at: usize, length: u64, promise: Promise },
     Book { length: u64, amount: u64 },
     Confirm(usize),
     Release(usize),
@@ -159,12 +232,16 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => (1..60_u64, 1..30_u64).prop_map(|(length, amount)| Op::Sell { length, amount }),
-        3 => (0..8_u64, 1..60_u64, 1..=CLUSTER, 0..12_u32, 1..8_u32).prop_map(
-            |(grace, length, amount, min_runtime, most)| {
-                Op::Preempt { grace, length, amount, min_runtime, most }
+        4 => (1..60_u64, 1..30_u64, promise())
+            .prop_map(|(length, amount, promise)| Op::Sell { length, amount, promise }),
+        3 => (0..8_u64, 1..60_u64, 1..=CLUSTER, 0..12_u32, 1..8_u32, more_rule()).prop_map(
+            |(grace, length, amount, min_runtime, most, more)| {
+                let rule = with_more(rule(min_runtime, most), more);
+                Op::Preempt { grace, length, amount, rule }
             }
         ),
+        1 => (0..6_usize, 1..30_u64, promise())
+            .prop_map(|(at, length, promise)| Op::Extend { at, length, promise }),
         1 => (1..60_u64, 1..30_u64).prop_map(|(length, amount)| Op::Book { length, amount }),
         6 => (0..6_usize).prop_map(Op::Confirm),
         2 => (0..12_usize).prop_map(Op::Release),
@@ -178,14 +255,85 @@ fn potential(ledger: &Ledger) -> usize {
     ledger.live.values().filter(|held| ledger.displaceable(held)).count()
 }
 
+/// Every victim has had what it was promised, and nobody goes whom the rule spares.
+fn check_promises(
+    ledger: &Ledger,
+    booking: &Booking,
+    rule: &PreemptionRule,
+    victims: &[Id],
+    lost: &[(Id, u64)],
+) -> Result<(), TestCaseError> {
+    let mut by_tenant: BTreeMap<&Id, u32> = BTreeMap::new();
+    for victim in victims {
+        let own = &ledger.live[victim].booking;
+        let terms = own.terms.unwrap_or_default();
+        let least = terms.min_runtime_seconds.max(rule.min_runtime_seconds);
+        prop_assert!(booking.start - own.start >= u64::from(least));
+        prop_assert!(booking.start - ledger.now() >= u64::from(terms.notice_seconds));
+        prop_assert!(!rule.protected_tenants.contains(&own.tenant));
+        let recent = lost.iter().filter(|(tenant, _)| *tenant == own.tenant);
+        let cool_down = u64::from(rule.cool_down_seconds);
+        // An order of somebody else may take effect later than this one: without a cool-down
+        // nobody is spared for it.
+        let is_cool = |at: u64| cool_down == 0 || at + cool_down <= booking.start;
+        prop_assert!(recent.into_iter().all(|(_, at)| is_cool(*at)));
+        *by_tenant.entry(&own.tenant).or_default() += 1;
+    }
+    let most = rule.max_victims_per_tenant.unwrap_or(u32::MAX);
+    prop_assert!(by_tenant.values().all(|count| *count <= most));
+    Ok(())
+}
+
+/// Makes a reservation longer, if it can go on, on terms of its own.
+fn extend(ledger: &mut Ledger, name: &Id, length: u64, promise: Promise) {
+    let Some(held) = ledger.live.get(name).cloned() else { return };
+    let Booking { tenant, work, class, terms, .. } = held.booking.clone();
+    let (start, first) = (held.end(), held.booking.start);
+    let extends = placet_core::Extends {
+        reservation_id: name.clone(),
+        epoch: held.epoch,
+        start: first,
+        end: start,
+    };
+    let own = booking(name.as_str(), class, start, length, 1);
+    let own = Booking { work, confirm_by: own.end, ..bought(promise, own) };
+    let own = Booking { tenant, ..own };
+    if let Ok(longer) = ledger.extend(own.clone(), &extends) {
+        let best = SlaTerms::strictest([terms, own.terms]);
+        assert_eq!(longer.booking.terms, best, "it keeps what it was promised");
+    }
+}
+
 struct Run {
     ledger: Ledger,
+    /// Whose work was lost, and when.
+    lost: Vec<(Id, u64)>,
     names: Vec<Id>,
     sold: usize,
     evicted: usize,
 }
 
 impl Run {
+    /// Confirms, and holds that each victim has a new epoch then.
+    fn confirm(&mut self, name: &Id) -> Result<(), TestCaseError> {
+        let ledger = &mut self.ledger;
+        let epoch = ledger.live.get(name).map_or(1, |held| held.epoch);
+        let told = ledger.victims(name);
+        let epochs: Vec<u64> = told.iter().map(|one| ledger.live[one].epoch).collect();
+        if ledger.confirm(name, epoch).is_err() {
+            return Ok(());
+        }
+        for (victim, epoch) in told.iter().zip(epochs) {
+            let held = &ledger.live[victim];
+            self.lost.push((held.booking.tenant.clone(), held.until()));
+            prop_assert_eq!(ledger.live[victim].epoch, epoch + 1);
+            let stale = ledger.release(victim, epoch);
+            let stale = matches!(stale, Err(SettleError::StaleEpoch { .. }));
+            prop_assert!(stale, "the old epoch is fenced off");
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), TestCaseError> {
         let now = self.ledger.now();
         let fresh = format!("r{}", self.names.len());
@@ -195,12 +343,11 @@ impl Run {
         };
         let ledger = &mut self.ledger;
         match op {
-            Op::Sell { length, amount } => {
-                let class = PriorityClass::ExternalCommercial;
+            Op::Sell { length, amount, promise } => {
                 self.sold += 1;
-                if ledger.reserve(booking(&fresh, class, now, *length, *amount)).is_ok() {
-                    self.names.push(id(&fresh));
-                }
+                let sold = PriorityClass::ExternalCommercial;
+                let own = bought(*promise, booking(&fresh, sold, now, *length, *amount));
+                self.names.extend(ledger.reserve(own).is_ok().then(|| id(&fresh)));
             }
             Op::Book { length, amount } => {
                 let class = PriorityClass::InternalResearch;
@@ -208,13 +355,19 @@ impl Run {
                     self.names.push(id(&fresh));
                 }
             }
-            Op::Preempt { grace, length, amount, min_runtime, most } => {
+            Op::Extend { at, length, promise } => {
+                if let Some(name) = recent(*at) {
+                    extend(ledger, &name, *length, *promise);
+                }
+            }
+            Op::Preempt { grace, length, amount, rule } => {
                 let booking = internal(&fresh, now, *grace, *length, *amount);
                 let before = potential(ledger);
-                match ledger.preempt(&booking, &rule(*min_runtime, *most)) {
+                match ledger.preempt(&booking, rule) {
                     Ok(_) => {
-                        let victims = ledger.victims(&id(&fresh)).len();
-                        prop_assert_eq!(potential(ledger), before - victims);
+                        let victims = ledger.victims(&id(&fresh));
+                        prop_assert_eq!(potential(ledger), before - victims.len());
+                        check_promises(ledger, &booking, rule, &victims, &self.lost)?;
                         self.names.push(id(&fresh));
                     }
                     Err(ReserveError::Refused(_)) => prop_assert_eq!(potential(ledger), before),
@@ -223,17 +376,7 @@ impl Run {
             }
             Op::Confirm(at) => {
                 if let Some(name) = recent(*at) {
-                    let epoch = ledger.live.get(&name).map_or(1, |held| held.epoch);
-                    let told = ledger.victims(&name);
-                    let epochs: Vec<u64> = told.iter().map(|one| ledger.live[one].epoch).collect();
-                    if ledger.confirm(&name, epoch).is_ok() {
-                        for (victim, epoch) in told.iter().zip(epochs) {
-                            prop_assert_eq!(ledger.live[victim].epoch, epoch + 1);
-                            let stale = ledger.release(victim, epoch);
-                            let stale = matches!(stale, Err(SettleError::StaleEpoch { .. }));
-                            prop_assert!(stale, "the old epoch is fenced off");
-                        }
-                    }
+                    self.confirm(&name)?;
                 }
             }
             Op::Release(at) => {
@@ -261,15 +404,16 @@ proptest! {
         ops in proptest::collection::vec(op(), 200..400),
     ) {
         let mut run =
-            Run { ledger: Ledger::default(), names: Vec::new(), sold: 0, evicted: 0 };
+            Run { ledger: Ledger::default(), names: vec![], lost: vec![], sold: 0, evicted: 0 };
         run.ledger.advance(NOW).unwrap();
         for op in &ops {
             let (digest, then) = (run.ledger.state_digest(), run.ledger.now());
-            let (mark, names) = (run.ledger.mark(), run.names.len());
+            let (mark, names, lost) = (run.ledger.mark(), run.names.len(), run.lost.len());
             let (sold, evicted) = (run.sold, run.evicted);
             run.apply(op)?;
             run.ledger.undo(mark);
             run.names.truncate(names);
+            run.lost.truncate(lost);
             (run.sold, run.evicted) = (sold, evicted);
             prop_assert_eq!((run.ledger.state_digest(), run.ledger.now()), (digest, then));
             prop_assert_eq!(run.ledger.audit(), Ok(()), "after undo of {:?}", op);
@@ -382,4 +526,110 @@ fn who_may_not_go_hides_nobody() {
     }
     ledger.preempt(&internal("i", NOW, 10, 20, 60), &rule(0, 1)).unwrap();
     assert_eq!(ledger.victims(&id("i")), [id("e0")]);
+}
+
+#[test]
+fn a_victim_has_the_time_and_the_notice_that_it_was_promised() {
+    // Since 50 seconds, for 150: whoever is promised 58 is not displaced in 7.
+    for (promise, grace, goes) in [
+        ((0, 57, 0), 7, true),
+        ((0, 58, 0), 7, false),
+        ((0, 0, 7), 7, true),
+        ((0, 0, 8), 7, false),
+        ((0, 58, 8), 8, true),
+    ] {
+        let mut ledger = sold_on_terms(&[(0, 100, 80, promise)]);
+        let held = ledger.preempt(&internal("i", NOW, grace, 20, 60), &rule(0, 1));
+        assert_eq!(held.is_ok(), goes, "{promise:?} in {grace}");
+    }
+}
+
+#[test]
+fn the_notices_of_whom_the_rule_names_are_tried_later() {
+    let all = [(0, 100, 10, (0, 0, 30)), (0, 100, 10, (1, 0, 9)), (0, 100, 10, (2, 9, 0))];
+    let ledger = sold_on_terms(&all);
+    let booking = internal("i", NOW, 5, 20, 90);
+    let starts = |rule: &PreemptionRule| {
+        ledger.later_starts(rule, &booking).into_iter().map(|at| at - NOW).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(&rule(0, 9)), [9, 30]);
+    let protected_tenants = vec![tenant_id(0)];
+    assert_eq!(starts(&PreemptionRule { protected_tenants, ..rule(0, 9) }), [9]);
+    let victim_classes = vec![PriorityClass::InternalResearch];
+    assert_eq!(starts(&PreemptionRule { victim_classes, ..rule(0, 9) }), [0; 0]);
+    let elsewhere = Booking { charges: vec![level("other/gpu", 1, 9)], ..booking.clone() };
+    assert!(ledger.later_starts(&rule(0, 9), &elsewhere).is_empty());
+}
+
+#[test]
+fn who_lost_work_is_spared_for_a_while() {
+    let mut ledger = sold_on_terms(&[(0, 100, 40, (0, 0, 0)), (0, 100, 40, (0, 0, 0))]);
+    let cool = |cool_down_seconds| PreemptionRule { cool_down_seconds, ..rule(0, 1) };
+    // What is told has cost nobody anything yet.
+    ledger.preempt(&internal("i", NOW, 10, 20, 40), &cool(100)).unwrap();
+    ledger.preempt(&internal("j", NOW, 10, 20, 40), &cool(100)).unwrap();
+    ledger.release(&id("j"), 1).unwrap();
+    ledger.keep();
+    ledger.confirm(&id("i"), 1).unwrap();
+    let again = internal("k", NOW, 10, 20, 40);
+    assert!(ledger.preempt(&again, &cool(1)).is_err(), "in the same second");
+    let later = internal("k", NOW, 40, 20, 70);
+    assert!(ledger.preempt(&later, &cool(31)).is_err(), "30 seconds later");
+    ledger.preempt(&later, &cool(30)).unwrap();
+    ledger.undo_all();
+    ledger.preempt(&again, &cool(1)).unwrap();
+    assert_eq!(ledger.audit(), Ok(()));
+}
+
+#[test]
+fn what_was_lost_long_ago_is_forgotten() {
+    let year = placet_core::MAX_DURATION_SECONDS;
+    let mut ledger = Ledger::default();
+    ledger.advance(NOW).unwrap();
+    ledger.note_eviction(&id("one"), NOW + 5);
+    ledger.note_eviction(&id("one"), NOW + 3);
+    let known = |ledger: &Ledger| {
+        ledger.evicted.iter().map(|(tenant, at)| (tenant.to_string(), at)).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&ledger), [("one".to_owned(), NOW + 5)], "the latest counts");
+    ledger.advance(NOW + 4 + year).unwrap();
+    ledger.note_eviction(&id("two"), NOW + year);
+    assert_eq!(known(&ledger).len(), 2, "a cool-down of a year still reaches it");
+    ledger.keep();
+    ledger.advance(NOW + 5 + year).unwrap();
+    ledger.note_eviction(&id("two"), NOW + 9 + year);
+    assert_eq!(known(&ledger), [("two".to_owned(), NOW + 9 + year)]);
+    ledger.undo_all();
+    assert_eq!(known(&ledger).len(), 2);
+}
+
+#[test]
+fn of_one_tenant_only_so_many_go_and_it_hides_nobody() {
+    let mut all = vec![(0, 100, 60, (1, 0, 0))];
+    all.extend((0..5).map(|_| (40, 100, 4, (0, 0, 0))));
+    let mut ledger = sold_on_terms(&all);
+    let most = |most| PreemptionRule { max_victims_per_tenant: Some(most), ..rule(0, 9) };
+    let booking = internal("i", NOW, 10, 20, 36);
+    ledger.preempt(&booking, &rule(0, 9)).unwrap();
+    assert_eq!(ledger.victims(&id("i")).len(), 4, "those who lose the least");
+    ledger.undo_all();
+    ledger.preempt(&booking, &most(3)).unwrap();
+    assert_eq!(ledger.victims(&id("i")), [id("e0")]);
+    ledger.undo_all();
+    for number in 0..600 {
+        let own = booking_of_small(number);
+        ledger.reserve(own.clone()).unwrap();
+        ledger.confirm(&own.id, 1).unwrap();
+    }
+    let charges = vec![level("cluster/gpu", 380, 1_000)];
+    ledger.preempt(&Booking { charges, ..booking }, &most(3)).unwrap();
+    assert_eq!(ledger.victims(&id("i")), [id("e0")]);
+}
+
+fn booking_of_small(number: usize) -> Booking {
+    let charges = vec![level("cluster/gpu", 1, CLUSTER * 10)];
+    let name = format!("s{number}");
+    let class = PriorityClass::ExternalCommercial;
+    let own = booking(&name, class, NOW, 30, 1);
+    Booking { charges, ..bought((0, 0, 0), own) }
 }

