@@ -19,7 +19,7 @@ const SEEDS: u64 = 1_000;
 const MANY: u64 = 10_000;
 /// Every kind of answer, fate and event, each of which these seeds must reach. A workload that
 /// never got there would find nothing there.
-const REACHED: [&str; 81] = [
+const REACHED: [&str; 82] = [
     "activated",
     "already ended",
     "another leaf",
@@ -59,6 +59,7 @@ const REACHED: [&str; 81] = [
     "permitted: in advance",
     "permitted: inside a lease",
     "permitted: others make room",
+    "permitted: others make room after a longer notice",
     "permitted: to go on",
     "permitted: under a waiver",
     "probed",

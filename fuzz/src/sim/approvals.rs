@@ -13,7 +13,9 @@ use placet_server::sequencer::{
     Candidate, FreezeError, FreezeOrder, Freezing, Proposal, SequencerError, SettleError, Step,
 };
 
-use super::model::{Answer, Denial, Held, LEAD, Model, Predicted, Refused};
+use super::foretold::{Answer, Denial, Predicted};
+use super::model::{LEAD, Model, Refused};
+use super::reservation::Held;
 use super::rng::Rng;
 use super::workload::digested;
 use super::world::{ISSUER, TENANTS, code, id, key_of};

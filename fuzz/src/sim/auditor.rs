@@ -9,7 +9,9 @@ use placet_core::{
 use placet_server::sequencer::{Decided, Proposal, Reply, SequencerError, Snapshot};
 use placet_server::store::Reader;
 
-use super::model::{Answer, Asked, Denial, Entry, Model, Named, Term, Work};
+use super::foretold::{Answer, Asked, Denial, Entry};
+use super::model::{Model, Named};
+use super::reservation::{Term, Work};
 use super::world::{AUDIENCE, ISSUER, activation};
 
 /// What is wrong, for a person to read.
@@ -182,7 +184,12 @@ impl Auditor {
             same("whether that was lifted", &is_own, &verdict.grant.is_some())?;
             self.count("permitted: under a waiver");
         }
+        let grace = verdict.preemption.as_ref().map_or(0, |rule| rule.grace_seconds.max(1));
+        let at_once = asked.time + u64::from(grace);
         self.count(match &verdict.grant {
+            Some(grant) if !verdict.evictions.is_empty() && grant.start > at_once => {
+                "permitted: others make room after a longer notice"
+            }
             Some(_) if !verdict.evictions.is_empty() => "permitted: others make room",
             Some(_) if asked.proposal.request.extends.is_some() => "permitted: to go on",
             Some(_) if asked.proposal.request.subject.workload().lease_id.is_some() => {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use placet_core::{AccountKind, AccountPath, Charge, QuotaNode, Unit};
 
-use super::model::{Held, LEAD, Term};
+use super::model::LEAD;
+use super::reservation::{Held, Term};
 
 /// Most that an account can hold.
 const MOST: u64 = (1 << 53) - 1;

@@ -11,7 +11,9 @@ use placet_core::{
 use placet_server::sequencer::{Candidate, Proposal};
 
 use super::books::{Books, Wanted};
-use super::model::{Asked, Held, Model, Refused, Verdict, is_giant};
+use super::foretold::{Asked, Verdict};
+use super::model::{Model, Refused, is_giant};
+use super::reservation::Held;
 use super::world::{AUDIENCE, ISSUER};
 
 /// Up to so many candidates, the set that is chosen must be the best there is.
@@ -192,13 +194,13 @@ impl Model {
         start: u64,
     ) -> Refused<Tried> {
         let Some(rule) = rule_of(candidate) else { return Ok(Tried::Never) };
+        if !self.not_waived(proposal, candidate).is_empty() {
+            return Ok(Tried::Never);
+        }
         let when = [start, start + proposal.request.subject.workload().duration_seconds];
         let Ok(charges) = self.charges(proposal, candidate, when)? else {
             return Ok(Tried::Never);
         };
-        if !self.not_waived(proposal, candidate).is_empty() {
-            return Ok(Tried::Never);
-        }
         let mut grant = self.grant(proposal, charges, start)?;
         grant.confirm_by = (self.now + self.rules.confirm_within).min(start);
         if self.conflict(&grant.charges).is_some() {

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use placet_server::sequencer::{Proposal, SequencerError};
 
-use super::model::{Answer, Asked, Denial, Model, Predicted, Refused, Verdict, first_model};
+use super::foretold::{Answer, Asked, Denial, Predicted, Verdict};
+use super::model::{Model, Refused, first_model};
 
 impl Model {
     /// The answer if any of them was decided before.

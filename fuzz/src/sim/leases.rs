@@ -8,7 +8,9 @@ use placet_core::{
 use placet_server::sequencer::{Candidate, Proposal};
 
 use super::books::Fit;
-use super::model::{Denial, Held, Model, Term, Work};
+use super::foretold::Denial;
+use super::model::Model;
+use super::reservation::{Held, Term, Work};
 
 /// Most stretches of one reservation's time.
 pub(super) const TERMS: usize = 64;

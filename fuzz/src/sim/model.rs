@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use placet_core::{
-    AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, Eviction, EvictionOrder,
-    ExpiryCause, FreezeClaims, Grant, Id, LEAF_VERSION, Leaf, PreemptionRule, PriorityClass,
-    QuotaNode, Reason, Refund, ReservationGrant, ReservationState, SubjectKind, Unit,
+    AccountKind, AccountPath, Charge, Code, Digest, Effect, Event, ExpiryCause, Id, LEAF_VERSION,
+    Leaf, QuotaNode, Refund, ReservationGrant, ReservationState, Unit,
 };
 use placet_server::Clock;
 use placet_server::sequencer::{
@@ -18,9 +17,11 @@ use placet_server::sequencer::{
 };
 
 use super::approvals::Approvals;
-use super::books::{Books, Fit, Holding, Obstacle, Trees, Wanted};
+use super::books::{Books, Holding, Obstacle, Trees, Wanted};
 use super::eviction::promised;
+use super::foretold::{Answer, Asked, Denial, Entry, Predicted, Verdict};
 use super::leases::granted_of;
+use super::reservation::{Held, Term, Work};
 use super::world::{ISSUER, Revisions, Rules, activation};
 
 /// Seconds by which the system's clock may go back.
@@ -35,212 +36,6 @@ pub(super) const LEAD: u64 = 366 * 24 * 3_600;
 const MOST: u64 = (1 << 53) - 1;
 /// A text that makes any decision longer than a leaf can be.
 pub(super) const GIANT: usize = 70_000;
-
-/// What runs on what is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Work {
-    pub(super) kind: SubjectKind,
-    pub(super) grant: Grant,
-    /// The lease inside which it runs.
-    pub(super) lease: Option<Id>,
-}
-
-impl Work {
-    pub(super) fn new(proposal: &Proposal, gpu_model: &Id) -> Self {
-        let workload = proposal.request.subject.workload();
-        let grant = Grant {
-            cluster_id: workload.cluster_id.clone(),
-            fabric_gbps: workload.fabric_gbps,
-            gpu_count: workload.gpu_count,
-            gpu_milli: workload.gpu_milli,
-            gpu_model: gpu_model.clone(),
-            isolation_level: workload.isolation_level,
-        };
-        let kind = proposal.request.subject.kind();
-        Self { kind, grant, lease: workload.lease_id.clone() }
-    }
-
-    pub(super) fn milli_gpus(&self) -> u64 {
-        u64::from(self.grant.gpu_count) * u64::from(self.grant.gpu_milli)
-    }
-}
-
-/// A stretch of a reservation's time, with its own charges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Term {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) charges: Vec<Charge>,
-}
-
-/// A reservation, from its beginning on for ever.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    /// As it was granted at first, but for the end and the epoch, which are those of now.
-    pub(super) grant: ReservationGrant,
-    /// All of its time.
-    pub(super) terms: Vec<Term>,
-    pub(super) request: Id,
-    pub(super) tenant: Id,
-    pub(super) caller: Id,
-    pub(super) state: ReservationState,
-    since: u64,
-    cause: Option<ExpiryCause>,
-    refunded: u64,
-    pub(super) class: PriorityClass,
-    pub(super) work: Work,
-    /// When the lease ended inside which it ran.
-    cut: Option<u64>,
-    /// If it was told to make room: from when on, and whether that is certain.
-    pub(super) told: Option<(u64, bool)>,
-    /// Who was told to make room for it, while it is not confirmed.
-    pub(super) victims: Vec<Id>,
-    /// What it was promised: run time and notice.
-    pub(super) promised: Option<[u32; 2]>,
-}
-
-impl Held {
-    pub(super) fn is_live(&self) -> bool {
-        matches!(self.state, ReservationState::Reserved | ReservationState::Active)
-    }
-
-    /// When it ends by itself.
-    pub(super) fn due(&self) -> u64 {
-        self.cut.unwrap_or(u64::MAX).min(self.own_due())
-    }
-
-    /// When it would, whatever becomes of its lease.
-    fn own_due(&self) -> u64 {
-        match self.state {
-            ReservationState::Reserved => self.grant.confirm_by,
-            _ => self.until(),
-        }
-    }
-
-    /// First second at which it holds nothing any more.
-    pub(super) fn until(&self) -> u64 {
-        match self.told {
-            Some((at, true)) => at,
-            Some((_, false)) | None => self.grant.end,
-        }
-    }
-
-    /// What it charges to an account, in the order of time.
-    pub(super) fn charges(&self, account: &AccountPath) -> impl Iterator<Item = (&Term, &Charge)> {
-        self.terms.iter().filter_map(move |term| {
-            let charge = term.charges.iter().find(|charge| charge.account == *account)?;
-            Some((term, charge))
-        })
-    }
-}
-
-/// A reason of a denial, as far as it is foretold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Denial {
-    /// A policy's or the resolver's own, word for word.
-    Given(Reason),
-    /// There is no room: how much was asked of which account, which one has no room, and what would
-    /// be admitted instead.
-    Refused {
-        code: Code,
-        policy: Id,
-        account: AccountPath,
-        binding: AccountPath,
-        asked: u64,
-        free: u64,
-        limit: Option<u64>,
-        fit: Fit,
-    },
-    /// The facts do not know the account.
-    Unknown { policy: Id, account: AccountPath },
-    /// The engine's own: the code, and the place in the request.
-    Own { code: Code, field: String, retry: bool },
-    /// The account holds amounts of another kind or unit.
-    Conflict { policy: Id, account: AccountPath },
-}
-
-impl Denial {
-    pub(super) fn own(code: &'static str, field: &str, retry: bool) -> Self {
-        Self::Own { code: Code::known(code), field: field.to_owned(), retry }
-    }
-
-    /// Whether the same may be admitted later.
-    pub(super) fn retry(&self) -> bool {
-        match self {
-            Self::Given(reason) => reason.retry,
-            Self::Refused { asked, limit, .. } => limit.is_none_or(|limit| *asked <= limit),
-            Self::Unknown { .. } => false,
-            Self::Own { retry, .. } => *retry,
-            Self::Conflict { .. } => true,
-        }
-    }
-}
-
-/// What deciding should come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) denials: Vec<Denial>,
-    pub(super) grant: Option<ReservationGrant>,
-    pub(super) gpu_model: Id,
-    /// Who has to make room.
-    pub(super) evictions: Vec<Eviction>,
-    /// The waivers that are used, and what is logged of them before.
-    pub(super) waivers: (Vec<Id>, Vec<Event>),
-    /// The rule that the policies gave.
-    pub(super) preemption: Option<PreemptionRule>,
-    /// What is promised: run time and notice.
-    pub(super) promised: Option<[u32; 2]>,
-    /// Whether the decision is longer than a leaf can be.
-    pub(super) too_long: bool,
-    /// Whether the reasons cannot be foretold: they depend on who would have made room for another
-    /// member of the gang, which nobody is told.
-    pub(super) is_open: bool,
-}
-
-impl Verdict {
-    pub(super) fn effect(&self) -> Effect {
-        if self.grant.is_some() { Effect::Permit } else { Effect::Deny }
-    }
-}
-
-/// A decided request.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) proposal: Box<Proposal>,
-    pub(super) verdict: Verdict,
-    pub(super) time: u64,
-    pub(super) position: u64,
-}
-
-/// A leaf of the log.
-#[derive(Debug, Clone)]
-pub(super) enum Entry {
-    /// Foretold to the byte.
-    Leaf(Leaf),
-    /// All but its signed bytes.
-    Decision(Rc<Asked>),
-    /// An order of eviction, all but its signed bytes.
-    Order(EvictionOrder),
-}
-
-/// What a command should be answered with.
-#[derive(Debug, Clone)]
-pub(super) enum Answer {
-    /// One request, or a gang.
-    Decided(Vec<Rc<Asked>>),
-    Probed(Effect, Vec<Denial>),
-    Settled(Settled),
-    Activated,
-    Erased(u64),
-    Frozen(FreezeClaims),
-    Inspected,
-    /// `Malformed` and `Unavailable` stand for all of their kind: their texts are for people.
-    Failed(SequencerError),
-}
-
-/// An answer, and whether it holds even if the batch cannot be stored: because it says what is
-/// stored already.
-pub(super) type Predicted = (Answer, bool);
 
 #[derive(Debug, Clone)]
 pub(super) struct Model {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use placet_server::sequencer::{SequencerError, Step};
 use placet_server::store::Fault;
 
-use super::model::{Answer, Model, Named, Predicted};
+use super::foretold::{Answer, Predicted};
+use super::model::{Model, Named};
 use super::world::{Revisions, Rules};
 
 /// What should become of a batch.

@@ -17,7 +17,8 @@ use placet_server::sequencer::{
 use placet_server::store::Fault;
 
 use super::approvals::Approver;
-use super::model::{GIANT, Held, LEAD, Model};
+use super::model::{GIANT, LEAD, Model};
+use super::reservation::Held;
 use super::rng::Rng;
 use super::world::{
     Account, BEGIN, CALLERS, MODELS, REVISIONS, Revisions, Rules, TENANTS, accounts, activation,

@@ -9,7 +9,8 @@ use placet_core::{
 use placet_server::sequencer::{Candidate, Proposal, Step};
 
 use super::super::leases::TERMS;
-use super::super::model::{Held, Model};
+use super::super::model::Model;
+use super::super::reservation::Held;
 use super::super::world::{Account, CALLERS, MODELS, TENANTS, accounts, code, id, path};
 use super::{Aim, Driver, LONGEST, RECENT, permit, workload_of};
 
