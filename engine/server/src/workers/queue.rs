@@ -14,10 +14,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// Mean evaluation time above which a tenant goes to the slow lane: ten times that of the shipped
-/// policies, and about what a request of another tenant may have to wait for its turn.
-pub(super) const EXPENSIVE: Duration = Duration::from_millis(2);
-/// The newest evaluation counts as much as all before it together: one of twice [`EXPENSIVE`] is
+/// How many times what is typical an evaluation may take on the mean before its tenant goes to the
+/// slow lane. What is typical differs by machine and bundle: it is the median of the tenants'
+/// means, the lower one of two, so that of a good tenant and an expensive one the good one counts.
+const TIMES_TYPICAL: u32 = 4;
+/// Nobody is expensive up to this, however cheap the others are: it is about what the system lets a
+/// thread run before another has its turn.
+pub(super) const NEVER_EXPENSIVE: Duration = Duration::from_millis(2);
+/// Everybody is above this, whatever the others take: what a request of another tenant may have to
+/// wait for its turn.
+pub(super) const ALWAYS_EXPENSIVE: Duration = Duration::from_millis(10);
+/// What is typical is worked out anew when one in so many tenants may have changed: its cost for
+/// each evaluation does not grow with the tenants.
+const LOOKED_AT_PER_END: usize = 16;
+/// The newest evaluation counts as much as all before it together: one of twice the threshold is
 /// enough, since it may be followed by others at once.
 const NEWEST_IN_MEAN: u32 = 2;
 /// Evaluations after which a tenant in the fast lane may have several at a time.
@@ -48,6 +58,10 @@ pub(super) struct Queue<K, J> {
     tenants: BTreeMap<K, Tenant<J>>,
     fast: Turns<K>,
     slow: Turns<K>,
+    /// Mean evaluation time above which a tenant goes to the slow lane.
+    expensive: Duration,
+    /// Evaluations that ended since it was worked out.
+    ended: usize,
     /// Where the next sweep of idle tenants is due.
     sweep_at: usize,
 }
@@ -121,13 +135,13 @@ impl<J> Tenant<J> {
     }
 
     /// Takes note of what an evaluation cost, and says in which lane the tenant is to be.
-    fn judge(&mut self, cost: Duration) -> Lane {
+    fn judge(&mut self, cost: Duration, expensive: Duration) -> Lane {
         self.seen = self.seen.saturating_add(1);
         self.mean = self.mean.saturating_add(cost) / NEWEST_IN_MEAN;
-        self.cheap = if cost > EXPENSIVE { 0 } else { self.cheap.saturating_add(1) };
+        self.cheap = if cost > expensive { 0 } else { self.cheap.saturating_add(1) };
         match self.lane {
-            Lane::Fast if self.mean > EXPENSIVE => Lane::Slow,
-            Lane::Slow if self.cheap >= self.penance && self.mean <= EXPENSIVE => Lane::Fast,
+            Lane::Fast if self.mean > expensive => Lane::Slow,
+            Lane::Slow if self.cheap >= self.penance && self.mean <= expensive => Lane::Fast,
             stays => stays,
         }
     }
@@ -145,6 +159,8 @@ impl<K: Ord + Clone + Debug, J> Queue<K, J> {
             tenants: BTreeMap::new(),
             fast: Turns::new(),
             slow: Turns::new(),
+            expensive: ALWAYS_EXPENSIVE,
+            ended: 0,
             sweep_at: REMEMBERED,
         }
     }
@@ -187,15 +203,32 @@ impl<K: Ord + Clone + Debug, J> Queue<K, J> {
     pub(super) fn end(&mut self, turn: Turn<K, ()>, cost: Option<Duration>) {
         let Turn { tenant, job: (), charged } = turn;
         self.take_out_of_order(&tenant);
+        let expensive = self.expensive;
         let entry = self.tenants.get_mut(&tenant).expect("a tenant with a job under way is known");
         entry.running -= 1;
         let spent = cost.map_or(LEAST, |cost| cost.max(LEAST));
         entry.tag = entry.tag.saturating_add(spent).saturating_sub(charged);
-        let (from, to) = (entry.lane, cost.map_or(entry.lane, |cost| entry.judge(cost)));
+        let (from, to) = (entry.lane, cost.map_or(entry.lane, |cost| entry.judge(cost, expensive)));
         if from != to {
             self.change_lane(&tenant, to);
         }
         self.put_in_order(&tenant);
+        self.ended = self.ended.saturating_add(1);
+        if self.ended.saturating_mul(LOOKED_AT_PER_END) >= self.tenants.len() {
+            self.ended = 0;
+            self.expensive = self.threshold();
+        }
+    }
+
+    /// From what on an evaluation is expensive, by what is typical of the tenants that are known.
+    fn threshold(&self) -> Duration {
+        let known = self.tenants.values().filter(|tenant| !tenant.mean.is_zero());
+        let mut means: Vec<Duration> = known.map(|tenant| tenant.mean).collect();
+        let Some(middle) = means.len().checked_sub(1).map(|last| last / 2) else {
+            return ALWAYS_EXPENSIVE;
+        };
+        let (_, typical, _) = means.select_nth_unstable(middle);
+        typical.saturating_mul(TIMES_TYPICAL).clamp(NEVER_EXPENSIVE, ALWAYS_EXPENSIVE)
     }
 
     /// Jobs that wait in a lane.

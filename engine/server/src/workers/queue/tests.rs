@@ -124,14 +124,49 @@ fn a_tenant_that_becomes_cheap_returns_later_each_time() {
 
 #[test]
 fn a_little_above_the_threshold_is_forgiven_once_but_not_as_a_habit() {
-    let mut queue = known([1]);
-    let little = EXPENSIVE + EXPENSIVE / 2;
+    let mut queue = known([1, 2, 3]);
+    let little = NEVER_EXPENSIVE + NEVER_EXPENSIVE / 2;
     queue.push(&1, 0);
     serve(&mut queue, Lane::Fast, |_| little).unwrap();
     queue.push(&1, 0);
     assert_eq!(queue.waiting(Lane::Fast), 1);
     serve(&mut queue, Lane::Fast, |_| little).unwrap();
     assert!(until(&mut queue, Lane::Slow, little) < 4);
+}
+
+/// Some tenants' evaluations, one each in turn, often enough to be known.
+fn used_to(costs: &[Duration]) -> Jobs {
+    let mut queue = Jobs::new();
+    for job in 0..2 * TRIAL {
+        for tenant in 0..u8::try_from(costs.len()).unwrap() {
+            queue.push(&tenant, job);
+            let cost = |tenant: u8| costs[usize::from(tenant)];
+            let fast = serve(&mut queue, Lane::Fast, cost);
+            fast.or_else(|| serve(&mut queue, Lane::Slow, cost)).expect("it has a job");
+        }
+    }
+    queue
+}
+
+#[test]
+fn what_is_expensive_follows_from_what_is_typical() {
+    let lane_of = |costs: &[u64], tenant: u8| {
+        let costs: Vec<Duration> = costs.iter().map(|cost| Duration::from_millis(*cost)).collect();
+        used_to(&costs).tenants[&tenant].lane
+    };
+    // Where policies take long for everybody, nobody is expensive for that.
+    assert_eq!(lane_of(&[3, 3, 3], 0), Lane::Fast);
+    assert_eq!(lane_of(&[3], 0), Lane::Fast);
+    assert_eq!(lane_of(&[3, 11], 0), Lane::Fast, "of two, the cheaper one is typical");
+    // Whoever takes much longer than the others is.
+    for (costs, tenant) in [(&[1, 1, 5][..], 2), (&[5, 1], 0), (&[2, 2, 2, 9], 3)] {
+        assert_eq!(lane_of(costs, tenant), Lane::Slow, "{costs:?}");
+    }
+    // Expensive ones that are many do not make each other cheap.
+    for tenant in 0..3 {
+        assert_eq!(lane_of(&[11, 12, 40, 1], tenant), Lane::Slow);
+    }
+    assert_eq!(lane_of(&[11, 12, 40, 1], 3), Lane::Fast);
 }
 
 #[test]
@@ -280,7 +315,7 @@ proptest! {
             spent[usize::from(turn.tenant)] += cost;
             queue.end(turn, Some(cost));
             let (least, most) = (spent.iter().min().unwrap(), spent.iter().max().unwrap());
-            let bound = EXPENSIVE * u32::try_from(2 * (threads + 1)).unwrap();
+            let bound = NEVER_EXPENSIVE * u32::try_from(2 * (threads + 1)).unwrap();
             prop_assert!(*most - *least <= bound, "{spent:?}");
         }
     }
