@@ -37,6 +37,9 @@ const FIRST_PENANCE: u32 = 64;
 /// The same for one that keeps coming back: it doubles each time up to this, or mixing an expensive
 /// evaluation into every few cheap ones would win the fast lane again and again.
 const MAX_PENANCE: u32 = 65_536;
+/// So many times that many cheap ones in a row in the fast lane halve it again: on a busy machine
+/// every evaluation takes long now and then, and nobody is to be held to that for ever.
+const FORGIVEN_AFTER: u32 = 4;
 /// The least that a turn is charged: what handing a job over costs.
 const LEAST: Duration = Duration::from_micros(10);
 /// Tenants that are remembered, busy ones apart. Past it the idle ones are forgotten, and tried
@@ -139,6 +142,10 @@ impl<J> Tenant<J> {
         self.seen = self.seen.saturating_add(1);
         self.mean = self.mean.saturating_add(cost) / NEWEST_IN_MEAN;
         self.cheap = if cost > expensive { 0 } else { self.cheap.saturating_add(1) };
+        if self.lane == Lane::Fast && self.cheap >= self.penance.saturating_mul(FORGIVEN_AFTER) {
+            self.cheap = 0;
+            self.penance = (self.penance / 2).max(FIRST_PENANCE);
+        }
         match self.lane {
             Lane::Fast if self.mean > expensive => Lane::Slow,
             Lane::Slow if self.cheap >= self.penance && self.mean <= expensive => Lane::Fast,

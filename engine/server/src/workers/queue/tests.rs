@@ -123,6 +123,21 @@ fn a_tenant_that_becomes_cheap_returns_later_each_time() {
 }
 
 #[test]
+fn what_took_long_once_in_a_while_is_forgiven() {
+    let (mut queue, mut apart) = (Jobs::new(), Vec::new());
+    for _ in 0..40 {
+        assert_eq!(until(&mut queue, Lane::Slow, DEAR), 1);
+        apart.push(until(&mut queue, Lane::Fast, CHEAP));
+        for job in 0..1_000 {
+            queue.push(&1, job);
+            serve(&mut queue, Lane::Fast, |_| CHEAP).expect("it stays there");
+        }
+    }
+    let most = apart.iter().max().unwrap();
+    assert!(*most <= 4 * FIRST_PENANCE, "{apart:?}: the same each time, and not for ever longer");
+}
+
+#[test]
 fn a_little_above_the_threshold_is_forgiven_once_but_not_as_a_habit() {
     let mut queue = known([1, 2, 3]);
     let little = NEVER_EXPENSIVE + NEVER_EXPENSIVE / 2;
