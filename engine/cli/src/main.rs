@@ -12,6 +12,8 @@ mod jwks_source;
 mod log_key;
 mod print;
 mod proof;
+mod replace;
+mod report;
 mod settings;
 mod settle;
 mod stream;

@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::bundle::Bundle;
+use crate::bundle::place::{Step, locate};
 use crate::document;
 use crate::error::{Fault, LoadError};
 use crate::evaluate::{Candidate, Evaluation, Evaluator, PolicySet};
@@ -33,6 +34,8 @@ const MAX_FAILURE_BYTES: usize = 1_024;
 const CUT: &str = "...";
 /// Most failures of a case: the first tell enough.
 const MAX_FAILURES: usize = 64;
+/// Most failed cases of a file whose line is told: to find one the file is read once more.
+const MAX_PLACED: usize = 64;
 
 /// The format of a file of cases.
 #[derive(Debug, Deserialize)]
@@ -93,6 +96,8 @@ pub struct CaseReport {
     pub file: String,
     /// Its name.
     pub name: String,
+    /// Line from 1 on which its name stands; only where it failed, for the first 64 of a file.
+    pub line: Option<u32>,
     /// What was not as expected, one thing each, at most 1,024 bytes each and 64 in all, and how
     /// many more there are; empty if it passed.
     pub failures: Vec<String>,
@@ -151,7 +156,8 @@ impl CaseRunner {
         let read = parse(file, bytes)?;
         let facts = self.facts(bundle, file, &read.facts)?;
         let mut reports = Vec::with_capacity(read.cases.len());
-        for case in &read.cases {
+        let mut placed = 0;
+        for (at, case) in read.cases.iter().enumerate() {
             let sets = self.variants.of(&mut self.base, bundle, file, case)?;
             let mut request = read.request.clone();
             merge(&mut request, &case.request);
@@ -165,7 +171,12 @@ impl CaseRunner {
                 },
             };
             let (file, failures) = (file.to_owned(), bounded(failures));
-            reports.push(CaseReport { file, name: case.name.clone(), failures, evaluation });
+            let mut line = None;
+            if !failures.is_empty() && placed < MAX_PLACED {
+                placed += 1;
+                line = line_of(bytes, at);
+            }
+            reports.push(CaseReport { file, name: case.name.clone(), line, failures, evaluation });
         }
         Ok(reports)
     }
@@ -202,6 +213,12 @@ impl CaseRunner {
         self.facts.insert(digest, Arc::clone(&facts));
         Ok(facts)
     }
+}
+
+/// The line on which the name of a case stands.
+fn line_of(bytes: &[u8], case: usize) -> Option<u32> {
+    let path = [Step::from("cases"), case.into(), "name".into()];
+    locate(std::str::from_utf8(bytes).ok()?, &path).map(|(line, _)| line)
 }
 
 /// Reads a file of cases.

@@ -2,7 +2,7 @@
 
 mod catalogue;
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::activate::{self, ActivateArgs, StatusArgs};
 use crate::exit::{Exit, Failure};
 use crate::jwks_source;
 use crate::print::{self, Printer, Tone, plain};
+use crate::replace::replace;
 use catalogue::CatalogueArgs;
 
 /// Longest key file in bytes: an Ed25519 key has about 80.
@@ -258,24 +259,6 @@ fn passed(
     let all = passed + failed.len();
     Err(Failure::new(format!("{} of {all} cases failed; nothing was written", failed.len()))
         .hint(format!("mend the policies or the cases, see `placet test {}`", path.display())))
-}
-
-/// Writes a file whole or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(format!("cannot write `{}`: {error}", path.display()))
-            .hint("name a file in a directory that you may write to")
-    };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut draft = tempfile::Builder::new()
-        .prefix(".placet-")
-        // As any other file: what the process's mask leaves of it.
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(directory.unwrap_or(Path::new(".")))
-        .map_err(failed)?;
-    draft.write_all(bytes).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
-    draft.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 fn sign(args: &SignArgs, printer: &mut Printer) -> Result<Exit, Failure> {

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 use crate::print::{Printer, Tone, plain};
+use crate::report::{Outcome, Report, Results, Test};
 
 const EXAMPLES: &str = "\
 Cases are the files <dir>/cases/*.yaml of the bundle. Where a policy has a twin,
@@ -28,11 +29,16 @@ reached if one of them has it give a value; each definition, each `else` and
 each default counts for itself. A line is reached if something on it is
 evaluated. Components are not measured.
 
+Pipelines read reports: --report junit=FILE for the test views of Jenkins,
+GitLab and others, --report markdown=FILE for a summary beside the change, and
+--report github for annotations at the lines of failures.
+
 Examples:
   placet test policies/reference
   placet test reference.tar.gz
   placet test --format json policies/reference
   placet test --coverage --min 95 policies/reference
+  placet test --report junit=junit.xml --report github policies/reference
   placet test --opa-cases opa/v1/test/cases/testdata/v1";
 
 /// Run the cases of a policy bundle
@@ -55,19 +61,17 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "PERCENT", requires = "coverage")]
     #[arg(value_parser = clap::value_parser!(u8).range(..=100))]
     min: Option<u8>,
-}
-
-/// Counts over all files.
-#[derive(Debug, Default)]
-struct Counts {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-    files: usize,
+    /// Write what became of each test for a pipeline; can be given several times
+    #[arg(long = "report", value_name = "KIND=FILE", conflicts_with = "opa_cases")]
+    reports: Vec<Report>,
 }
 
 pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failure> {
     let only = args.only.as_deref().unwrap_or_default();
+    if printer.json() && args.reports.iter().any(Report::is_printed) {
+        let failure = Failure::usage("annotations among JSON would be read by nobody");
+        return Err(failure.hint("give the report a file: --report github=FILE"));
+    }
     let path = match (&args.opa_cases, &args.bundle) {
         (Some(path), _) => return opa::run(path, only, printer),
         (None, Some(path)) => path,
@@ -84,41 +88,52 @@ pub(super) fn run(args: &TestArgs, printer: &mut Printer) -> Result<Exit, Failur
         let recorded = PolicySet::compile_recorded(&bundle, &runtime, recorder);
         runner = runner.recording(Arc::new(recorded.map_err(|error| invalid(&error))?));
     }
-    let mut counts = Counts::default();
+    let mut tests = Vec::new();
     for file in bundle.case_files() {
         let reports = runner.run(&bundle, &file, request).map_err(|error| invalid(&error))?;
-        counts.files += 1;
-        for report in reports.iter().filter(|report| wanted(args, report)) {
-            if report.failures.is_empty() {
-                counts.passed += 1;
-            } else {
-                counts.failed += 1;
-            }
-            tell(report, printer)?;
+        for report in reports.into_iter().filter(|report| wanted(args, report)) {
+            tell(&report, printer)?;
+            tests.push(result(report));
         }
     }
-    let rules = rules::run(&bundle, only, invalid, printer)?;
-    counts.passed += rules.passed;
-    counts.failed += rules.failed;
-    counts.skipped += rules.skipped;
+    let files = bundle.case_files().len();
+    tests.extend(rules::run(&bundle, only, invalid, printer)?);
     let mut reached = true;
+    let mut coverage = None;
     if let Some(recorder) = &recorder {
         record_rule_tests(&bundle, recorder).map_err(|error| invalid(&error))?;
-        reached = coverage::tell(&recorder.report(), args.min, printer)?;
+        let report = coverage.insert(recorder.report());
+        reached = coverage::tell(report, args.min, printer)?;
     }
+    let prefix = if path.is_dir() { prefix(path) } else { String::new() };
+    let results = Results { prefix, tests, coverage: coverage.as_ref() };
+    args.reports.iter().try_for_each(|report| report.write(&results, printer))?;
     printer.flush()?;
-    let exit = summary(&counts, twinned, path, args, printer)?;
+    let exit = summary(&results, (files, twinned), path, args, printer)?;
     Ok(if reached { exit } else { Exit::Failed })
 }
 
+/// What stands before the names of a bundle's files where the caller is.
+fn prefix(directory: &Path) -> String {
+    let name = directory.to_string_lossy();
+    let name = name.strip_prefix("./").unwrap_or(&name).trim_end_matches('/');
+    if name.is_empty() || name == "." { String::new() } else { format!("{name}/") }
+}
+
+fn result(report: CaseReport) -> Test {
+    let CaseReport { file, name, line, failures, evaluation: _ } = report;
+    let outcome = if failures.is_empty() { Outcome::Passed } else { Outcome::Failed(failures) };
+    Test { file, line, name, outcome }
+}
+
 fn summary(
-    counts: &Counts,
-    twinned: bool,
+    results: &Results<'_>,
+    (files, twinned): (usize, bool),
     path: &Path,
     args: &TestArgs,
     printer: &Printer,
 ) -> Result<Exit, Failure> {
-    let Counts { passed, failed, skipped, files } = counts;
+    let (passed, failed, skipped) = results.counts();
     if passed + failed == 0 {
         let failure = Failure::new(format!("no case ran in `{}`", path.display()));
         return Err(match args.only {
@@ -127,9 +142,9 @@ fn summary(
         });
     }
     let twins = if twinned { ", twins held equal" } else { "" };
-    let skipped = if *skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     printer.note(&format!("{passed} passed, {failed} failed{skipped} in {files} files{twins}"));
-    Ok(if *failed == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
 }
 
 fn wanted(args: &TestArgs, report: &CaseReport) -> bool {
@@ -148,6 +163,7 @@ fn tell(report: &CaseReport, printer: &mut Printer) -> Result<(), Failure> {
         let line = serde_json::json!({
             "file": file,
             "case": report.name,
+            "line": report.line,
             "passed": report.failures.is_empty(),
             "failures": report.failures,
         });
@@ -159,7 +175,8 @@ fn tell(report: &CaseReport, printer: &mut Printer) -> Result<(), Failure> {
         return printer.data(&format!("{word}    {file}: {name}"));
     }
     let word = printer.tone(Tone::Bad, "FAIL");
-    printer.data(&format!("{word}  {file}: {name}"))?;
+    let line = report.line.map_or_else(String::new, |line| format!(":{line}"));
+    printer.data(&format!("{word}  {file}{line}: {name}"))?;
     for failure in &report.failures {
         for line in plain(failure).lines() {
             printer.data(&format!("      {line}"))?;

@@ -19,6 +19,7 @@ mod log;
 mod log_files;
 mod log_witnesses;
 mod opa;
+mod reports;
 mod requests;
 mod reserve;
 mod running;

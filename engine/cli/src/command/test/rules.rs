@@ -5,14 +5,7 @@ use placet_policy::{Bundle, LoadError};
 
 use crate::exit::Failure;
 use crate::print::{Printer, Tone, plain};
-
-/// What became of the tests.
-#[derive(Debug, Default)]
-pub(super) struct RuleCounts {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
-    pub(super) skipped: usize,
-}
+use crate::report::{Outcome, Test};
 
 /// Runs and reports those whose file or name contains `only`.
 pub(super) fn run(
@@ -20,18 +13,22 @@ pub(super) fn run(
     only: &str,
     invalid: impl Fn(&LoadError) -> Failure,
     printer: &mut Printer,
-) -> Result<RuleCounts, Failure> {
-    let mut counts = RuleCounts::default();
+) -> Result<Vec<Test>, Failure> {
+    let mut tests = Vec::new();
     let reports = run_rule_tests(bundle).map_err(|error| invalid(&error))?;
     for report in reports.iter().filter(|it| it.rule.contains(only) || it.file.contains(only)) {
-        match &report.outcome {
-            TestOutcome::Passed => counts.passed += 1,
-            TestOutcome::Failed(_) | TestOutcome::Error(_) => counts.failed += 1,
-            TestOutcome::Skipped { .. } => counts.skipped += 1,
-        }
         tell(report, printer)?;
+        let outcome = match &report.outcome {
+            TestOutcome::Passed => Outcome::Passed,
+            TestOutcome::Failed(why) | TestOutcome::Error(why) => {
+                Outcome::Failed(vec![why.clone()])
+            }
+            TestOutcome::Skipped { detail, .. } => Outcome::Skipped(detail.clone()),
+        };
+        let (file, name, line) = (report.file.clone(), report.rule.clone(), Some(report.line));
+        tests.push(Test { file, line, name, outcome });
     }
-    Ok(counts)
+    Ok(tests)
 }
 
 fn tell(report: &RuleTestReport, printer: &mut Printer) -> Result<(), Failure> {
