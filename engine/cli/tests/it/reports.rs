@@ -61,9 +61,8 @@ fn a_pipeline_is_told_what_failed_and_where() {
     let at = directory.path();
     bundle(at);
     let path = at.to_str().unwrap();
-    let to = |kind: &str, file: &str| format!("{kind}={path}/{file}");
-    let (junit, markdown) = (to("junit", "junit.xml"), to("markdown", "summary.md"));
-    let reports = ["--report", &junit, "--report", &markdown, "--report", "github"];
+    let junit = format!("junit={path}/junit.xml");
+    let reports = ["--report", &junit, "--report", "github"];
     let ran = run(["test", "--coverage", path].into_iter().chain(reports));
     insta::assert_snapshot!(ran.shown(&[(path.trim_start_matches('/'), "DIR")]), @r#"
     exit 1
@@ -84,8 +83,8 @@ fn a_pipeline_is_told_what_failed_and_where() {
     --- stderr
     2 passed, 2 failed, 1 skipped in 1 files
     "#);
-    let read = |file: &str| fs::read_to_string(at.join(file)).unwrap();
-    insta::assert_snapshot!(read("junit.xml"), @r#"
+    let junit = fs::read_to_string(at.join("junit.xml")).unwrap();
+    insta::assert_snapshot!(junit, @r#"
     <?xml version="1.0" encoding="UTF-8"?>
     <testsuites name="placet" tests="5" skipped="1" failures="2" errors="0">
         <testsuite name="cases/limit.yaml" tests="2" skipped="0" errors="0" failures="1">
@@ -108,7 +107,18 @@ fn a_pipeline_is_told_what_failed_and_where() {
         </testsuite>
     </testsuites>
     "#);
-    insta::assert_snapshot!(read("summary.md"), @r#"
+}
+
+#[test]
+fn a_reviewer_reads_a_summary() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    bundle(at);
+    let path = at.to_str().unwrap();
+    let ran = run(["test", "--coverage", path, "--report", &format!("markdown={path}/summary.md")]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    let summary = fs::read_to_string(at.join("summary.md")).unwrap();
+    insta::assert_snapshot!(summary, @r#"
     ## Policies fail
 
     | passed | failed | skipped |
