@@ -32,6 +32,8 @@ pub(crate) struct Test {
     pub(crate) line: Option<u32>,
     pub(crate) name: String,
     pub(crate) outcome: Outcome,
+    /// What each policy said, where it failed: lines of text.
+    pub(crate) trace: Option<String>,
 }
 
 /// All that is told of one run.

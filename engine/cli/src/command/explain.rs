@@ -113,7 +113,7 @@ fn for_a_person(printer: &Printer, explained: &ExplainResponse) -> Result<String
         let candidate: Candidate = serde_json::from_value(candidate.clone()).map_err(|error| {
             Failure::new(format!("the server's `evaluation` is unreadable: {error}"))
         })?;
-        parts.push(policies(&candidate));
+        parts.push(policies(&candidate.gpu_model, &candidate.verdicts));
     }
     if !reasons.is_empty() {
         let mut table = print::pairs();
@@ -132,12 +132,13 @@ struct Candidate {
     verdicts: Vec<PolicyVerdict>,
 }
 
-fn policies(candidate: &Candidate) -> String {
+/// What policies said of a GPU model, as a table under its name.
+pub(super) fn policies(gpu_model: &str, verdicts: &[PolicyVerdict]) -> String {
     let mut table = print::table(["POLICY", "VERDICT", "CLAIMS, REASONS, DUTIES"]);
-    for verdict in &candidate.verdicts {
+    for verdict in verdicts {
         table.add_row([policy_name(verdict), verdict_name(verdict.verdict), details(verdict)]);
     }
-    format!("with {}:\n{}", plain(&candidate.gpu_model), table.trim_fmt())
+    format!("with {}:\n{}", plain(gpu_model), table.trim_fmt())
 }
 
 fn policy_name(verdict: &PolicyVerdict) -> String {

@@ -121,9 +121,10 @@ fn prefix(directory: &Path) -> String {
 }
 
 fn result(report: CaseReport) -> Test {
+    let trace = trace(&report);
     let CaseReport { file, name, line, failures, evaluation: _ } = report;
     let outcome = if failures.is_empty() { Outcome::Passed } else { Outcome::Failed(failures) };
-    Test { file, line, name, outcome }
+    Test { file, line, name, outcome, trace }
 }
 
 fn summary(
@@ -159,30 +160,43 @@ pub(super) fn request(json: &Value) -> Result<placet_core::AdmissionRequest, Str
 
 fn tell(report: &CaseReport, printer: &mut Printer) -> Result<(), Failure> {
     let file = plain(&report.file);
+    let failed = !report.failures.is_empty();
     if printer.json() {
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "file": file,
             "case": report.name,
             "line": report.line,
-            "passed": report.failures.is_empty(),
+            "passed": !failed,
             "failures": report.failures,
         });
+        if let Some(evaluation) = report.evaluation.as_ref().filter(|_| failed) {
+            line["candidates"] = serde_json::json!(evaluation.candidates);
+        }
         return printer.data(&line.to_string());
     }
     let name = plain(&report.name);
-    if report.failures.is_empty() {
+    if !failed {
         let word = printer.tone(Tone::Good, "ok");
         return printer.data(&format!("{word}    {file}: {name}"));
     }
     let word = printer.tone(Tone::Bad, "FAIL");
     let line = report.line.map_or_else(String::new, |line| format!(":{line}"));
     printer.data(&format!("{word}  {file}{line}: {name}"))?;
-    for failure in &report.failures {
-        for line in plain(failure).lines() {
+    let failures = report.failures.iter().map(|failure| plain(failure));
+    for text in failures.chain(trace(report)) {
+        for line in text.lines() {
             printer.data(&format!("      {line}"))?;
         }
     }
     Ok(())
+}
+
+/// What each policy said where a case failed: of each GPU model that was tried.
+fn trace(report: &CaseReport) -> Option<String> {
+    let evaluation = report.evaluation.as_ref().filter(|_| !report.failures.is_empty())?;
+    let tried = evaluation.candidates.iter();
+    let tried = tried.map(|one| super::explain::policies(one.gpu_model.as_str(), &one.verdicts));
+    Some(tried.collect::<Vec<_>>().join("\n"))
 }
 
 /// Why a bundle cannot be used; policies that are wrong have their own exit code.

@@ -36,5 +36,8 @@ fn case(test: &Test) -> TestCase {
     };
     let mut case = TestCase::new(test.name.as_str(), status);
     case.set_classname(test.file.as_str());
+    if let Some(trace) = &test.trace {
+        case.set_system_out(trace.as_str());
+    }
     case
 }

@@ -71,6 +71,9 @@ fn a_pipeline_is_told_what_failed_and_where() {
     FAIL  cases/limit.yaml:16: 50 % more, or: nine | `are` few
           effect: Deny, not Permit
           codes: {"LARGE"}, not {}
+          with H100:
+           POLICY  VERDICT  CLAIMS, REASONS, DUTIES
+           limit   deny     LARGE: large
     ok    limit_test.rego: test_small
     FAIL  limit_test.rego:7: test_large
           is undefined
@@ -93,6 +96,9 @@ fn a_pipeline_is_told_what_failed_and_where() {
                 <failure message="effect: Deny, not Permit">cases/limit.yaml:16: 50 % more, or: nine | `are` few
     effect: Deny, not Permit
     codes: {&quot;LARGE&quot;}, not {}</failure>
+                <system-out>with H100:
+     POLICY  VERDICT  CLAIMS, REASONS, DUTIES
+     limit   deny     LARGE: large</system-out>
             </testcase>
         </testsuite>
         <testsuite name="limit_test.rego" tests="3" skipped="1" errors="0" failures="1">

@@ -26,7 +26,7 @@ pub(super) fn run(
             TestOutcome::Skipped { detail, .. } => Outcome::Skipped(detail.clone()),
         };
         let (file, name, line) = (report.file.clone(), report.rule.clone(), Some(report.line));
-        tests.push(Test { file, line, name, outcome });
+        tests.push(Test { file, line, name, outcome, trace: None });
     }
     Ok(tests)
 }
