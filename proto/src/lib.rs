@@ -29,6 +29,19 @@ pub use codec::{StrictCodec, StrictDecoder};
 pub use fault::{ERROR_DOMAIN, FieldError};
 pub use strict::decode_strict;
 
+/// The published JSON Schemas (draft 2020-12) of the files that people write. Tests hold each equal
+/// to the type that reads the file.
+pub mod schema {
+    /// Of those who may sign waivers and freezes.
+    pub const APPROVERS: &str = include_str!("../schema/approvers.schema.json");
+    /// Of `bundle.yaml`.
+    pub const BUNDLE: &str = include_str!("../schema/bundle.schema.json");
+    /// Of files of cases, `<directory>/cases/<name>.yaml` of a bundle.
+    pub const CASES: &str = include_str!("../schema/cases.schema.json");
+    /// Of facts.
+    pub const FACTS: &str = include_str!("../schema/facts.schema.json");
+}
+
 /// The services, by package.
 pub mod admission {
     /// `placet.admission.v1`: what a PEP asks and is answered. Documented in `admission.proto`.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{AccountPath, Claim, Code, Id, PriorityClass, Waived};
 
 /// What one policy says (XACML 3.0 §7.3.5's four values).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
     /// It applies and denies nothing.
@@ -22,7 +22,7 @@ pub enum Verdict {
 }
 
 /// The final word on a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Effect {
     /// Admitted.
@@ -143,7 +143,7 @@ pub struct PreemptionRule {
 
 /// What a request, once admitted, is promised should it be displaced, beyond what the preemptor's
 /// rule says. Recorded in the decision and held with the reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlaTerms {
     /// Seconds that it has had when it has to be gone, 0..=31,622,400.

@@ -73,6 +73,28 @@ impl Bundle {
         Self::of(archive::read(name, bytes)?, name, None)
     }
 
+    /// Takes files by their paths, none of which needs to be on a disk. `name` is what errors call
+    /// them as a whole. The bounds are those of [`Bundle::load`].
+    ///
+    /// # Errors
+    /// [`LoadError::Invalid`] with the file, or its place, and a remedy.
+    pub fn from_files(
+        name: &str,
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Result<Self, LoadError> {
+        let mut all = files::Files::new();
+        for (path, bytes) in files {
+            files::check_path(&path)?;
+            let max = files::limit(&path);
+            if u64::try_from(bytes.len()).is_ok_and(|length| length > max) {
+                let fault = Fault::new(path, format!("has more than {max} bytes"));
+                return Err(fault.hint("split it, or leave out what is not needed").into());
+            }
+            all.add(path, bytes)?;
+        }
+        Self::of(all, name, None)
+    }
+
     fn of(files: files::Files, name: &str, keys: Option<&KeySet>) -> Result<Self, LoadError> {
         files.check(name)?;
         let files::Files { by_path: files, signature, .. } = files;

@@ -1,5 +1,7 @@
 //! Cases: requests with what is expected of them, in files beside the policies.
 
+mod codes;
+mod schema;
 mod variants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +10,10 @@ use std::sync::Arc;
 use placet_core::{
     AccountPath, AdmissionRequest, Code, Digest, Effect, Id, PolicyVerdict, SlaTerms, Verdict,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::bundle::Bundle;
 use crate::bundle::place::{Step, locate};
@@ -37,55 +40,80 @@ const MAX_FAILURES: usize = 64;
 /// Most failed cases of a file whose line is told: to find one the file is read once more.
 const MAX_PLACED: usize = 64;
 
-/// The format of a file of cases.
-#[derive(Debug, Deserialize)]
+/// Requests at a time, against facts, with what must come out of them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(title = "Cases")]
 #[serde(deny_unknown_fields)]
 struct CaseFile {
     /// Path of the facts from the directory of this file on; it stays inside the bundle.
     facts: String,
+    /// What every case asks.
     #[serde(default)]
+    #[schemars(with = "Option<schema::Request>")]
     request: Value,
+    /// The cases, each name once.
+    #[schemars(length(min = 1, max = MAX_CASES))]
     cases: Vec<Case>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A request with what is expected of it.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Case {
+    /// One line that tells it from the others, 1 to 256 bytes.
+    #[schemars(length(min = 1, max = MAX_NAME_BYTES))]
     name: String,
+    /// When it is asked, in seconds since 1970-01-01 UTC.
     time: u64,
+    /// Laid over the request of the file, mapping by mapping; `null` removes.
     #[serde(default)]
+    #[schemars(with = "Option<schema::Request>")]
     request: Value,
     /// By policy: laid over the params of the manifest, mapping by mapping; `null` removes.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Map<String, Value>>")]
     params: BTreeMap<Id, Value>,
     /// Whether the policies get them even if loading would refuse them.
     #[serde(default)]
     unchecked: bool,
+    /// What must come out.
     expect: Expect,
 }
 
 /// What is expected; what is absent is not looked at.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Expect {
-    /// A part of what loading says of the case's params.
+    /// A part of what loading says of the case's params. Alone: nothing else is expected then.
     refused: Option<String>,
+    /// The final word.
     effect: Option<Effect>,
+    /// Exactly the codes of the denials, of all policies together.
     codes: Option<BTreeSet<Code>>,
+    /// Exactly the codes of the warnings.
     warnings: Option<BTreeSet<Code>>,
+    /// Exactly the ids of the obligations.
     obligations: Option<BTreeSet<Id>>,
+    /// Exactly the claims.
     claims: Option<Vec<ExpectedClaim>>,
+    /// What single policies say, by name.
+    #[schemars(with = "Option<BTreeMap<String, Verdict>>")]
     verdicts: Option<BTreeMap<Id, Verdict>>,
+    /// Whether the request may displace others.
     preemption: Option<bool>,
     /// Of what is promised nothing, zeros.
     terms: Option<SlaTerms>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+/// What is taken from the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExpectedClaim {
+    /// Path of the account.
     account: AccountPath,
+    /// How much, in the unit of the account.
     amount: u64,
+    /// The limit that the claim brings along; not looked at if absent.
     limit: Option<u64>,
 }
 
@@ -125,6 +153,12 @@ impl CaseRunner {
         Self { base, variants: Variants::default(), facts: BTreeMap::new(), counted: None }
     }
 
+    /// The published JSON Schema (draft 2020-12) of a file of cases.
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(CaseFile)
+    }
+
     /// The same, that evaluates each case once more with policies that record what is reached, see
     /// [`PolicySet::compile_recorded`].
     #[must_use]
@@ -153,28 +187,35 @@ impl CaseRunner {
             count(bundle)?;
             (self.counted, self.variants) = (Some(bundle.digest()), Variants::default());
         }
-        let read = parse(file, bytes)?;
-        let facts = self.facts(bundle, file, &read.facts)?;
+        let text = document::text(bytes, file)?;
+        let read = parse(file, text)?;
+        let facts = self.facts(bundle, file, &read.facts);
+        let facts = facts.map_err(|error| placed(error, file, text, &["facts".into()]))?;
         let mut reports = Vec::with_capacity(read.cases.len());
-        let mut placed = 0;
-        for (at, case) in read.cases.iter().enumerate() {
-            let sets = self.variants.of(&mut self.base, bundle, file, case)?;
+        let mut told = 0;
+        for (position, case) in read.cases.iter().enumerate() {
+            let sets = self.variants.of(&mut self.base, bundle, file, case);
+            let place = [Step::from("cases"), position.into(), "params".into()];
+            let sets = sets.map_err(|fault| at(fault, text, &place))?;
             let mut request = read.request.clone();
             merge(&mut request, &case.request);
-            let (failures, evaluation) = match (sets, &case.expect.refused) {
+            let (mut failures, evaluation) = match (sets, &case.expect.refused) {
                 (Err(why), Some(expected)) if why.contains(expected) => (Vec::new(), None),
                 (Err(why), _) => (vec![format!("the params are refused: {why}")], None),
                 (Ok(_), Some(_)) => (vec!["the params are not refused".to_owned()], None),
                 (Ok(sets), None) => match convert(&request) {
                     Ok(request) => sets.run(case, &facts, &request),
-                    Err(error) => (vec![format!("the request cannot be read: {error}")], None),
+                    Err(error) => (vec![unreadable(&error)], None),
                 },
             };
+            if !failures.is_empty() {
+                failures.extend(codes::unheard_of(bundle, &case.expect));
+            }
             let (file, failures) = (file.to_owned(), bounded(failures));
             let mut line = None;
-            if !failures.is_empty() && placed < MAX_PLACED {
-                placed += 1;
-                line = line_of(bytes, at);
+            if !failures.is_empty() && told < MAX_PLACED {
+                told += 1;
+                line = line_of(text, position);
             }
             reports.push(CaseReport { file, name: case.name.clone(), line, failures, evaluation });
         }
@@ -216,30 +257,59 @@ impl CaseRunner {
 }
 
 /// The line on which the name of a case stands.
-fn line_of(bytes: &[u8], case: usize) -> Option<u32> {
+fn line_of(text: &str, case: usize) -> Option<u32> {
     let path = [Step::from("cases"), case.into(), "name".into()];
-    locate(std::str::from_utf8(bytes).ok()?, &path).map(|(line, _)| line)
+    locate(text, &path).map(|(line, _)| line)
+}
+
+/// A fault at a place of a document, if that can be told.
+fn at(fault: Fault, text: &str, path: &[Step]) -> Fault {
+    match locate(text, path) {
+        Some((line, column)) => fault.at(line, Some(column)),
+        None => fault,
+    }
+}
+
+/// An error at a place of a file, if it is about that file as a whole.
+fn placed(error: LoadError, file: &str, text: &str, path: &[Step]) -> LoadError {
+    let LoadError::Invalid(fault) = error else { return error };
+    if fault.file == file { at(*fault, text, path).into() } else { LoadError::Invalid(fault) }
+}
+
+/// Why a request cannot be read. Of the names that an unknown one might have meant, the nearest.
+fn unreadable(error: &str) -> String {
+    /// How the conversion of requests tells which fields there are.
+    const KNOWN: &str = "\nhint: known here are ";
+    let told = |error| format!("the request cannot be read: {error}");
+    let Some((what, known)) = error.split_once(KNOWN) else { return told(error) };
+    let wrong = what.split('`').nth(1).and_then(|path| path.rsplit('.').next());
+    match wrong.and_then(|wrong| document::nearest(wrong, known.split(", "))) {
+        Some(near) => format!("{}\nhint: did you mean `{near}`?", told(what)),
+        None => told(error),
+    }
 }
 
 /// Reads a file of cases.
-fn parse(file: &str, bytes: &[u8]) -> Result<CaseFile, Fault> {
-    if bytes.len() > MAX_CASES_BYTES {
+fn parse(file: &str, text: &str) -> Result<CaseFile, Fault> {
+    if text.len() > MAX_CASES_BYTES {
         let fault = Fault::new(file, format!("has more than {MAX_CASES_BYTES} bytes"));
         return Err(fault.hint("split it"));
     }
-    let read: CaseFile = document::parse(document::text(bytes, file)?, file)?;
+    let read: CaseFile = document::parse(text, file)?;
     if read.cases.is_empty() {
-        return Err(Fault::new(file, "has no cases").hint("add one under `cases`"));
+        let fault = Fault::new(file, "has no cases").hint("add one under `cases`");
+        return Err(at(fault, text, &["cases".into()]));
     }
     let mut names = BTreeSet::new();
     for (position, case) in (1_usize..).zip(&read.cases) {
         let name = &case.name;
+        let place = [Step::from("cases"), position.saturating_sub(1).into(), "name".into()];
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(char::is_control) {
             let message = format!(
                 "the name of case {position} is not one line of 1 to {MAX_NAME_BYTES} bytes"
             );
             let hint = "shorten it, and explain the case in a comment";
-            return Err(Fault::new(file, message).hint(hint));
+            return Err(at(Fault::new(file, message).hint(hint), text, &place));
         }
         let Expect { refused, .. } = &case.expect;
         let alone = Expect { refused: refused.clone(), ..Expect::default() };
@@ -248,11 +318,11 @@ fn parse(file: &str, bytes: &[u8]) -> Result<CaseFile, Fault> {
             let message = format!("case `{name}` expects more than that its params are refused");
             let hint = "give it `params`, and nothing else to expect; what is `unchecked` is never \
                         refused";
-            return Err(Fault::new(file, message).hint(hint));
+            return Err(at(Fault::new(file, message).hint(hint), text, &place));
         }
         if !names.insert(name) {
             let fault = Fault::new(file, format!("two cases are named `{name}`"));
-            return Err(fault.hint("give each case a name of its own"));
+            return Err(at(fault.hint("give each case a name of its own"), text, &place));
         }
     }
     Ok(read)

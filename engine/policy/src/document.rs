@@ -53,6 +53,7 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, Fa
             (Some(_), Some(at)) => full.get(..at).unwrap_or(&full).to_owned(),
             _ => full,
         };
+        let message = worded(message);
         let mut fault = Fault::new(name, message);
         fault.hint = remedy(&fault.message);
         match location {
@@ -63,6 +64,19 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, Fa
             None => fault,
         }
     })
+}
+
+/// What serde says of a wrong type, without the names of Rust's own.
+fn worded(message: String) -> String {
+    let Some((what, expected)) = message.rsplit_once(", expected ") else { return message };
+    let plain = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        _ if expected.starts_with("struct ") => "a mapping",
+        _ => return message,
+    };
+    format!("{what}, expected {plain}")
 }
 
 /// What would help, from the words that serde derives: `unknown field `x`, expected one of `a`,
@@ -158,6 +172,18 @@ mod tests {
         assert!(fault.line.is_some(), "{fault}");
         let fault = parse::<Sample>("revision: a", "x.yaml").expect_err("a key is missing");
         assert_eq!(fault.hint.as_deref(), Some("add `policies`"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_without_the_names_of_rust() {
+        for (text, expected) in [
+            ("revision: a\npolicies: [x]", "string \"x\", expected a whole number"),
+            ("revision: a\npolicies: 7", "integer `7`, expected a list"),
+            ("[]", "sequence, expected a mapping"),
+        ] {
+            let message = parse::<Sample>(text, "x.yaml").expect_err("a type is wrong").message;
+            assert!(message.ends_with(expected), "{message}");
+        }
     }
 
     #[test]

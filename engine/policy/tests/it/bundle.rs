@@ -217,7 +217,8 @@ fn cases_and_their_facts_come_from_the_bundle_alone() {
         // The facts are read, and their own faults have their own file.
         (format!("facts: ../../facts.yaml\n{case}"), "facts.yaml:1:"),
         (format!("fcts: ../../facts.yaml\n{case}"), "did you mean `facts`?"),
-        ("facts: f\ncases: []\n".to_owned(), "has no cases"),
+        (format!("facts: ../fact.yaml\n{case}"), "a/cases/c.yaml:1:8: facts `../fact.yaml` are"),
+        ("facts: f\ncases: []\n".to_owned(), "a/cases/c.yaml:2:8: has no cases"),
         (
             "facts: f\ncases: [{name: a, time: 0, expcet: {}}]\n".to_owned(),
             "did you mean `expect`?",
@@ -225,7 +226,7 @@ fn cases_and_their_facts_come_from_the_bundle_alone() {
         (
             "facts: f\ncases:\n- {name: a, time: 0, expect: {}}\n- {name: a, time: 1, expect: {}}\n"
                 .to_owned(),
-            "two cases are named `a`",
+            "a/cases/c.yaml:4:10: two cases are named `a`",
         ),
     ] {
         let message = run(&cases, "a/cases/c.yaml");

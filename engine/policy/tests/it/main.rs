@@ -7,6 +7,7 @@ mod archive;
 mod bundle;
 mod contradictions;
 mod coverage;
+mod documents;
 mod opa;
 mod params;
 mod reference;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use placet_policy::{Approvers, Bundle, Facts, Input};
+use placet_policy::{Approvers, Bundle, CaseRunner, Facts, Input};
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::Value;
 use wit_parser::{Resolve, Type, TypeDefKind, TypeId};
@@ -204,6 +204,7 @@ fn the_published_schemas_are_those_of_the_types() {
     compare("facts.schema.json", &Facts::json_schema());
     compare("bundle.schema.json", &Bundle::json_schema());
     compare("approvers.schema.json", &Approvers::json_schema());
+    compare("cases.schema.json", &CaseRunner::json_schema());
 }
 
 #[test]

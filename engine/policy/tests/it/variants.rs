@@ -120,10 +120,35 @@ fn what_loading_refuses_can_be_expected_and_fails_a_case_else() {
 }
 
 #[test]
+fn a_code_that_nothing_can_say_is_told_where_a_case_fails() {
+    let told = failures(
+        &[
+            case("a", "expect: {effect: DENY, codes: [TOO_MNY]}"),
+            case("b", "expect: {codes: [UNKNOWN_TENANT, TOO_MANY, QUOTA_EXCEEDED]}"),
+            case("c", "expect: {warnings: [UNKNOWN_TENNANT]}"),
+        ]
+        .concat(),
+    );
+    insta::assert_snapshot!(told.join("\n\n"), @r#"
+    effect: Permit, not Deny; codes: {}, not {"TOO_MNY"}; no policy has the code `TOO_MNY` in it
+    hint: did you mean `TOO_MANY`?
+
+    codes: {}, not {"QUOTA_EXCEEDED", "TOO_MANY", "UNKNOWN_TENANT"}; no policy has the code `QUOTA_EXCEEDED` in it
+    hint: write one that a policy has; those of the ledger never come out of a case
+
+    warnings: {}, not {"UNKNOWN_TENNANT"}; no policy has the code `UNKNOWN_TENNANT` in it
+    hint: did you mean `UNKNOWN_TENANT`?
+    "#);
+}
+
+#[test]
 fn what_makes_no_sense_in_a_case_is_refused_with_a_remedy() {
     let refused = |rest: &str| {
         let message = run(&case("a", rest)).expect_err(rest);
-        assert!(message.starts_with("cases/c.yaml: ") && message.contains("\nhint: "), "{message}");
+        assert!(
+            message.starts_with("cases/c.yaml:4:") && message.contains("\nhint: "),
+            "{message}"
+        );
         message
     };
     for (rest, expected) in [
