@@ -11,6 +11,7 @@ mod freeze;
 mod keys;
 mod ledger;
 mod log;
+mod new;
 mod release;
 mod serve;
 mod test;
@@ -54,6 +55,7 @@ enum Command {
     Release(release::ReleaseArgs),
     Verify(verify::VerifyArgs),
     Explain(explain::ExplainArgs),
+    New(new::NewArgs),
     Test(test::TestArgs),
     Build(build::BuildArgs),
     Facts(facts::FactsArgs),
@@ -95,6 +97,7 @@ impl Command {
             Self::Release(args) => release::run(&args, printer),
             Self::Verify(args) => verify::run(&args, printer),
             Self::Explain(args) => explain::run(&args, printer),
+            Self::New(args) => new::run(&args, printer),
             Self::Test(args) => test::run(&args, printer),
             Self::Build(args) => build::run(&args, printer),
             Self::Facts(args) => facts::run(&args, printer),

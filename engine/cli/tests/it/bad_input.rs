@@ -148,3 +148,65 @@ fn looking_at_keys_makes_none() {
     ");
     assert!(!keys.exists());
 }
+
+#[test]
+fn what_is_wrong_in_a_case_has_its_place_and_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let parent = directory.path().to_str().unwrap();
+    assert_eq!(run(["new", "bundle", "b", "--in", parent]).code, 0);
+    let file = directory.path().join("b/duration/cases/duration.yaml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let bundle = directory.path().join("b").to_str().unwrap().to_owned();
+    let told = |from: &str, to: &str| {
+        let wrong = good.replace(from, to);
+        assert_ne!(wrong, good, "{from}");
+        std::fs::write(&file, wrong).unwrap();
+        let ran = run(["test", &bundle, "--only", "cases/"]);
+        let lines = ran.stdout.lines().filter(|line| !line.starts_with("ok"));
+        let shown = lines.chain(ran.stderr.lines()).collect::<Vec<_>>().join("\n");
+        format!("exit {}\n{shown}\n", ran.code)
+    };
+    let all = [
+        told(
+            "    expect: {effect: PERMIT, codes: []}\n  - name: the",
+            "    expcet: {}\n  - name: the",
+        ),
+        told("../../facts.yaml", "../../fact.yaml"),
+        told("an hour is permitted", "a second more is refused"),
+        told("        gpu_count", "        gpu_cuont"),
+        told(
+            "[DURATION_ABOVE_MAXIMUM]}\n  - name: a job",
+            "[DURATION_ABOVE_MAX]}\n  - name: a job",
+        ),
+        told("time: 1795262400 #", "time: noon #"),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    exit 3
+    error: duration/cases/duration.yaml:18:5: cases[0]: unknown field `expcet`, expected one of `name`, `time`, `request`, `params`, `unchecked`, `expect`
+     hint: did you mean `expect`?
+
+    exit 3
+    error: duration/cases/duration.yaml:3:8: facts `../../fact.yaml` are not in the bundle, as `fact.yaml`
+     hint: did you mean `facts.yaml` in the bundle?
+
+    exit 3
+    error: duration/cases/duration.yaml:23:11: two cases are named `a second more is refused`
+     hint: give each case a name of its own
+
+    exit 1
+    FAIL  duration/cases/duration.yaml: a job is held to the same
+          the request cannot be read: `job.gpu_cuont` is no field of the contract
+          hint: did you mean `gpu_count`?
+    4 passed, 1 failed in 1 files
+
+    exit 1
+    FAIL  duration/cases/duration.yaml: a second more is refused
+          codes: {"DURATION_ABOVE_MAXIMUM"}, not {"DURATION_ABOVE_MAX"}
+          no policy has the code `DURATION_ABOVE_MAX` in it
+          hint: did you mean `DURATION_ABOVE_MAXIMUM`?
+    4 passed, 1 failed in 1 files
+
+    exit 3
+    error: duration/cases/duration.yaml:17:11: cases[0].time: invalid type: string "noon", expected a whole number
+    "#);
+}

@@ -2,7 +2,7 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "admit",
     "build",
     "bundle",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 16] = [
     "keys",
     "ledger",
     "log",
+    "new",
     "release",
     "serve",
     "test",
@@ -38,6 +39,17 @@ fn every_command_explains_itself_in_eighty_columns() {
 fn what_can_be_done_with_a_bundle_explains_itself_in_eighty_columns() {
     for action in ["build", "inspect", "sign", "verify"] {
         let ran = run(["bundle", action, "--help"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
+        assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
+        let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{action}: {long:#?}");
+    }
+}
+
+#[test]
+fn what_can_be_made_explains_itself_in_eighty_columns() {
+    for action in ["bundle", "rego", "wasm"] {
+        let ran = run(["new", action, "--help"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{action}");
         assert!(ran.stdout.contains("Examples:\n  "), "{action} has no examples");
         let long: Vec<_> = ran.stdout.lines().filter(|line| line.chars().count() > 80).collect();
@@ -96,6 +108,7 @@ fn the_whole_at_a_glance() {
       release     End a reservation and refund the budget that it did not use
       verify      Check a signed decision with the issuer's public keys alone
       explain     Tell what would be decided now and why, without consequences
+      new         Make a bundle or a policy to begin with, with cases that pass
       test        Run the cases of a policy bundle
       build       Build a policy's component from its Rust source
       facts       Check facts, or make them active in a server

@@ -23,6 +23,7 @@ mod reports;
 mod requests;
 mod reserve;
 mod running;
+mod scaffold;
 mod server;
 mod settings;
 mod soak;
