@@ -30,3 +30,4 @@ mod soak;
 mod stories;
 mod stories_waivers;
 mod tokens;
+mod tutorial;

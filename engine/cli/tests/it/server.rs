@@ -10,7 +10,7 @@ use placet_proto::admission::v1::admission_service_client::AdmissionServiceClien
 use tonic::transport::Channel;
 
 /// Environment variables that would change what the binary does.
-const VARIABLES: [&str; 7] = [
+pub(crate) const VARIABLES: [&str; 7] = [
     "PLACET_APPROVERS",
     "PLACET_BUNDLE",
     "PLACET_FACTS",
