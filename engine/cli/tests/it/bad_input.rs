@@ -194,16 +194,20 @@ fn what_is_wrong_in_a_case_has_its_place_and_a_remedy() {
      hint: give each case a name of its own
 
     exit 1
-    FAIL  duration/cases/duration.yaml: a job is held to the same
+    FAIL  duration/cases/duration.yaml:27: a job is held to the same
           the request cannot be read: `job.gpu_cuont` is no field of the contract
           hint: did you mean `gpu_count`?
     4 passed, 1 failed in 1 files
 
     exit 1
-    FAIL  duration/cases/duration.yaml: a second more is refused
+    FAIL  duration/cases/duration.yaml:23: a second more is refused
           codes: {"DURATION_ABOVE_MAXIMUM"}, not {"DURATION_ABOVE_MAX"}
           no policy has the code `DURATION_ABOVE_MAX` in it
           hint: did you mean `DURATION_ABOVE_MAXIMUM`?
+          with H100:
+           POLICY    VERDICT  CLAIMS, REASONS, DUTIES
+           duration  deny     DURATION_ABOVE_MAXIMUM: 604801 s are above 604800 s, the
+                              maximum of class EXTERNAL_COMMERCIAL
     4 passed, 1 failed in 1 files
 
     exit 3

@@ -263,7 +263,7 @@ fn a_case_that_fails_keeps_the_archive_from_being_written() {
     exit 3
     --- stdout
     --- stderr
-    error: cases/quota.yaml: facts `../../facts.yaml` leave the bundle
+    error: cases/quota.yaml:1:8: facts `../../facts.yaml` leave the bundle
      hint: give a path from the directory of the cases on, inside the bundle
     ");
 }
