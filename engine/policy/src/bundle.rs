@@ -117,6 +117,39 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// What can be said of files that need not be a bundle: all that is wrong with them as one, and
+    /// the bundle, as far as it can be read.
+    pub(crate) fn survey(files: &BTreeMap<String, Vec<u8>>) -> (Option<Self>, Vec<Fault>) {
+        let mut taken = files::Files::new();
+        let mut faults = Vec::new();
+        for (path, bytes) in files {
+            let added = files::check_path(path).and_then(|()| {
+                let most = files::limit(path);
+                if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
+                    return taken.add(path.clone(), bytes.clone());
+                }
+                let fault = Fault::new(path.as_str(), format!("has more than {most} bytes"));
+                Err(fault.hint("split it, or leave out what is not needed"))
+            });
+            faults.extend(added.err().map(|fault| fault.of_rule("file")));
+        }
+        if let Err(fault) = taken.check("the bundle") {
+            let rule = if fault.file == MANIFEST { "manifest" } else { "file" };
+            faults.push(fault.of_rule(rule));
+        }
+        if !taken.by_path.contains_key(MANIFEST) {
+            return (None, faults);
+        }
+        let (read, wrong) = check::survey(&taken.by_path);
+        faults.extend(wrong);
+        let files::Files { by_path: files, signature, .. } = taken;
+        let bundle = read.map(|(manifest, schemas)| {
+            let digest = files::digest(&files);
+            Self { digest, files, manifest, schemas, signature }
+        });
+        (bundle, faults)
+    }
+
     /// The archive of the bundle, its signature included. Same content, same bytes, wherever it was
     /// read from.
     #[must_use]
@@ -222,6 +255,12 @@ impl Bundle {
     pub(crate) fn file(&self, path: &str) -> &[u8] {
         self.find(path).unwrap_or_default()
     }
+}
+
+/// The files of a directory or of an archive, by path; without the signature, which is checked
+/// elsewhere.
+pub(crate) fn read_files(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, LoadError> {
+    read(path).map(|files| files.by_path)
 }
 
 /// The files of a directory or of an archive.

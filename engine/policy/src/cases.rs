@@ -322,10 +322,49 @@ fn parse(file: &str, text: &str) -> Result<CaseFile, Fault> {
         }
         if !names.insert(name) {
             let fault = Fault::new(file, format!("two cases are named `{name}`"));
-            return Err(at(fault.hint("give each case a name of its own"), text, &place));
+            let fault = fault.hint("give each case a name of its own").of_rule("duplicate-case");
+            return Err(at(fault, text, &place));
         }
     }
     Ok(read)
+}
+
+/// What a file of cases names, for those who check a bundle without running it.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    /// Path in the bundle of the facts; none if it leads out of it.
+    pub(crate) facts: Option<String>,
+    /// As it is written.
+    pub(crate) relative: String,
+    /// Codes that cases expect, with the way to the list that each is in.
+    pub(crate) codes: Vec<(Code, Vec<Step>)>,
+    /// Policies whose params or verdicts cases name, with the way there.
+    pub(crate) policies: Vec<(Id, Vec<Step>)>,
+}
+
+/// Reads a file of cases without its facts.
+///
+/// # Errors
+/// [`Fault`] if the file breaks a rule.
+pub(crate) fn outline(file: &str, bytes: &[u8]) -> Result<Outline, Fault> {
+    let read = parse(file, document::text(bytes, file)?)?;
+    let (mut codes, mut policies) = (Vec::new(), Vec::new());
+    for (at, case) in read.cases.iter().enumerate() {
+        let way = |steps: &[&str]| -> Vec<Step> {
+            let start = [Step::from("cases"), at.into()];
+            start.into_iter().chain(steps.iter().map(|step| Step::from(*step))).collect()
+        };
+        for (list, key) in [(&case.expect.codes, "codes"), (&case.expect.warnings, "warnings")] {
+            let list = list.iter().flatten();
+            codes.extend(list.map(|code| (code.clone(), way(&["expect", key]))));
+        }
+        policies.extend(case.params.keys().map(|id| (id.clone(), way(&["params", id.as_str()]))));
+        let verdicts = case.expect.verdicts.iter().flat_map(BTreeMap::keys);
+        let way = |id: &Id| way(&["expect", "verdicts", id.as_str()]);
+        policies.extend(verdicts.map(|id| (id.clone(), way(id))));
+    }
+    let facts = beside(file, &read.facts);
+    Ok(Outline { facts, relative: read.facts, codes, policies })
 }
 
 /// Checks that a bundle has no more cases than may be run.

@@ -112,6 +112,23 @@ pub(crate) fn nearest<'a>(
     measured.filter(|(distance, _)| *distance <= far).min().map(|(_, name)| name)
 }
 
+/// The known name nearest to a wrong one, if it is near enough and no other is as near.
+pub(crate) fn certain<'a>(
+    wrong: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let far = wrong.chars().count().max(3).div_ceil(3);
+    let measured = known.into_iter().map(|name| (distance(wrong, name), name));
+    let mut near: Vec<_> = measured.filter(|(distance, _)| *distance <= far).collect();
+    near.sort_unstable();
+    near.dedup();
+    match near.as_slice() {
+        [(_, only)] => Some(*only),
+        [(first, only), (second, _), ..] if first < second => Some(*only),
+        _ => None,
+    }
+}
+
 /// Longest name that is compared: names are hostile, and the cost is quadratic.
 const MAX_COMPARED: usize = 128;
 

@@ -23,6 +23,19 @@ pub struct Fault {
     pub message: String,
     /// What would help, at most 1,024 bytes.
     pub hint: Option<String>,
+    /// What only those ask for who look for all faults at once. Boxed: most faults have none.
+    pub(crate) mark: Option<Box<Mark>>,
+}
+
+/// What is known of a fault beyond what is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The rule of [`crate::lint::RULES`] that it breaks.
+    pub(crate) rule: Option<&'static str>,
+    /// First byte of the file's text that it is about, and the one after the last.
+    pub(crate) bytes: Option<(u32, u32)>,
+    /// What was meant in the place of these bytes, where only one known name is near.
+    pub(crate) meant: Option<String>,
 }
 
 impl Fault {
@@ -30,7 +43,27 @@ impl Fault {
     #[must_use]
     pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
         let message = bounded(message.into());
-        Self { file: file.into(), line: None, column: None, message, hint: None }
+        Self { file: file.into(), line: None, column: None, message, hint: None, mark: None }
+    }
+
+    /// The same as breaking a rule, unless it is known to break another one.
+    pub(crate) fn of_rule(mut self, rule: &'static str) -> Self {
+        let mark = self.mark.get_or_insert_default();
+        mark.rule = mark.rule.or(Some(rule));
+        self
+    }
+
+    /// The same with what was meant at its place.
+    pub(crate) fn meant(mut self, meant: String) -> Self {
+        self.mark.get_or_insert_default().meant = Some(meant);
+        self
+    }
+
+    /// The same about these bytes of the file's text.
+    pub(crate) fn bytes(mut self, start: u32, end: u32, meant: Option<String>) -> Self {
+        let mark = self.mark.get_or_insert_default();
+        (mark.bytes, mark.meant) = (Some((start, end)), meant);
+        self
     }
 
     /// The same at a line and a column, both from 1.

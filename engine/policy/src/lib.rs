@@ -23,6 +23,7 @@ mod facts;
 mod index;
 pub mod input;
 mod jurisdiction;
+pub mod lint;
 mod metadata;
 /// OPA's conformance cases and OPA's `test_` rules, on the interpreter of policies.
 pub mod opa {

@@ -12,6 +12,7 @@ mod check;
 mod contradictions;
 mod entry;
 mod exact;
+pub(crate) mod lint;
 mod marks;
 pub(crate) mod opa;
 mod order;

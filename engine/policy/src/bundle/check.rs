@@ -32,18 +32,45 @@ pub(super) struct Checked<'a> {
 pub(super) fn manifest(
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<(Manifest, BTreeMap<String, Value>), Fault> {
+    let (text, manifest) = read(files)?;
+    let checked = Checked { text, files };
+    checked.all(&manifest).into_iter().next().map_or(Ok(()), Err)?;
+    let schemas = params::check(&manifest, &checked)?;
+    Ok((manifest, schemas))
+}
+
+/// The manifest's text, and what it says.
+fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<(&str, Manifest), Fault> {
     let bytes = files.get(MANIFEST).map_or(&[][..], Vec::as_slice);
     if bytes.len() > MAX_MANIFEST_BYTES {
         let fault = Fault::new(MANIFEST, format!("has more than {MAX_MANIFEST_BYTES} bytes"));
         return Err(fault.hint("keep long tables of params in fewer, shorter values"));
     }
     let text = document::text(bytes, MANIFEST)?;
-    let manifest: Manifest = document::parse(text, MANIFEST)
+    let manifest = document::parse(text, MANIFEST)
         .map_err(|fault| or_hint(fault, "its format is that of `bundle.schema.json`"))?;
+    Ok((text, manifest))
+}
+
+/// What a manifest says, and schemas of params by path.
+type Read = (Manifest, BTreeMap<String, Value>);
+
+/// All faults of a manifest, the first one of [`manifest`] among them, and the rules that they
+/// break; and what it says with those schemas of params that can be used.
+pub(super) fn survey(files: &BTreeMap<String, Vec<u8>>) -> (Option<Read>, Vec<Fault>) {
+    let (text, manifest) = match read(files) {
+        Ok(read) => read,
+        Err(fault) => return (None, vec![fault.of_rule("manifest")]),
+    };
     let checked = Checked { text, files };
-    checked.all(&manifest)?;
-    let schemas = params::check(&manifest, &checked)?;
-    Ok((manifest, schemas))
+    let all = checked.all(&manifest).into_iter();
+    let mut faults: Vec<_> = all.map(|fault| fault.of_rule("manifest")).collect();
+    let (schemas, wrong) = params::survey(&manifest, &checked);
+    faults.extend(wrong.into_iter().map(|fault| {
+        let rule = if fault.file == MANIFEST { "params" } else { "params-schema" };
+        fault.of_rule(rule)
+    }));
+    (Some((manifest, schemas)), faults)
 }
 
 /// A fault with a remedy, its own if it has one.
@@ -61,7 +88,40 @@ impl Checked<'_> {
         }
     }
 
-    fn all(&self, manifest: &Manifest) -> Result<(), Fault> {
+    /// All that is wrong, at most one fault of each policy and of each that is required.
+    fn all(&self, manifest: &Manifest) -> Vec<Fault> {
+        let mut faults: Vec<_> = self.whole(manifest).err().into_iter().collect();
+        // More policies than there may be are not looked at one by one.
+        if manifest.policies.len() > MAX_POLICIES {
+            return faults;
+        }
+        let mut names = BTreeSet::new();
+        for (at, entry) in manifest.policies.iter().enumerate() {
+            let entry = self.name(at, &entry.name, &mut names).and_then(|()| self.entry(at, entry));
+            faults.extend(entry.err());
+        }
+        for kind in [SubjectKind::Lease, SubjectKind::Job] {
+            for (at, name) in manifest.required.of(kind).iter().enumerate() {
+                faults.extend(self.required(manifest, kind, at, name).err());
+            }
+        }
+        faults
+    }
+
+    fn name<'n>(&self, at: usize, name: &'n Id, names: &mut BTreeSet<&'n Id>) -> Result<(), Fault> {
+        let place = [Step::from("policies"), at.into(), "name".into()];
+        if name.as_str() == "placet" {
+            let fault = self.wrong(&place, "`placet` is the name of the engine itself");
+            return Err(fault.hint("choose another"));
+        }
+        if !names.insert(name) {
+            let fault = self.wrong(&place, format!("`{name}` is the name of two policies"));
+            return Err(fault.hint("give each policy a name of its own"));
+        }
+        Ok(())
+    }
+
+    fn whole(&self, manifest: &Manifest) -> Result<(), Fault> {
         if manifest.revision.is_empty() || manifest.revision.len() > MAX_REVISION_BYTES {
             let message = format!("`revision` is not 1 to {MAX_REVISION_BYTES} bytes");
             let fault = self.wrong(&["revision".into()], message);
@@ -75,25 +135,6 @@ impl Checked<'_> {
             let message = format!("`policies` does not have 1 to {MAX_POLICIES} entries");
             let fault = self.wrong(&["policies".into()], message);
             return Err(fault.hint("a bundle without policies admits nothing"));
-        }
-        let mut names = BTreeSet::new();
-        for (at, entry) in manifest.policies.iter().enumerate() {
-            let name = &entry.name;
-            let place = [Step::from("policies"), at.into(), "name".into()];
-            if name.as_str() == "placet" {
-                let fault = self.wrong(&place, "`placet` is the name of the engine itself");
-                return Err(fault.hint("choose another"));
-            }
-            if !names.insert(name) {
-                let fault = self.wrong(&place, format!("`{name}` is the name of two policies"));
-                return Err(fault.hint("give each policy a name of its own"));
-            }
-            self.entry(at, entry)?;
-        }
-        for kind in [SubjectKind::Lease, SubjectKind::Job] {
-            for (at, name) in manifest.required.of(kind).iter().enumerate() {
-                self.required(manifest, kind, at, name)?;
-            }
         }
         Ok(())
     }

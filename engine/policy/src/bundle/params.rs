@@ -44,6 +44,19 @@ pub(super) fn check(
     Ok(schemas.into_iter().map(|(file, (schema, _))| (file, schema)).collect())
 }
 
+/// All that is wrong with params and schemas, at most one fault of each policy, and the schemas that
+/// can be used by path.
+pub(super) fn survey(
+    manifest: &Manifest,
+    checked: &Checked<'_>,
+) -> (BTreeMap<String, Value>, Vec<Fault>) {
+    let (mut schemas, mut faults) = (BTreeMap::new(), Vec::new());
+    for (at, entry) in manifest.policies.iter().enumerate() {
+        faults.extend(check_entry(at, entry, checked, &mut schemas).err());
+    }
+    (schemas.into_iter().map(|(file, (schema, _))| (file, schema)).collect(), faults)
+}
+
 /// Schemas that were compiled, by path.
 type Schemas = BTreeMap<String, (Value, jsonschema::Validator)>;
 

@@ -4,9 +4,9 @@
 mod compare;
 pub(super) mod deviations;
 pub(super) mod refs;
-mod schema;
-mod scope;
-mod types;
+pub(super) mod schema;
+pub(super) mod scope;
+pub(super) mod types;
 mod variables;
 pub(super) mod walk;
 
@@ -17,7 +17,7 @@ use regorus::unstable::{Expr, Import, Module, Rule, RuleBody, RuleHead, Span};
 use serde_json::Value as Json;
 
 use super::builtins;
-use crate::document::nearest;
+use crate::document::{certain, nearest};
 use crate::error::Fault;
 use crate::input::Input;
 use refs::{function_name, path, root};
@@ -73,10 +73,16 @@ impl Params {
         }
         let schema = serde_json::json!({
             "type": "object",
+            "required": names.keys().collect::<Vec<_>>(),
             "properties": names,
             "additionalProperties": false,
         });
         Self { schema, exact: false }
+    }
+
+    /// By nothing: what the params are is not known.
+    pub(super) fn unknown() -> Self {
+        Self { schema: Json::Bool(true), exact: false }
     }
 }
 
@@ -92,6 +98,23 @@ pub(super) fn check(module: &Module, file: &str, params: &Params) -> Result<Decl
     declared(module, file)
 }
 
+/// All faults of a parsed policy, the first one of [`check`] among them, and the rules that they
+/// break.
+pub(super) fn survey<'m, 'a: 'm>(
+    module: &'m Module,
+    file: &str,
+    types: &mut Types<'m, 'a>,
+) -> Vec<Fault> {
+    let of = |rule| move |fault: Fault| fault.of_rule(rule);
+    let imports = module.imports.iter().filter_map(|import| check_import(import, file).err());
+    let mut faults: Vec<_> = imports.map(of("import")).collect();
+    faults.extend(wrong_calls(module, file, &functions(module)).map(of("call")));
+    faults.extend(deviations::check(module, file).err().map(of("deviation")));
+    faults.extend(types.all().into_iter().map(of("unknown-path")));
+    faults.extend(declared(module, file).err().map(of("contract")));
+    faults
+}
+
 /// Paths of a module's functions: by their own names, and from `data` on.
 pub(super) fn functions(module: &Module) -> BTreeSet<String> {
     let package = path(&module.package.refr).unwrap_or_default();
@@ -105,20 +128,33 @@ pub(super) fn check_calls(
     file: &str,
     functions: &BTreeSet<String>,
 ) -> Result<(), Fault> {
+    wrong_calls(module, file, functions).next().map_or(Ok(()), Err)
+}
+
+/// Every call of what is not there or may not be called.
+fn wrong_calls(
+    module: &Module,
+    file: &str,
+    functions: &BTreeSet<String>,
+) -> impl Iterator<Item = Fault> {
     let mut calls = Calls::default();
     walk::module(module, &mut calls);
     let aliases = aliases(module);
-    for (name, span, arguments) in &calls.calls {
-        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    calls.calls.into_iter().filter_map(move |(name, span, arguments)| {
+        let (first, rest) = name.split_once('.').unwrap_or((&name, ""));
         let full = aliases
             .iter()
             .find(|(alias, _)| alias == first)
             .map(|(_, path)| if rest.is_empty() { path.clone() } else { format!("{path}.{rest}") });
-        if !functions.contains(full.as_ref().unwrap_or(name)) {
-            check_call(name, *arguments, functions).map_err(|fault| fault.place(file, span))?;
+        if functions.contains(full.as_ref().unwrap_or(&name)) {
+            return None;
         }
-    }
-    Ok(())
+        let wrong = check_call(&name, arguments, functions).err()?;
+        let Wrong { ref meant, .. } = wrong;
+        let (meant, length) = (meant.clone(), u32::try_from(name.len()).unwrap_or(u32::MAX));
+        let end = span.start.saturating_add(length);
+        Some(wrong.place(file, &span).bytes(span.start, end, meant))
+    })
 }
 
 /// Names under which imports are known, with what they stand for.
@@ -137,11 +173,24 @@ fn aliases(module: &Module) -> Vec<(String, String)> {
 struct Wrong {
     message: String,
     hint: String,
+    /// What was meant, where only one known name is near.
+    meant: Option<String>,
 }
 
 impl Wrong {
+    fn new(message: String, hint: impl Into<String>) -> Self {
+        Self { message, hint: hint.into(), meant: None }
+    }
+
+    /// The same, which could be mended by a known name in the place of a wrong one.
+    fn meant<'n>(mut self, wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Self {
+        self.meant = certain(wrong, known).map(str::to_owned);
+        self
+    }
+
     fn place(self, file: &str, span: &Span) -> Fault {
-        Fault::new(file, self.message).at(span.line, Some(span.col)).hint(self.hint)
+        let fault = Fault::new(file, self.message).at(span.line, Some(span.col)).hint(self.hint);
+        fault.bytes(span.start, span.end, self.meant)
     }
 }
 
@@ -155,27 +204,28 @@ fn check_import(import: &Import, file: &str) -> Result<(), Fault> {
     }
     let message = format!("import of `{path}`, which no policy has");
     let hint = "a policy is one file, and sees `input` and `data.params`";
-    Err(Wrong { message, hint: hint.into() }.place(file, &import.span))
+    Err(Wrong::new(message, hint).place(file, &import.span))
 }
 
 fn check_call(name: &str, given: usize, functions: &BTreeSet<String>) -> Result<(), Wrong> {
     if let Some((_, hint)) = builtins::REFUSED.iter().find(|(refused, _)| *refused == name) {
         let message = format!("built-in `{name}` is not allowed");
-        return Err(Wrong { message, hint: (*hint).into() });
+        return Err(Wrong::new(message, *hint));
     }
     match builtins::arguments(name) {
         Some(Some(count)) if usize::from(count) != given => {
             let message = format!("built-in `{name}` takes {count} arguments, {given} are given");
-            Err(Wrong { message, hint: "assign its result with `:=`".into() })
+            Err(Wrong::new(message, "assign its result with `:=`"))
         }
         Some(_) => Ok(()),
         None => {
-            let known = builtins::names().chain(functions.iter().map(String::as_str));
-            let hint = match nearest(name, known) {
+            let known = || builtins::names().chain(functions.iter().map(String::as_str));
+            let hint = match nearest(name, known()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "define it in the policy, or use another".into(),
             };
-            Err(Wrong { message: format!("function `{name}` does not exist"), hint })
+            let wrong = Wrong::new(format!("function `{name}` does not exist"), hint);
+            Err(wrong.meant(name, known()))
         }
     }
 }
@@ -192,7 +242,7 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
                     if !is_set || root != name {
                         let message = format!("`{set}` is not a set of entries");
                         let hint = format!("write `{set} contains {{...}} if {{...}}`");
-                        return Err(Wrong { message, hint }.place(file, span));
+                        return Err(Wrong::new(message, hint).place(file, span));
                     }
                     if !declared.sets.contains(&set) {
                         declared.sets.push(set);
@@ -215,7 +265,7 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
                 Some(set) if SETS.contains(&set) => {
                     let message = format!("`{set}` has a default");
                     let hint = "a set without entries is empty: remove the default";
-                    return Err(Wrong { message, hint: hint.into() }.place(file, span));
+                    return Err(Wrong::new(message, hint).place(file, span));
                 }
                 Some(_) | None => {}
             },
@@ -224,7 +274,7 @@ fn declared(module: &Module, file: &str) -> Result<Declared, Fault> {
     if let (Some(span), false) = (says_true, default) {
         let message = format!("`{APPLICABLE}` is undefined where its condition does not hold");
         let hint = "add `default applicable := false`";
-        return Err(Wrong { message, hint: hint.into() }.place(file, span));
+        return Err(Wrong::new(message, hint).place(file, span));
     }
     if declared.sets.is_empty() && !declared.preemption && !declared.terms {
         let hint =

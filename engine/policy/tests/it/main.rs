@@ -8,6 +8,7 @@ mod bundle;
 mod contradictions;
 mod coverage;
 mod documents;
+mod lint;
 mod opa;
 mod params;
 mod reference;

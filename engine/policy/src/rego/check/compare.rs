@@ -60,7 +60,7 @@ pub(super) fn never(nodes: &[Node<'_>], literal: Constant<'_>, equal: bool) -> R
             forms.iter().find(|form| !matches!(form, Form::Null)).map_or("null", |f| f.word());
         let message = format!("`{path}` is {word}, and is compared with {}", literal.word());
         let hint = format!("compare it with {word}: as it stands, the answer is always the same");
-        return Err(Wrong { message, hint });
+        return Err(Wrong::new(message, hint));
     }
     let Constant::Text(text) = literal else { return Ok(()) };
     let Some(allowed) = texts(&forms).filter(|_| equal) else { return Ok(()) };
@@ -70,7 +70,7 @@ pub(super) fn never(nodes: &[Node<'_>], literal: Constant<'_>, equal: bool) -> R
     let message = format!("`{path}` is never \"{text}\"");
     let hint = match nearest(text, allowed.iter().copied()) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("it is one of {}", allowed.into_iter().collect::<Vec<_>>().join(", ")),
+        None => format!("it is one of {}", allowed.iter().copied().collect::<Vec<_>>().join(", ")),
     };
-    Err(Wrong { message, hint })
+    Err(Wrong::new(message, hint).meant(text, allowed))
 }

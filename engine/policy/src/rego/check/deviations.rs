@@ -90,7 +90,7 @@ impl<'m> Visit<'m> for Search<'m> {
                     |it: &Expr| matches!(it, Expr::Object { .. } | Expr::ObjectCompr { .. });
                 if is_set(lhs) && is_object(rhs) || is_object(lhs) && is_set(rhs) {
                     let message = "sets and objects have another order in OPA".to_owned();
-                    let wrong = Wrong { message, hint: "compare what is in them".into() };
+                    let wrong = Wrong::new(message, "compare what is in them");
                     self.found(Some(wrong), expr.span());
                 }
             }
@@ -99,7 +99,7 @@ impl<'m> Visit<'m> for Search<'m> {
                 let twice = fields.iter().filter_map(|(_, key, _)| text(key));
                 if let Some(key) = twice.into_iter().find(|key| !keys.insert(*key)) {
                     let message = format!("the object has two fields `{key}`");
-                    self.found(Some(Wrong { message, hint: "remove one".into() }), expr.span());
+                    self.found(Some(Wrong::new(message, "remove one")), expr.span());
                 }
             }
             _ => {}
@@ -111,10 +111,10 @@ impl<'m> Visit<'m> for Search<'m> {
 /// more.
 fn pattern(expr: &Expr) -> Option<Wrong> {
     if matches!(expr, Expr::Object { .. }) {
-        return Some(Wrong {
-            message: "an object as a pattern fits other objects here than in OPA".into(),
-            hint: "take its fields one by one, `x := it.field`, or compare with `==`".into(),
-        });
+        return Some(Wrong::new(
+            "an object as a pattern fits other objects here than in OPA".into(),
+            "take its fields one by one, `x := it.field`, or compare with `==`",
+        ));
     }
     if !matches!(expr, Expr::Array { .. } | Expr::Set { .. }) {
         return None;
@@ -128,10 +128,8 @@ fn pattern(expr: &Expr) -> Option<Wrong> {
 
 fn directive(format: &str) -> Option<Wrong> {
     let directive = exact::unknown_directive(format)?;
-    Some(Wrong {
-        message: format!("`{directive}` is not written here as OPA writes it"),
-        hint: "use %s, %d, %v, %x or %.2f; `%d` may have a width".into(),
-    })
+    let message = format!("`{directive}` is not written here as OPA writes it");
+    Some(Wrong::new(message, "use %s, %d, %v, %x or %.2f; `%d` may have a width"))
 }
 
 /// What one rule refers to.
@@ -167,8 +165,8 @@ fn recursion(module: &Module, file: &str) -> Result<(), Fault> {
             for next in calls.get(here).into_iter().flatten() {
                 if *next == name {
                     let message = format!("function `{name}` calls itself");
-                    let hint = "use a comprehension, `walk` or `graph.reachable`".into();
-                    return Err(Wrong { message, hint }.place(file, rule.span()));
+                    let hint = "use a comprehension, `walk` or `graph.reachable`";
+                    return Err(Wrong::new(message, hint).place(file, rule.span()));
                 }
                 if seen.insert(next.as_str()) {
                     left.push(next);
@@ -187,14 +185,15 @@ fn number(expr: &Expr) -> Option<Wrong> {
     let Expr::Number { span, .. } = expr else { return None };
     let text = span.text().trim_start_matches('-');
     if let Ok(whole) = text.parse::<u64>() {
-        return (whole > MAX_WHOLE).then(|| Wrong {
-            message: format!("`{text}` is beyond 2^53 - 1"),
-            hint: "count in a larger unit".into(),
-        });
+        let message = || format!("`{text}` is beyond 2^53 - 1");
+        return (whole > MAX_WHOLE).then(|| Wrong::new(message(), "count in a larger unit"));
     }
-    (!is_exact(text)).then(|| Wrong {
-        message: format!("`{text}` is no number that a binary fraction holds exactly"),
-        hint: "count in whole numbers of a smaller unit, such as percent or milli-GPU".into(),
+    (!is_exact(text)).then(|| {
+        let message = format!("`{text}` is no number that a binary fraction holds exactly");
+        Wrong::new(
+            message,
+            "count in whole numbers of a smaller unit, such as percent or milli-GPU",
+        )
     })
 }
 

@@ -14,17 +14,17 @@ const MAX_FORMS: usize = 64;
 
 /// One value of a document, as its schema describes it.
 #[derive(Debug, Clone)]
-pub(super) struct Node<'a> {
+pub(in crate::rego) struct Node<'a> {
     /// The document's whole schema, to which references point.
-    pub(super) root: &'a Json,
-    pub(super) schema: &'a Json,
+    pub(in crate::rego) root: &'a Json,
+    pub(in crate::rego) schema: &'a Json,
     /// How an author would write it.
-    pub(super) path: String,
+    pub(in crate::rego) path: String,
 }
 
 /// One thing that a value can be.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Form<'a> {
+pub(in crate::rego) enum Form<'a> {
     Null,
     Bool,
     Number,
@@ -36,7 +36,7 @@ pub(super) enum Form<'a> {
 
 /// What a step from a value leads to.
 #[derive(Debug)]
-pub(super) enum Step<'a> {
+pub(in crate::rego) enum Step<'a> {
     /// Anything, perhaps.
     Unknown,
     To(Vec<Node<'a>>),
@@ -46,7 +46,7 @@ pub(super) enum Step<'a> {
 
 impl Form<'_> {
     /// In the words of a message.
-    pub(super) fn word(self) -> &'static str {
+    pub(in crate::rego) fn word(self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool => "true or false",
@@ -60,12 +60,12 @@ impl Form<'_> {
 
 impl<'a> Node<'a> {
     /// The value that a schema as a whole describes.
-    pub(super) fn root(schema: &'a Json, path: &str) -> Self {
+    pub(in crate::rego) fn root(schema: &'a Json, path: &str) -> Self {
         Self { root: schema, schema, path: path.to_owned() }
     }
 
     /// All that the value can be, if the schema says so.
-    pub(super) fn forms(&self) -> Option<Vec<Form<'a>>> {
+    pub(in crate::rego) fn forms(&self) -> Option<Vec<Form<'a>>> {
         let mut forms = Vec::new();
         self.collect(self.schema, 0, &mut forms)?;
         (!forms.is_empty()).then_some(forms)
@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
     }
 
     /// Where a field leads. Only what can never be there is nowhere.
-    pub(super) fn field(&self, name: &str) -> Step<'a> {
+    pub(in crate::rego) fn field(&self, name: &str) -> Step<'a> {
         let Some(forms) = self.forms() else { return Step::Unknown };
         let (mut found, mut known) = (Vec::new(), BTreeSet::new());
         for form in forms {
@@ -140,7 +140,7 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list, if it is one.
-    pub(super) fn items(&self) -> Option<Vec<Node<'a>>> {
+    pub(in crate::rego) fn items(&self) -> Option<Vec<Node<'a>>> {
         let forms = self.forms()?.into_iter();
         let items: Option<Vec<_>> = forms
             .filter(|form| !matches!(form, Form::Null))
@@ -182,7 +182,7 @@ fn kind(value: &Json) -> &'static str {
 }
 
 /// The texts that a list of allowed values names; `None` if anything is allowed.
-pub(super) fn texts<'a>(forms: &[Form<'a>]) -> Option<BTreeSet<&'a str>> {
+pub(in crate::rego) fn texts<'a>(forms: &[Form<'a>]) -> Option<BTreeSet<&'a str>> {
     let mut texts = BTreeSet::new();
     for form in forms {
         let Form::Text(allowed) = form else { continue };
@@ -197,7 +197,7 @@ pub(super) fn texts<'a>(forms: &[Form<'a>]) -> Option<BTreeSet<&'a str>> {
 
 /// What is known of a value.
 #[derive(Debug, Clone)]
-pub(super) enum Type<'a> {
+pub(in crate::rego) enum Type<'a> {
     Unknown,
     /// One of these.
     Of(Vec<Node<'a>>),
@@ -227,11 +227,11 @@ pub(super) fn step<'a>(nodes: &[Node<'a>], name: &str) -> Result<Type<'a>, Wrong
         }
         None => "see the schema for its fields".into(),
     };
-    Err(Wrong { message, hint })
+    Err(Wrong::new(message, hint).meant(name, known))
 }
 
 /// What the elements of a list can be.
-pub(super) fn elements<'a>(of: &Type<'a>) -> Type<'a> {
+pub(in crate::rego) fn elements<'a>(of: &Type<'a>) -> Type<'a> {
     match of {
         Type::Unknown => Type::Unknown,
         Type::Made(element) => element.as_ref().clone(),

@@ -8,7 +8,7 @@ use super::walk::{Part, parts};
 
 /// What a variable stands for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Meaning<'m> {
+pub(in crate::rego) enum Meaning<'m> {
     Unknown,
     Is(&'m Expr),
     ElementOf(&'m Expr),
@@ -16,13 +16,13 @@ pub(super) enum Meaning<'m> {
 
 /// The variables of a body, and those around it.
 #[derive(Debug)]
-pub(super) struct Scope<'s, 'm> {
-    pub(super) around: Option<&'s Scope<'s, 'm>>,
-    pub(super) variables: BTreeMap<&'m str, Meaning<'m>>,
+pub(in crate::rego) struct Scope<'s, 'm> {
+    pub(in crate::rego) around: Option<&'s Scope<'s, 'm>>,
+    pub(in crate::rego) variables: BTreeMap<&'m str, Meaning<'m>>,
 }
 
 /// The arguments of a function, of which nothing is known.
-pub(super) fn arguments<'s, 'm>(head: &'m RuleHead) -> Scope<'s, 'm> {
+pub(in crate::rego) fn arguments<'s, 'm>(head: &'m RuleHead) -> Scope<'s, 'm> {
     let mut variables = BTreeMap::new();
     if let RuleHead::Func { args, .. } = head {
         args.iter().for_each(|argument| pattern(argument, &mut variables));
@@ -31,7 +31,7 @@ pub(super) fn arguments<'s, 'm>(head: &'m RuleHead) -> Scope<'s, 'm> {
 }
 
 /// The variables that a body declares. Those that stand for an expression have its type.
-pub(super) fn declared<'m>(query: &'m Query) -> BTreeMap<&'m str, Meaning<'m>> {
+pub(in crate::rego) fn declared<'m>(query: &'m Query) -> BTreeMap<&'m str, Meaning<'m>> {
     let mut variables = BTreeMap::new();
     for statement in &query.stmts {
         let mut own = BTreeMap::new();

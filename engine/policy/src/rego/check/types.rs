@@ -32,7 +32,7 @@ enum Known<'a> {
 }
 
 /// The types of one module.
-pub(super) struct Types<'m, 'a> {
+pub(in crate::rego) struct Types<'m, 'a> {
     module: &'m Module,
     file: &'m str,
     package: Vec<String>,
@@ -43,7 +43,7 @@ pub(super) struct Types<'m, 'a> {
 }
 
 impl<'m, 'a: 'm> Types<'m, 'a> {
-    pub(super) fn new(
+    pub(in crate::rego) fn new(
         module: &'m Module,
         file: &'m str,
         input: &'a Json,
@@ -62,37 +62,46 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
 
     /// Checks every import and rule.
     pub(super) fn check(&mut self) -> Result<(), Fault> {
+        self.all().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that is wrong with imports and rules, at most one fault of each statement.
+    pub(super) fn all(&mut self) -> Vec<Fault> {
+        let mut faults = Vec::new();
         for import in &self.module.imports {
             let imported = refs::names(&import.refr).map(|path| self.imported(&path));
             if let Some(Err(wrong)) = imported {
-                return Err(self.place(wrong, &import.span));
+                faults.push(self.place(wrong, &import.span));
             }
         }
         for rule in &self.module.policy {
             match rule.as_ref() {
-                Rule::Spec { head, bodies, .. } => self.rule(head, bodies)?,
+                Rule::Spec { head, bodies, .. } => self.rule(head, bodies, &mut faults),
                 Rule::Default { value, .. } => {
-                    self.expr(value, &Scope { around: None, variables: BTreeMap::new() })?;
+                    let scope = Scope { around: None, variables: BTreeMap::new() };
+                    faults.extend(self.expr(value, &scope).err());
                 }
             }
         }
-        Ok(())
+        faults
     }
 
-    fn rule(&mut self, head: &'m RuleHead, bodies: &'m [RuleBody]) -> Result<(), Fault> {
+    fn rule(&mut self, head: &'m RuleHead, bodies: &'m [RuleBody], faults: &mut Vec<Fault>) {
         let arguments = arguments(head);
         if bodies.is_empty() {
-            return self.head(head, &arguments);
+            faults.extend(self.head(head, &arguments).err());
         }
         for body in bodies {
             let scope = Scope { around: Some(&arguments), variables: declared(&body.query) };
-            match &body.assign {
-                Some(assign) => self.expr(&assign.value, &scope)?,
-                None => self.head(head, &scope)?,
+            let value = match &body.assign {
+                Some(assign) => self.expr(&assign.value, &scope),
+                None => self.head(head, &scope),
+            };
+            faults.extend(value.err());
+            for statement in &body.query.stmts {
+                faults.extend(self.statement(statement, &scope).err());
             }
-            self.statements(&body.query, &scope)?;
         }
-        Ok(())
     }
 
     fn head(&mut self, head: &'m RuleHead, scope: &Scope<'_, 'm>) -> Result<(), Fault> {
@@ -248,11 +257,11 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         if !pairs.all(|(one, other)| one.as_ref() == Some(other)) {
             let message = format!("`{written}` is nothing that a policy has");
             let hint = "a policy sees `input`, `data.params` and its own rules";
-            return Err(Wrong { message, hint: hint.into() });
+            return Err(Wrong::new(message, hint));
         }
         let Some(Some(rule)) = segments.get(self.package.len()) else {
             let message = format!("`{written}` is the policy as a whole");
-            return Err(Wrong { message, hint: "name the rule that is meant".into() });
+            return Err(Wrong::new(message, "name the rule that is meant"));
         };
         let rules = self.module.policy.iter();
         let known: BTreeSet<_> = rules.filter_map(|rule| refs::root(refs::defined(rule))).collect();
@@ -263,7 +272,7 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => "define it in the policy".into(),
         };
-        Err(Wrong { message: format!("`{written}` is no rule of this policy"), hint })
+        Err(Wrong::new(format!("`{written}` is no rule of this policy"), hint))
     }
 
     fn place(&self, wrong: Wrong, span: &Span) -> Fault {
@@ -281,7 +290,8 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         for (one, other) in [(lhs, rhs), (rhs, lhs)] {
             let Some(literal) = Constant::of(other) else { continue };
             let Type::Of(nodes) = self.type_of(one, scope, 0) else { continue };
-            never(&nodes, literal, equal).map_err(|wrong| self.place(wrong, other.span()))?;
+            let never = never(&nodes, literal, equal);
+            never.map_err(|wrong| self.place(wrong, other.span()).of_rule("type"))?;
         }
         Ok(())
     }
@@ -296,7 +306,8 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         if let Some(literal) = Constant::of(value)
             && let Type::Of(nodes) = elements(&self.type_of(collection, scope, 0))
         {
-            never(&nodes, literal, true).map_err(|wrong| self.place(wrong, value.span()))?;
+            let never = never(&nodes, literal, true);
+            never.map_err(|wrong| self.place(wrong, value.span()).of_rule("type"))?;
         }
         let (Expr::Array { items, .. } | Expr::Set { items, .. }) = collection else {
             return Ok(());
@@ -304,7 +315,8 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         let Type::Of(nodes) = self.type_of(value, scope, 0) else { return Ok(()) };
         for item in items {
             if let Some(literal) = Constant::of(item) {
-                never(&nodes, literal, true).map_err(|wrong| self.place(wrong, item.span()))?;
+                let never = never(&nodes, literal, true);
+                never.map_err(|wrong| self.place(wrong, item.span()).of_rule("type"))?;
             }
         }
         Ok(())
@@ -315,7 +327,12 @@ impl<'m, 'a: 'm> Types<'m, 'a> {
         clippy::wildcard_enum_match_arm,
         reason = "the other kinds of expression say nothing here"
     )]
-    fn type_of(&self, expr: &'m Expr, scope: &Scope<'_, 'm>, followed: usize) -> Type<'a> {
+    pub(in crate::rego) fn type_of(
+        &self,
+        expr: &'m Expr,
+        scope: &Scope<'_, 'm>,
+        followed: usize,
+    ) -> Type<'a> {
         if followed > MAX_FOLLOWED {
             return Type::Unknown;
         }
@@ -471,5 +488,5 @@ fn is_data(expr: &Expr) -> bool {
 
 fn whole_data() -> Wrong {
     let message = "`data` as a whole holds what a policy does not have".to_owned();
-    Wrong { message, hint: "read `data.params.<name>`".into() }
+    Wrong::new(message, "read `data.params.<name>`")
 }

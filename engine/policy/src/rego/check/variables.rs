@@ -35,7 +35,7 @@ struct Bodies<'a> {
 
 impl Bodies<'_> {
     fn wrong(&self, span: &Span, message: String, hint: &str) -> Fault {
-        Wrong { message, hint: hint.into() }.place(self.file, span)
+        Wrong::new(message, hint).place(self.file, span)
     }
 
     fn rule(&self, rule: &Rule) -> Result<(), Fault> {
