@@ -3,6 +3,7 @@
 mod admit;
 mod build;
 mod bundle;
+mod check;
 mod completion;
 mod confirm;
 mod explain;
@@ -58,6 +59,7 @@ enum Command {
     New(new::NewArgs),
     Test(test::TestArgs),
     Build(build::BuildArgs),
+    Check(check::CheckArgs),
     Facts(facts::FactsArgs),
     Bundle(bundle::BundleArgs),
     // Boxed for the same reason.
@@ -100,6 +102,7 @@ impl Command {
             Self::New(args) => new::run(&args, printer),
             Self::Test(args) => test::run(&args, printer),
             Self::Build(args) => build::run(&args, printer),
+            Self::Check(args) => check::run(&args, printer),
             Self::Facts(args) => facts::run(&args, printer),
             Self::Bundle(args) => bundle::run(&args, printer),
             Self::Waiver(args) => waiver::run(&args, printer),

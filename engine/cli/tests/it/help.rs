@@ -6,6 +6,7 @@ const COMMANDS: [&str; 17] = [
     "admit",
     "build",
     "bundle",
+    "check",
     "completion",
     "confirm",
     "explain",
@@ -111,6 +112,7 @@ fn the_whole_at_a_glance() {
       new         Make a bundle or a policy to begin with, with cases that pass
       test        Run the cases of a policy bundle
       build       Build a policy's component from its Rust source
+      check       Find all that is wrong or doubtful in a policy bundle
       facts       Check facts, or make them active in a server
       bundle      Build, inspect, describe, sign or verify a bundle of policies
       waiver      Sign exceptions that lift denials, and look at them

@@ -8,6 +8,7 @@
 mod activation;
 mod bad_input;
 mod bundle;
+mod check;
 mod commands;
 mod coverage;
 mod crash;
