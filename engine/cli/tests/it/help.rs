@@ -2,7 +2,7 @@
 
 use crate::running::run;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "admit",
     "build",
     "bundle",
