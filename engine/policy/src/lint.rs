@@ -65,8 +65,8 @@ pub struct Diagnostic {
     pub fix: Option<Fix>,
 }
 
-/// A change of a file that mends something: it cannot change what a policy decides, or makes of what
-/// did not load what was obviously meant.
+/// A change of a file that mends something: it cannot change what a policy decides, or makes of
+/// what did not load what was obviously meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fix {
     /// What is replaced.

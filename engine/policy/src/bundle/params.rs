@@ -44,8 +44,8 @@ pub(super) fn check(
     Ok(schemas.into_iter().map(|(file, (schema, _))| (file, schema)).collect())
 }
 
-/// All that is wrong with params and schemas, at most one fault of each policy, and the schemas that
-/// can be used by path.
+/// All that is wrong with params and schemas, at most one fault of each policy, and the schemas
+/// that can be used by path.
 pub(super) fn survey(
     manifest: &Manifest,
     checked: &Checked<'_>,

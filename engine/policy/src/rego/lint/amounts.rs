@@ -1,5 +1,6 @@
 //! Amounts that may come to fractions. What the ledger holds are whole numbers: a claim of half a
-//! thing is an answer that cannot be read, and a comparison with a fraction is off by one somewhere.
+//! thing is an answer that cannot be read, and a comparison with a fraction is off by one
+//! somewhere.
 
 use std::collections::BTreeSet;
 
